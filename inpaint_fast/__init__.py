@@ -1,0 +1,32 @@
+"""inpaint_fast: PyTorch operators, models and training for GAN image inpainting.
+
+    import inpaint_fast as ipf
+
+    loss = ipf.masked_l2(pred, target, mask)   # F.mse_loss(pred * mask, target * mask), one pass
+
+Operators are here; models, losses, data, training and completion are in the modules of those names, imported when used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from inpaint_fast import _extension  # noqa: F401  (first: it says so when the compiled operators are missing)
+from inpaint_fast._version import __version__
+from inpaint_fast.ops import BackendError, masked_l2, masked_l2_composite, use_backend
+
+_MODULES = ("completion", "data", "losses", "models", "training")
+__all__ = ["BackendError", "__version__", "complete", "masked_l2", "masked_l2_composite", "use_backend", *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"inpaint_fast.{name}")
+    if name == "complete":
+        return importlib.import_module("inpaint_fast.completion").complete
+    raise AttributeError(f"module 'inpaint_fast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,35 @@
+"""The compiled module inpaint_fast._C: loaded once, its absence explained and never hidden."""
+
+from __future__ import annotations
+
+import warnings
+from types import ModuleType
+
+
+def _load() -> tuple[ModuleType | None, ImportError | None]:
+    try:
+        from inpaint_fast import _C
+    except ImportError as error:
+        warnings.warn(
+            f"the compiled operators of inpaint_fast could not be loaded ({error}); the reference implementations run "
+            "instead, right but slower. To build them: pip install --no-build-isolation . "
+            "(more: inpaint-fast info)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None, error
+    return _C, None
+
+
+# The module, or None and the ImportError that says why not.
+module, error = _load()
+
+
+def build_info() -> dict[str, str]:
+    """Facts of the build: torch, compiler, CUDA and its architectures, instruction sets, commit. Empty without one."""
+    return dict(module.build_info()) if module else {}
+
+
+def cpu_capability() -> str:
+    """The instruction set that the CPU kernels use: 'baseline', 'avx2' or 'avx512'; 'none' without the extension."""
+    return module.cpu_capability() if module else "none"

@@ -1,0 +1,180 @@
+"""Which implementation of an operator runs: the backends, what each needs, and the one place that chooses.
+
+An operator named `masked_l2` is up to three registered operators with one schema, one shape function and one
+gradient formula:
+
+    torch.ops.inpaint_fast.masked_l2           C++ on CPU tensors ("cpp"), CUDA C++ on CUDA tensors ("cuda")
+    torch.ops.inpaint_fast.masked_l2_triton    Triton ("triton"), in Triton's interpreter on CPU tensors
+    the reference, plain PyTorch               ("reference"), on any device
+
+A caller chooses nothing: the first of `PREFERENCE` that is there for the tensor's device runs. `backend=` or
+`use_backend` forces one, and one that is not there is an error that says why and how to get it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from inpaint_fast import _extension
+
+BACKENDS = ("cuda", "triton", "cpp", "reference")
+PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+SUFFIX = {"cpp": "", "cuda": "", "triton": "_triton"}
+
+library = torch.library.Library("inpaint_fast", "DEF")
+_forced: str | None = None
+
+
+class BackendError(RuntimeError):
+    """The backend that was asked for cannot run here; the message says why and how to get it."""
+
+
+class use_backend:  # noqa: N801  (used like torch.no_grad)
+    """Force one backend for every operator: `with use_backend("reference"): ...`, or as a plain call, from then on.
+
+    Args:
+        name: "cuda", "triton", "cpp" or "reference"; None returns to the automatic choice.
+
+    Raises:
+        ValueError: the name is not one of these. Whether it can run on the tensors at hand is checked by each operator.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        global _forced
+        self._before = _forced
+        _forced = check_name(name)
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _forced
+        _forced = self._before
+
+
+def check_name(backend: str | None) -> str | None:
+    """The backend's name if it is one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if backend is not None and backend not in BACKENDS:
+        raise ValueError(f"backend: one of {', '.join(map(repr, BACKENDS))} or None is expected, got {backend!r}")
+    return backend
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One schema with its shape function and, where it has one, its gradient formula."""
+
+    schema: str  # without the name: "(Tensor pred, ...) -> Tensor"
+    fake: Callable
+    setup_context: Callable | None = None
+    # backward(call, ctx, *grads): call(name, *args) calls a helper operator of the backend that ran forward.
+    backward: Callable | None = None
+
+
+@dataclass
+class Operator:
+    """All implementations of the operator `stem`.
+
+    Attributes:
+        stem: the name that finds everything: csrc/<stem>, kernels/<stem>.py, ops/<stem>.py.
+        definitions: name -> definition of each registered operator, the stem itself and its helpers.
+        suffixes: backend -> what its registered operators add to these names.
+    """
+
+    stem: str
+    definitions: dict[str, Definition]
+    suffixes: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.suffixes = dict(SUFFIX)
+        OPERATORS[self.stem] = self
+        for suffix in dict.fromkeys(SUFFIX.values()):
+            self.define(suffix)
+
+    def define(self, suffix: str) -> None:
+        """Define every operator of this stem under its name plus `suffix`: schema, shape function, gradient."""
+        call = partial(_call, suffix)
+        for name, definition in self.definitions.items():
+            full = f"inpaint_fast::{name}{suffix}"
+            library.define(f"{name}{suffix}{definition.schema}")
+            torch.library.register_fake(full, definition.fake, lib=library)
+            if definition.backward is not None:
+                formula = partial(definition.backward, call)
+                torch.library.register_autograd(full, formula, setup_context=definition.setup_context, lib=library)
+            if suffix == SUFFIX["triton"]:
+                run = partial(_call_triton, self.stem, name)
+                for key in ("CPU", "CUDA"):
+                    library.impl(f"{name}{suffix}", run, key)
+
+    def call(self, backend: str, name: str, *args: object) -> Any:
+        """Call the operator `name` (the stem or a helper) of `backend`."""
+        return _call(self.suffixes[backend], name, *args)
+
+    def choose(self, device: torch.device, backend: str | None) -> str:
+        """The backend that runs on tensors of `device`.
+
+        Raises:
+            ValueError: `backend` is no backend.
+            BackendError: it cannot run here.
+        """
+        backend = check_name(backend) or _forced
+        if backend is None:
+            for candidate in PREFERENCE.get(device.type, ("reference",)):
+                if why_not(self.stem, candidate, device.type) is None:
+                    return candidate
+            return "reference"
+        reason = why_not(self.stem, backend, device.type)
+        if reason is not None:
+            raise BackendError(f"{self.stem}: backend {backend!r} cannot run on {device.type} tensors: {reason}")
+        return backend
+
+
+def _call(suffix: str, name: str, *args: object) -> Any:
+    return getattr(torch.ops.inpaint_fast, name + suffix)(*args)
+
+
+def _call_triton(stem: str, name: str, *args: object) -> Any:
+    """kernels/<stem>.py is imported by its first call: Triton costs seconds that an import must not."""
+    return getattr(importlib.import_module(f"inpaint_fast.kernels.{stem}"), name)(*args)
+
+
+# Every operator by its stem; filled by the modules of this package.
+OPERATORS: dict[str, Operator] = {}
+
+
+def triton_interpreted() -> bool:
+    """True when Triton kernels run in Triton's interpreter (TRITON_INTERPRET=1), on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_not(stem: str, backend: str, device_type: str) -> str | None:
+    """Why `backend` cannot run operator `stem` on tensors of that device type; None when it can."""
+    if backend == "reference":
+        return None
+    if backend == "triton":
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed. Type: pip install 'triton>=3.6'"
+        if device_type != "cuda" and not triton_interpreted():
+            return "Triton needs CUDA tensors (or TRITON_INTERPRET=1, to test without a GPU)"
+        return None
+    needed = {"cpp": "cpu", "cuda": "cuda"}[backend]
+    if device_type != needed:
+        return f"it is for {needed} tensors"
+    if _extension.error is not None:
+        return f"the extension could not be loaded: {_extension.error}. Type: pip install --no-build-isolation ."
+    key = {"cpu": "CPU", "cuda": "CUDA"}[device_type]
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"inpaint_fast::{stem}", key):
+        left_out = _extension.build_info().get("cuda_left_out", "")
+        return f"this build has no {backend} kernel for it ({left_out}). Type: INPAINT_FAST_CUDA=1 pip install ."
+    return None
