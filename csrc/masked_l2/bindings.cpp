@@ -3,6 +3,7 @@
 #include <memory>
 #include <tuple>
 
+#include "common/large_pages.h"
 #include "common/torch.h"
 #include "masked_l2/params.h"
 #ifdef INPAINT_FAST_CUDA
@@ -44,6 +45,7 @@ MaskedL2 prepare(const Tensor& pred, const Tensor& target, const std::optional<T
 void set_output(MaskedL2& args, int operand, const Tensor& tensor) {
   set_strides(args.walk, operand, tensor);
   (operand == kGrad ? args.grad : args.composite) = tensor.data_ptr();
+  if (tensor.is_cpu()) prefer_large_pages(tensor.data_ptr(), tensor.numel() * bytes_of(args.kind));
 }
 
 // The mask's own elements as a walk; every broadcast dimension only repeats their sum `times` times.

@@ -1,6 +1,6 @@
 """Functional operators: one file each, found by the operator's stem (schema, shape function, gradient, reference)."""
 
-from inpaint_fast.ops._backends import BackendError, use_backend
+from inpaint_fast.ops._backends import BackendError, backend_of, use_backend
 from inpaint_fast.ops.masked_l2 import masked_l2, masked_l2_composite
 
-__all__ = ["BackendError", "masked_l2", "masked_l2_composite", "use_backend"]
+__all__ = ["BackendError", "backend_of", "masked_l2", "masked_l2_composite", "use_backend"]

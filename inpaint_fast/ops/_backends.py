@@ -140,6 +140,16 @@ class Operator:
         return backend
 
 
+def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | None = None) -> str:
+    """The backend that operator `stem` runs on tensors of that device, with its instruction set: "cpp (avx512)".
+
+    Raises:
+        ValueError, BackendError: as `Operator.choose`.
+    """
+    chosen = OPERATORS[stem].choose(torch.device(device), backend)
+    return f"cpp ({_extension.cpu_capability()})" if chosen == "cpp" else chosen
+
+
 def _call(suffix: str, name: str, *args: object) -> Any:
     return getattr(torch.ops.inpaint_fast, name + suffix)(*args)
 

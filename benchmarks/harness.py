@@ -1,0 +1,349 @@
+"""What every benchmark script stands on: check the outputs, time the peers interleaved, print, save and plot.
+
+A script names its cases and says how each is built; the command line, the clock and the tables are here:
+
+    from inpaint_fast.benchmarks import harness
+
+    def main(argv=None):
+        return harness.main(argv, {"clip 1M float32": build_clip}, "Critic weight clipping against torch.")
+
+Units: times in milliseconds per call, `work` in bytes or floating-point operations per call, rates in 1e9 per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import math
+import platform
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+
+Run = Callable[[], Any]  # one call; answers a tensor (or array) or a list or tuple of them
+
+SUBJECT = "inpaint_fast"  # the implementation that every speed-up is about
+COLUMNS = ("case", "implementation", "backend", "median_ms", "q25_ms", "q75_ms", "rate", "rate_unit",
+           "ceiling_share", "error", "device", "threads", "torch", "version")  # fmt: skip
+SAMPLE_MS = 1.0  # shorter calls are timed in batches at least this long
+WARM_UP = 3  # rounds whose times are thrown away
+FLUSH_BYTES = 256 << 20  # several times the last-level cache of any current CPU or GPU
+COPY_BYTES = 128 << 20  # largest ceiling buffer: far outside the caches, size no longer matters
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to do the work of a case.
+
+    `prepare` is never timed: it imports, compiles, packs weights, clones what `run` will overwrite, and returns
+    `run`. Whatever `prepare` or the first call raises becomes "not run: <reason>" in the table.
+    `backend` tells what really ran, and is asked after the first call.
+    """
+
+    name: str
+    prepare: Callable[[], Run]
+    backend: str | Callable[[], str] = "pytorch"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Implementations that do the same work, and what is right and possible for that work.
+
+    `reference` answers the right outputs in float64; it is called before any implementation is prepared.
+    `bound` is the largest relative error |output - reference| / |reference| (2-norms) that still counts as right.
+    `work` is what one call cannot avoid: bytes read and written for "GB/s", floating-point operations for "GFLOP/s".
+    `dtype` is the type of the matmul ceiling. `cold` empties the caches before every call. `note` is printed as is.
+    """
+
+    implementations: Sequence[Implementation]
+    reference: Run
+    bound: float
+    work: float
+    unit: Literal["GB/s", "GFLOP/s"]
+    device: str | torch.device = "cpu"
+    dtype: torch.dtype = torch.float32
+    cold: bool = False
+    note: str = ""
+
+
+@dataclass
+class Result:
+    """One row: an implementation in a case. `problem` is empty if and only if it was timed."""
+
+    case: str
+    implementation: str
+    device: str
+    unit: str
+    backend: str = ""
+    error: float | None = None
+    quartiles: tuple[float, float, float] | None = None  # q25, median, q75 in ms
+    rate: float | None = None
+    ceiling: float | None = None
+    speed_up: float | None = None  # how many times faster inpaint_fast is than this peer, by medians; < 1: it is slower
+    problem: str = ""
+
+    @property
+    def subject(self) -> bool:
+        return self.implementation == SUBJECT
+
+    @property
+    def wrong(self) -> bool:
+        return self.problem.startswith("WRONG")
+
+    @property
+    def ratio(self) -> str:
+        """`speed_up` as the table and the plot show it."""
+        return "" if self.speed_up is None else f"{self.speed_up:.2f}x" + (", peer faster" if self.speed_up < 1 else "")
+
+
+def main(argv: Sequence[str] | None, cases: Mapping[str, Callable[[], Case]], description: str | None = None,
+         clock: Callable[[], int] = time.perf_counter_ns) -> int:  # fmt: skip
+    """Run a benchmark's command line. `cases` maps a name to the function that allocates and returns that case.
+
+    Returns 0, or 1 if an implementation was wrong or inpaint_fast did not run; a bad argument exits with 2.
+    `clock` answers nanoseconds and is what CPU cases are timed with.
+    """
+    options, chosen = _arguments(argv, cases, description)
+    if options.list:
+        print(*chosen, sep="\n")
+        return 0
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    results: list[Result] = []
+    for name in chosen:
+        torch.manual_seed(0)  # the same inputs whichever cases are selected
+        case = cases[name]()
+        rows = measure(name, case, options.repeats, clock)
+        print(table(rows, case), end="\n\n", flush=True)
+        results += rows
+        if options.csv:
+            write_csv(results, options.csv)  # after every case, so that an interrupted run keeps what it measured
+    if options.plot:
+        from inpaint_fast.benchmarks.plot import plot
+
+        plot(results, options.plot)
+    failures = [r for r in results if r.wrong or (r.problem and r.subject)]
+    for result in failures:
+        print(f"{result.case}: {result.implementation}: {result.problem}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time.perf_counter_ns) -> list[Result]:
+    """Check every implementation of a case, then time the right ones and the ceiling interleaved, A B C B C A ..."""
+    timer = Timer(torch.device(case.device), case.cold, clock)
+    wanted = _tensors(case.reference())
+    if any(tensor.dtype != torch.float64 for tensor in wanted):
+        raise TypeError(f"case {name!r}: the reference must answer float64 tensors")
+
+    results, timed, entrants = [], [], []
+    for implementation in tqdm(case.implementations, f"check {name}", leave=False, disable=None, delay=1):
+        result = Result(name, implementation.name, device_name(timer.device), case.unit)
+        results.append(result)
+        try:
+            run = implementation.prepare()
+            result.error = relative_error(_tensors(run()), wanted)
+            backend = implementation.backend
+            result.backend = backend() if callable(backend) else backend
+            if not result.error <= case.bound:  # so that NaN is wrong, too
+                result.problem = f"WRONG: error {result.error:.1e} above {case.bound:.1e}"
+                continue
+            entrants.append((run, timer.calls_per_sample(run)))
+            timed.append(result)
+        except Exception as reason:
+            result.problem = f"not run: {type(reason).__name__}: {' '.join(str(reason).split())[:150]}".rstrip(": ")
+    if not timed:
+        return results
+
+    limit, limit_work = _ceiling(case)
+    entrants.append((limit, timer.calls_per_sample(limit)))
+    samples: list[list[float]] = [[] for _ in entrants]
+    for round_ in tqdm(range(WARM_UP + repeats), f"time {name}", leave=False, disable=None, delay=1):
+        for turn in range(len(entrants)):
+            index = (turn + round_) % len(entrants)  # rotated, so that nobody is always first
+            samples[index].append(timer.sample(*entrants[index]))
+
+    *quartiles, (_, limit_ms, _) = (_quartiles(times[WARM_UP:]) for times in samples)
+    own_ms = next((median for result, (_, median, _) in zip(timed, quartiles, strict=True) if result.subject), None)
+    for result, times in zip(timed, quartiles, strict=True):
+        result.quartiles = times
+        result.rate = case.work / times[1] / 1e6
+        result.ceiling = limit_work / limit_ms / 1e6
+        result.speed_up = None if result.subject or not own_ms else times[1] / own_ms
+    return results
+
+
+class Timer:
+    """Times calls on one device: by the wall clock on a CPU, by events on its stream on a GPU."""
+
+    def __init__(self, device: torch.device, cold: bool, clock: Callable[[], int]) -> None:
+        self.device, self.clock = device, clock
+        self.flush = torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=device) if cold else None
+
+    def sample(self, run: Run, calls: int) -> float:
+        """Milliseconds per call over `calls` calls in a row."""
+        if self.device.type != "cuda":
+            if self.flush is not None:
+                self.flush.zero_()
+            start = self.clock()
+            for _ in range(calls):
+                run()
+            return (self.clock() - start) / calls / 1e6
+        with torch.cuda.device(self.device):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            if self.flush is not None:
+                self.flush.zero_()  # and while the GPU is busy with this, the launch of `run` costs no GPU time
+            begin.record()
+            for _ in range(calls):
+                run()
+            end.record()
+            end.synchronize()
+        return begin.elapsed_time(end) / calls
+
+    def calls_per_sample(self, run: Run) -> int:
+        """How many calls make a sample of at least SAMPLE_MS; one if the caches must be cold for every call."""
+        calls = 1
+        self.sample(run, calls)  # may still allocate or choose an algorithm
+        while self.flush is None and min(self.sample(run, calls) for _ in range(2)) * calls < SAMPLE_MS:
+            calls *= 2  # the shorter of two samples, because one may have been held up
+        return calls
+
+
+def relative_error(outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
+    """Largest |output - wanted| / |wanted| over the outputs; infinite where their number or a shape differs."""
+    if [output.shape for output in outputs] != [want.shape for want in wanted]:
+        return math.inf
+    pairs = zip(outputs, wanted, strict=True)
+    norm = torch.linalg.vector_norm
+    errors = [norm(output.detach().to(want) - want) / (norm(want) or 1.0) for output, want in pairs]
+    return torch.stack(errors).max().item()  # a NaN stays one
+
+
+def table(results: Sequence[Result], case: Case) -> str:
+    """The results of one case as aligned plain text."""
+    rows = [("implementation", "backend", "median ms", "(q25-q75)", case.unit, "of ceiling", "error", "speed-up")]
+    for result in results:
+        if result.quartiles is None or result.rate is None or result.ceiling is None:
+            rows.append((result.implementation, result.problem))
+            continue
+        low, median, high = map(_digits, result.quartiles)
+        rows.append((result.implementation, result.backend, median, f"({low}-{high})", _digits(result.rate),
+                     f"{result.rate / result.ceiling:.0%}", f"{result.error:.1e}", result.ratio))  # fmt: skip
+    full = [row for row in rows if len(row) == len(rows[0])]  # a problem is free text and sets no column's width
+    widths = [max(len(row[column]) for row in full) for column in range(len(rows[0]))]
+    widths[0] = max(len(row[0]) for row in rows)
+    lines = [results[0].case, f"  {results[0].device}, {torch.get_num_threads()} threads"]
+    kind = "copy" if case.unit == "GB/s" else f"{str(case.dtype).removeprefix('torch.')} matmul"
+    ceiling = next((f"{kind} {_digits(r.ceiling)} {case.unit}" for r in results if r.ceiling), "not measured")
+    lines.append(f"  ceiling: {ceiling}; {'cold' if case.cold else 'warm'} caches; right: error <= {case.bound:.1e}")
+    lines += [f"  {case.note}"] if case.note else []
+    for row in rows:
+        cells = [text.rjust(width) for text, width in zip(row, widths, strict=False)]
+        cells[:2] = [text.ljust(width) for text, width in zip(row[:2], widths, strict=False)]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def write_csv(results: Sequence[Result], path: Path) -> None:
+    """Write all results to `path` in one step: a reader sees the old file or the whole new one.
+
+    What was wrong has no times; what did not run has none either, and gives its reason as its backend.
+    """
+    from inpaint_fast import __version__
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for r in results:
+            q25, median, q75 = r.quartiles or (None, None, None)
+            share = r.rate / r.ceiling if r.rate and r.ceiling else None
+            numbers = ["" if x is None else f"{x:.6g}" for x in (median, q25, q75, r.rate, share, r.error)]
+            backend = r.problem if r.problem and not r.wrong else r.backend
+            writer.writerow([r.case, r.implementation, backend, *numbers[:4], r.unit, *numbers[4:], r.device,
+                             torch.get_num_threads(), torch.__version__, __version__])  # fmt: skip
+    temporary.replace(path)
+
+
+def device_name(device: torch.device) -> str:
+    """A name that a reader of the CSV knows, such as "AMD EPYC 9R14 (AVX512)" or "NVIDIA H100 80GB HBM3"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    name = model[1] if model else platform.processor() or platform.machine()
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _arguments(argv: Sequence[str] | None, cases: Mapping[str, Any], description: str | None
+               ) -> tuple[argparse.Namespace, list[str]]:  # fmt: skip
+    """The parsed options and the names of the selected cases."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
+    parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
+    parser.add_argument("--csv", type=_file, metavar="FILE", help="write the results as CSV")
+    parser.add_argument("--plot", type=_file, metavar="FILE", help="draw the results as PNG (needs matplotlib)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
+    parser.add_argument("--list", action="store_true", help="list the cases and stop")
+    options = parser.parse_args(argv)
+    chosen = [name for name in cases if options.case.search(name)]
+    if not chosen:
+        parser.error(f"--case {options.case.pattern!r} matches none of: {', '.join(cases)}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib: pip install matplotlib")
+    return options, chosen
+
+
+def _regex(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as reason:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {reason}") from None
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():  # said now, not after minutes of timing
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written: name a file in a folder that exists")
+    return path
+
+
+def _ceiling(case: Case) -> tuple[Run, float]:
+    """What this device can reach on work of this kind and size: a call, and the work it does."""
+    if case.unit == "GB/s":
+        count = max(1024, min(int(case.work / 2), COPY_BYTES) // 4)
+        source, destination = (torch.ones(count, device=case.device) for _ in range(2))  # written, hence mapped
+        return partial(destination.copy_, source), 8.0 * count
+    side = 1024 if torch.device(case.device).type == "cpu" else 4096
+    a, b, out = (torch.rand(side, side, device=case.device).to(case.dtype) for _ in range(3))
+    return partial(torch.mm, a, b, out=out), 2.0 * side**3
+
+
+def _tensors(outputs: Any) -> list[torch.Tensor]:
+    return [torch.as_tensor(o) for o in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
+
+
+def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
+    q25, median, q75 = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
+    return q25.item(), median.item(), q75.item()
+
+
+def _digits(value: float) -> str:
+    """Three significant digits without an exponent: 0.00123, 1.23, 1230."""
+    places = 2 - math.floor(math.log10(value)) if 0 < value < math.inf else 0
+    return f"{value:.{max(0, places)}f}"

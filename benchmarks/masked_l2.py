@@ -1,0 +1,93 @@
+"""Masked L2, forward and backward, against what a user would write instead.
+
+`train_*` is forward + backward to pred; `forward_*` the loss alone. float32, one mask for the three channels.
+`work` counts the least traffic: pred, target and mask read once and, in training, the gradient written once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import inpaint_fast as ipf
+from inpaint_fast.benchmarks import harness
+from inpaint_fast.ops import backend_of
+
+SHAPES = {"16x3x256x256": (16, 3, 256, 256), "256x3x64x64": (256, 3, 64, 64)}
+
+
+def eager(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    return F.mse_loss(pred * mask, target * mask)
+
+
+def _run(loss: Callable, train: bool, pred: Tensor, target: Tensor, mask: Tensor) -> list[Tensor]:
+    """One timed call: the loss, and in training the gradient of pred."""
+    if not train:
+        with torch.no_grad():
+            return [loss(pred, target, mask)]
+    pred.grad = None
+    value = loss(pred, target, mask)
+    value.backward()
+    return [value.detach(), pred.grad]
+
+
+def case(train: bool, shape: tuple[int, ...], device: str) -> harness.Case:
+    pred = torch.rand(shape, device=device, requires_grad=train)
+    target = torch.rand(shape, device=device)
+    mask = (torch.rand(shape[0], 1, *shape[2:], device=device) > 0.5).float()
+
+    def channels_last() -> Callable:
+        args = [x.detach().to(memory_format=torch.channels_last) for x in (pred, target, mask)]
+        return partial(_run, eager, train, args[0].requires_grad_(train), *args[1:])
+
+    def reference() -> list[Tensor]:
+        return _run(eager, train, pred.detach().double().requires_grad_(train), target.double(), mask.double())
+
+    implementations = [
+        harness.Implementation(
+            "inpaint_fast",
+            lambda: partial(_run, ipf.masked_l2, train, pred, target, mask),
+            lambda: backend_of("masked_l2", device),
+        ),
+        harness.Implementation("eager", lambda: partial(_run, eager, train, pred, target, mask)),
+        harness.Implementation("eager_channels_last", channels_last),
+        harness.Implementation(
+            "compile", lambda: partial(_run, torch.compile(eager), train, pred, target, mask), "inductor"
+        ),
+    ]
+    if device == "cuda":
+        triton = partial(ipf.masked_l2, backend="triton")
+        implementations.insert(
+            1,
+            harness.Implementation(
+                "inpaint_fast_triton", lambda: partial(_run, triton, train, pred, target, mask), "triton"
+            ),
+        )
+    read = pred.nbytes + target.nbytes + mask.nbytes
+    return harness.Case(
+        implementations,
+        reference=reference,
+        bound=1e-6,
+        work=read + (pred.nbytes if train else 0),
+        unit="GB/s",
+        device=device,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    cases = {
+        f"{kind}_{name}": partial(case, kind == "train", shape, device)
+        for kind in ("train", "forward")
+        for name, shape in SHAPES.items()
+    }
+    return harness.main(argv, cases, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
