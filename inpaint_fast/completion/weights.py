@@ -1,0 +1,87 @@
+"""Networks to safetensors files and back. A file names its network and how it was built; nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from inpaint_fast._files import write_whole
+from inpaint_fast._version import __version__
+from inpaint_fast.models import NETWORKS
+
+
+class WeightsError(ValueError):
+    """A weight file that cannot be used; the message names the file and says why."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{os.fspath(path)}: {reason}")
+
+
+def save_network(path: str | os.PathLike[str], network: nn.Module, arguments: dict[str, object]) -> None:
+    """Write a network's state_dict and what rebuilds it, whole or not at all.
+
+    Args:
+        path: of the safetensors file.
+        network: an instance of a class in `inpaint_fast.models`.
+        arguments: what its constructor was given; numbers, strings, booleans.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {
+        "network": type(network).__name__,
+        "arguments": json.dumps(arguments),
+        "inpaint_fast": __version__,
+    }
+    data = safetensors.torch.save(tensors, metadata)
+    write_whole(path, lambda file: file.write(data))
+
+
+def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn.Module:
+    """Rebuild the network of a safetensors file that `save_network` wrote, in eval mode, on the CPU.
+
+    Args:
+        path: the file, or a run's folder, which stands for `<folder>/<kind>.safetensors`.
+        kind: "generator" or "critic".
+
+    Raises:
+        WeightsError: there is no such file, it is damaged, or its tensors do not fit the network it names.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / f"{kind}.safetensors"
+    if not path.is_file():
+        raise WeightsError(path, "no such file; a run's folder or its generator.safetensors is expected")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(path, f"not a whole safetensors file ({error})") from error
+    name = metadata.get("network", "")
+    if name not in NETWORKS:
+        raise WeightsError(path, f"names the network {name!r}; one of {', '.join(NETWORKS)} is expected")
+    try:
+        network = NETWORKS[name](**json.loads(metadata.get("arguments", "{}")))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(path, f"its arguments do not fit {name} ({error})") from error
+    _check_shapes(path, network, tensors)
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def _check_shapes(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Compare before copying, so that a wrong file changes nothing."""
+    expected = network.state_dict()
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise WeightsError(path, f"lacks {', '.join(missing[:5])}")
+    if unknown := sorted(tensors.keys() - expected.keys()):
+        raise WeightsError(path, f"holds {', '.join(unknown[:5])}, which {type(network).__name__} does not have")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise WeightsError(
+                path, f"{name}: shape {tuple(tensor.shape)} is expected, got {tuple(tensors[name].shape)}"
+            )

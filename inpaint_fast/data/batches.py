@@ -1,0 +1,237 @@
+"""Training batches and held-out crops. A batch is a pure function of (pictures, seed, index)."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+from queue import SimpleQueue
+from threading import Event, Semaphore, Thread
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from inpaint_fast.data.images import ImageError, to_float
+from inpaint_fast.data.masks import Sampler, sampler
+
+
+class Batch(NamedTuple):
+    """Pictures and their holes."""
+
+    image: Tensor
+    """(N, 3, size, size) float32 in [0, 1]."""
+    mask: Tensor
+    """(N, 1, size, size) bool; 1 marks the hole."""
+
+
+class Indexed(Protocol):
+    """Anything that makes the batch of an index: `Batches`, a list of batches, or a class of your own."""
+
+    def __getitem__(self, index: int, /) -> Batch: ...
+
+
+class Batches:
+    """An endless sequence of training batches, each made from its index alone.
+
+    A run that is resumed at batch `index` goes on with exactly the batches it would have had, and any thread or process
+    can make any batch. Pictures come in epochs: each epoch is a permutation of all of them, drawn from (seed, epoch),
+    and the epochs follow one another without a gap, also inside a batch. From each picture one random square crop is
+    taken, scaled to `size` with antialiasing, and flipped left to right half the time; sides are uniform integers.
+
+    A picture that cannot be read is replaced by the next one that can, always the same one; see `ImageFolder.skipped`.
+
+    Args:
+        images: uint8 tensors (3, H, W), as an `ImageFolder` or a list; any sizes.
+        size: side of the batch's pictures, in pixels; 64.
+        batch_size: pictures in a batch; 32.
+        crop: smallest and largest side of a crop in pixels, both included; (64, 320). The largest is limited to the
+            picture's short side, and a picture smaller than the smallest gives a crop of its whole short side.
+        flip: False never flips.
+        mask: "center", "rectangle", "free_form" (see `masks.sampler`), or a function (height, width, generator) -> bool
+            tensor (1, height, width) that draws from that generator alone.
+        seed: of the whole sequence.
+
+    Raises:
+        ValueError: an argument out of range, or no pictures.
+        ImageError: from `batches[index]`, where no picture at all can be read.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Tensor],
+        *,
+        size: int = 64,
+        batch_size: int = 32,
+        crop: tuple[int, int] = (64, 320),
+        flip: bool = True,
+        mask: str | Sampler = "center",
+        seed: int = 0,
+    ):
+        _check(images, size=size, crop=crop, batch_size=batch_size)
+        self.images = images
+        self.size = size
+        self.batch_size = batch_size
+        self.crop = crop
+        self.flip = flip
+        self.mask = sampler(mask) if isinstance(mask, str) else mask
+        self.seed = seed
+        self._order: tuple[int, list[int]] = (-1, [])  # the epoch made last; one assignment, so threads may share it
+
+    def __getitem__(self, index: int) -> Batch:
+        index = operator.index(index)
+        if index < 0:
+            raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
+        generator = _generator(self.seed, "batch", index)
+        draws = torch.rand(self.batch_size, 4, generator=generator).tolist()
+        image = torch.empty(self.batch_size, 3, self.size, self.size, dtype=torch.uint8)
+        for k, (side_draw, top_draw, left_draw, flip_draw) in enumerate(draws):
+            picture = _read(self.images, self._picture(index * self.batch_size + k))
+            low, high = _sides(picture, self.crop)
+            side = low + int(side_draw * (high - low + 1))
+            crop = _square(picture, side, top_draw, left_draw, self.size)
+            image[k] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
+        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator))
+
+    def _picture(self, position: int) -> int:
+        epoch, place = divmod(position, len(self.images))
+        last, order = self._order
+        if last != epoch:
+            order = torch.randperm(len(self.images), generator=_generator(self.seed, "epoch", epoch)).tolist()
+            self._order = (epoch, order)
+        return order[place]
+
+
+def heldout_crops(
+    images: Sequence[Tensor],
+    *,
+    size: int = 64,
+    per_image: int = 4,
+    crop: tuple[int, int] = (64, 320),
+    mask: str | Sampler = "center",
+    seed: int = 0,
+) -> Batch:
+    """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over `crop`, never flipped.
+
+    Always the same for the same arguments, and those of one picture do not depend on the others. The arguments are
+    those of `Batches`; the batch has `per_image` rows for each picture, in order, from the largest crop to the
+    smallest. A picture that cannot be read is left out.
+
+    Raises ValueError for an argument out of range, ImageError where no picture can be read.
+    """
+    _check(images, size=size, crop=crop, per_image=per_image)
+    crops, masks = [], []
+    for i in range(len(images)):
+        try:
+            picture = images[i]
+        except ImageError as error:
+            failure = error
+            continue
+        generator = _generator(seed, "heldout", i)
+        low, high = _sides(picture, crop)
+        for k, (top_draw, left_draw) in enumerate(torch.rand(per_image, 2, generator=generator).tolist()):
+            side = high - round((high - low) * k / max(1, per_image - 1))
+            crops.append(_square(picture, side, top_draw, left_draw, size))
+        masks.append(_masks(sampler(mask) if isinstance(mask, str) else mask, per_image, size, generator))
+    if not crops:
+        raise failure
+    return Batch(to_float(torch.stack(crops)), torch.cat(masks))
+
+
+def prefetch(batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2) -> Iterator[tuple[int, Batch]]:
+    """Yield (index, batches[index]) for index = start, start + 1, ... in order, made ahead in one background thread.
+
+    Args:
+        batches: `Batches`, or anything else that makes a batch of an index.
+        start, stop: the first index, and the one to stop before; None never stops.
+        depth: at most this many batches are made ahead; 2.
+
+    An exception in the thread is raised here, at its place in the order. Closing the generator ends the thread.
+    Raises ValueError for a depth below 1.
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, got {depth}")
+    return _prefetched(batches, itertools.count(start) if stop is None else range(start, stop), depth)
+
+
+def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) -> Iterator[tuple[int, Batch]]:
+    made: SimpleQueue[tuple[int, Batch] | BaseException | None] = SimpleQueue()
+    free = Semaphore(depth)
+    closed = Event()
+
+    def make() -> None:
+        try:
+            for index in indices:
+                free.acquire()
+                if closed.is_set():
+                    return
+                made.put((index, batches[index]))
+            made.put(None)
+        except BaseException as error:
+            made.put(error)
+
+    thread = Thread(target=make, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while (item := made.get()) is not None:
+            free.release()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        closed.set()
+        free.release()
+        thread.join()
+
+
+def _generator(seed: int, purpose: str, index: int) -> Generator:
+    """Neighbouring seeds and indices give unrelated streams: the generator's own seeding does not promise that."""
+    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
+    return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+
+
+def _read(images: Sequence[Tensor], position: int) -> Tensor:
+    """The picture at `position`, or the next one that can be read."""
+    for offset in range(len(images)):
+        try:
+            return images[(position + offset) % len(images)]
+        except ImageError as error:
+            failure = error
+    raise failure
+
+
+def _sides(picture: Tensor, crop: tuple[int, int]) -> tuple[int, int]:
+    if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
+        raise TypeError(f"images must be uint8 of shape (3, H, W), got {picture.dtype} of shape {tuple(picture.shape)}")
+    short = min(picture.shape[1:])
+    return min(crop[0], short), min(crop[1], short)
+
+
+def _square(picture: Tensor, side: int, top_draw: float, left_draw: float, size: int) -> Tensor:
+    """A square of this side at a place given by two draws from [0, 1), scaled to uint8 (3, size, size)."""
+    top = int(top_draw * (picture.shape[1] - side + 1))
+    left = int(left_draw * (picture.shape[2] - side + 1))
+    square = picture[None, :, top : top + side, left : left + side]
+    # uint8, channels last, one picture at a time: PyTorch has its fastest code for that, ten times faster than Pillow's
+    return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0]
+
+
+def _masks(mask: Sampler, count: int, size: int, generator: Generator) -> Tensor:
+    masks = torch.stack([mask(size, size, generator) for _ in range(count)])
+    if masks.dtype != torch.bool or masks.shape[1:] != (1, size, size):
+        raise TypeError(
+            f"mask must give bool tensors of shape {(1, size, size)}, got {masks.dtype} of {tuple(masks.shape[1:])}"
+        )
+    return masks
+
+
+def _check(images: Sequence[Tensor], *, crop: tuple[int, int], **counts: int) -> None:
+    if len(images) == 0:
+        raise ValueError("images must hold at least one picture, got none")
+    if not 1 <= crop[0] <= crop[1]:
+        raise ValueError(f"crop must be two sides of at least 1 pixel, the smaller first, got {crop}")
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")

@@ -1,0 +1,227 @@
+"""Folders of pictures as sequences of tensors: the user's own, and the photographs that come with the package."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import overload
+
+from torch import Tensor
+
+from inpaint_fast.data.images import ImageError, check_image, read_image, readable_suffixes
+
+SPLITS = ("train", "heldout")
+_SAMPLES = Path(__file__).parent / "samples" / "photos"
+_HELDOUT_NAMES = ("heldout", "test", "val")
+_NAMED_IN_SUMMARY = 20
+
+
+class ImageFolder(Sequence[Tensor]):
+    """The pictures of a folder and its subfolders: `folder[i]` is a uint8 tensor (3, H, W), see `read_image`.
+
+    Files count as pictures by their suffix (`readable_suffixes`). They are sorted by relative path, so the order is the
+    same on every machine. Hidden files and folders are left out; links are followed, and a loop of links ends. A slice
+    gives an ImageFolder again.
+
+    Construction reads every header. A file that fails there is left out; one that fails later, at decoding, keeps its
+    place, so that positions never move, and `folder[i]` raises ImageError for it each time. Both are named in
+    `skipped`.
+
+    Args:
+        root: the folder.
+        cache_bytes: decoded pictures are kept up to this many bytes, the least recently used dropped first; 1 GiB.
+            The tensors are shared with the cache: do not write into them.
+
+    Attributes:
+        root: the folder.
+        paths: the picture files, in order.
+        skipped: file -> reason, for every file that could not be read.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ImageError: not a folder, or a folder without a readable picture.
+
+    May be read from several threads at once; a copy sent to another process starts with an empty cache.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, cache_bytes: int = 1 << 30):
+        self.root = Path(root)
+        self.paths: list[Path] = []
+        self.skipped: dict[Path, str] = {}
+        self._cache = _Cache(cache_bytes)
+        if not self.root.exists():
+            raise FileNotFoundError(f"{self.root}: no such folder; expected a folder of pictures")
+        if not self.root.is_dir():
+            raise ImageError(self.root, "not a folder; expected a folder of pictures")
+        for path in sorted(self._picture_files(), key=self._name):
+            try:
+                check_image(path)
+            except ImageError as error:
+                self.skipped[path] = error.reason
+            else:
+                self.paths.append(path)
+        if not self.paths:
+            found = self._reasons() or "no file with a suffix such as .jpg or .png, here or in its subfolders"
+            raise ImageError(self.root, f"holds no readable picture: {found}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ImageFolder: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | ImageFolder:
+        if isinstance(index, slice):
+            return self.only(self.paths[index])
+        path = self.paths[index]
+        if path in self.skipped:
+            raise ImageError(path, self.skipped[path])
+        try:
+            return self._cache.get(path, read_image)
+        except ImageError as error:
+            self.skipped[path] = error.reason
+            raise
+
+    def only(self, paths: Iterable[Path]) -> ImageFolder:
+        """The same folder with these of its `paths` alone; `skipped` and the cache stay shared."""
+        part = copy.copy(self)
+        part.paths = list(paths)
+        return part
+
+    def summary(self) -> str:
+        """One sentence: "24 pictures in photos/ (2 skipped: broken.jpg: truncated; note.jpg: not an image)"."""
+        count = sum(path not in self.skipped for path in self.paths)
+        text = f"{count} picture{'' if count == 1 else 's'} in {self.root.resolve().name}/"
+        return f"{text} ({len(self.skipped)} skipped: {self._reasons()})" if self.skipped else text
+
+    def _reasons(self) -> str:
+        named = [f"{self._name(path)}: {reason}" for path, reason in sorted(self.skipped.items())]
+        rest = len(named) - _NAMED_IN_SUMMARY
+        return "; ".join(named[:_NAMED_IN_SUMMARY]) + (f"; and {rest} more" if rest > 0 else "")
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _picture_files(self) -> Iterator[Path]:
+        suffixes = readable_suffixes()
+        visited: set[tuple[int, int]] = set()
+
+        def unlisted(error: OSError) -> None:
+            self.skipped[Path(error.filename)] = error.strerror or str(error)
+
+        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=unlisted):
+            status = os.stat(folder)
+            identity = (status.st_dev, status.st_ino)
+            if identity in visited:  # reached again through a link
+                subfolders.clear()
+                continue
+            visited.add(identity)
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            for name in files:
+                if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
+                    yield Path(folder, name)
+
+
+class _Cache:
+    """Tensors by path, the least recently used dropped where they would take more than `capacity` bytes."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self._bytes = 0
+        self._kept: OrderedDict[Path, Tensor] = OrderedDict()
+        self._lock = Lock()
+
+    def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
+        return _Cache, (self.capacity,)
+
+    def get(self, path: Path, read: Callable[[Path], Tensor]) -> Tensor:
+        with self._lock:
+            if path in self._kept:
+                self._kept.move_to_end(path)
+                return self._kept[path]
+        image = read(path)  # outside the lock: threads decode different pictures side by side
+        with self._lock:
+            if path not in self._kept and image.nbytes <= self.capacity:
+                self._kept[path] = image
+                self._bytes += image.nbytes
+                while self._bytes > self.capacity:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return image
+
+
+def samples(split: str = "train") -> ImageFolder:
+    """The photographs that come with the package, short side 320 pixels: 18 to train on, 6 other scenes held out.
+
+    Enough for a demonstration or a quick test, not for a benchmark. Their authors and licences are in
+    `samples/photos/LICENSES.md`. Raises ValueError for a split other than "train" and "heldout".
+    """
+    _check_split(split)
+    return ImageFolder(_SAMPLES / split)
+
+
+def captions() -> dict[str, list[str]]:
+    """Five English captions for each sample photograph, by file name relative to the set: "train/astronaut.jpg"."""
+    coco = json.loads((_SAMPLES / "captions.json").read_text(encoding="utf-8"))
+    names = {image["id"]: image["file_name"] for image in coco["images"]}
+    texts: dict[str, list[str]] = {name: [] for name in names.values()}
+    for annotation in coco["annotations"]:
+        texts[names[annotation["image_id"]]].append(annotation["caption"])
+    return texts
+
+
+def open_images(
+    name_or_path: str | os.PathLike[str], split: str = "train", *, cache_bytes: int = 1 << 30
+) -> ImageFolder:
+    """One split of a named set or of a folder of pictures.
+
+    - "samples" is the set that comes with the package ("./samples" is a folder of that name).
+    - A folder that contains `train/` and one of `heldout/`, `test/`, `val/` is split that way.
+    - Any other folder is split by a hash of each picture's relative path: about one in ten is held out, at least one
+      where there are two, and adding a picture does not move the others. A single picture is in both splits.
+
+    Args:
+        name_or_path: "samples" or a folder.
+        split: "train" or "heldout".
+        cache_bytes: as for `ImageFolder`.
+
+    Raises:
+        ValueError: another split.
+        FileNotFoundError, ImageError: as for `ImageFolder`.
+    """
+    _check_split(split)
+    if name_or_path == "samples":
+        return ImageFolder(_SAMPLES / split, cache_bytes=cache_bytes)
+    root = Path(name_or_path)
+    heldout = next((root / name for name in _HELDOUT_NAMES if (root / name).is_dir()), None)
+    if heldout and (root / "train").is_dir():
+        return ImageFolder(root / "train" if split == "train" else heldout, cache_bytes=cache_bytes)
+    folder = ImageFolder(root, cache_bytes=cache_bytes)
+    if len(folder) == 1:
+        return folder
+    held = _held_out([path.relative_to(root).as_posix() for path in folder.paths])
+    return folder.only(path for path, out in zip(folder.paths, held, strict=True) if out == (split == "heldout"))
+
+
+def _held_out(names: list[str]) -> list[bool]:
+    """True for the pictures to hold out: about a tenth, never none and never all."""
+    hashes = [int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest(), "big") for name in names]
+    held = [value % 10 == 0 for value in hashes]
+    if not any(held):
+        held[hashes.index(min(hashes))] = True
+    elif all(held):
+        held[hashes.index(max(hashes))] = False
+    return held
+
+
+def _check_split(split: str) -> None:
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")

@@ -1,0 +1,21 @@
+"""Reconstruction losses: how far the completion is from the truth, inside the hole."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from inpaint_fast.ops import masked_l2
+
+
+def hole_l2(completion: Tensor, truth: Tensor, mask: Tensor | None = None, *, weight: float = 1.0) -> Tensor:
+    """Mean squared error inside the hole, by the fused operator `masked_l2`.
+
+    Args:
+        completion, truth: (N, C, H, W). The hole alone (`mask=None`), or whole pictures with a mask.
+        mask: (N|1, 1, H, W), 1 marks the hole; the mean is then over the hole's elements.
+        weight: factor of the loss.
+
+    Returns:
+        The loss, a scalar; 0 where the hole is empty.
+    """
+    return masked_l2(completion, truth, mask, weight=weight, reduction="mean" if mask is None else "mask_mean")

@@ -1,0 +1,58 @@
+"""Held-out measurements: a completing network beside the fills that learn nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from inpaint_fast.completion.fills import FILLS
+from inpaint_fast.data import Batch
+from inpaint_fast.training.metrics import METRICS, hole_metrics
+from inpaint_fast.training.pictures import grid
+
+
+class Evaluation:
+    """Fixed held-out pictures with their holes; the no-learning fills are measured once, here.
+
+    Args:
+        heldout: the batch to measure on, on the device of the network that will be measured.
+        shown: how many of its pictures a sample grid shows, spread evenly over them.
+    """
+
+    def __init__(self, heldout: Batch, *, shown: int = 8) -> None:
+        self.heldout = heldout
+        self.fills = {name: fill(heldout.image, heldout.mask) for name, fill in FILLS.items()}
+        self.fill_metrics = {name: self._measure(filled) for name, filled in self.fills.items()}
+        count = len(heldout.image)
+        self.rows = torch.linspace(0, count - 1, min(shown, count)).round().long()
+
+    def __call__(self, complete: Callable[[Batch], Tensor]) -> tuple[dict[str, float], Tensor]:
+        """Metrics of `complete` (a function batch -> completed pictures), and a grid to look at."""
+        completed = complete(self.heldout)
+        return self._measure(completed), self._grid(completed)
+
+    def _measure(self, completed: Tensor) -> dict[str, float]:
+        metrics = hole_metrics(completed, self.heldout.image, self.heldout.mask)
+        return {name: value.item() for name, value in metrics.items()}
+
+    def _grid(self, completed: Tensor) -> Tensor:
+        image, mask = (part[self.rows] for part in self.heldout)
+        columns = {
+            "input": image.masked_fill(mask, 0.5),
+            "completed": completed[self.rows],
+            **{name: filled[self.rows] for name, filled in self.fills.items()},
+            "truth": image,
+        }
+        return grid(columns)
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Name -> metrics of `hole_metrics`, as aligned text."""
+    width = max(len(name) for name in rows)
+    lines = [f"{'in the hole':{width}}  {'PSNR dB':>8}  {'SSIM':>6}  {'L1':>6}  {'L2':>7}  {'sharpness':>9}"]
+    for name, metrics in rows.items():
+        psnr, ssim, l1, l2, sharpness = (metrics[key] for key in METRICS)
+        lines.append(f"{name:{width}}  {psnr:8.2f}  {ssim:6.3f}  {l1:6.4f}  {l2:7.5f}  {sharpness:9.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,67 @@
+"""How good a completion is, inside the hole: PSNR, SSIM, L1, L2 and sharpness."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+METRICS = ("psnr", "ssim", "l1", "l2", "sharpness")
+
+
+def hole_metrics(completed: Tensor, truth: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Metrics of completed pictures inside their holes.
+
+    Args:
+        completed, truth: (N, C, H, W) in [0, 1].
+        mask: (N|1, 1, H, W), true or 1 in the hole; every picture has one.
+
+    Returns:
+        Scalars, means over the pictures (none of them leaves the device):
+        psnr in dB (mean over pictures of 10 log10(1 / mean squared error)); ssim (`ssim_map`, mean over hole pixels);
+        l1 and l2, the mean absolute and squared error; sharpness, the mean absolute difference of neighbouring hole
+        pixels over that of the truth: 1 is as sharp as the truth, 0 flat.
+    """
+    hole = (mask > 0).to(completed.dtype).expand(completed.shape[0], 1, *completed.shape[2:])
+    count = hole.sum(dim=(1, 2, 3)) * completed.shape[1]
+    error = (completed - truth) * hole
+    l2 = error.square().sum(dim=(1, 2, 3)) / count
+    ssim = (ssim_map(completed, truth) * hole).sum(dim=(1, 2, 3)) / count
+    return {
+        "psnr": (-10 * torch.log10(l2.clamp(min=1e-10))).mean(),
+        "ssim": ssim.mean(),
+        "l1": (error.abs().sum(dim=(1, 2, 3)) / count).mean(),
+        "l2": l2.mean(),
+        "sharpness": _roughness(completed, hole) / _roughness(truth, hole).clamp(min=1e-10),
+    }
+
+
+def ssim_map(a: Tensor, b: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
+    """Structural similarity of each pixel's neighbourhood, (N, C, H, W); pictures in [0, 1], reflected at the edges.
+
+    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity" (2004), with its
+    Gaussian window and constants.
+    """
+    channels = a.shape[1]
+    offsets = torch.arange(window, dtype=a.dtype, device=a.device) - window // 2
+    line = torch.exp(-offsets.square() / (2 * sigma**2))
+    line = (line / line.sum()).expand(channels, 1, 1, window)
+
+    def blur(x: Tensor) -> Tensor:
+        x = F.pad(x, [window // 2] * 4, mode="reflect")
+        return F.conv2d(F.conv2d(x, line, groups=channels), line.transpose(2, 3), groups=channels)
+
+    mean_a, mean_b = blur(a), blur(b)
+    var_a, var_b = blur(a * a) - mean_a**2, blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    return ((2 * mean_a * mean_b + c1) * (2 * covariance + c2)) / (
+        (mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2)
+    )
+
+
+def _roughness(picture: Tensor, hole: Tensor) -> Tensor:
+    """Sum of absolute differences between neighbours that both lie in the hole."""
+    across = (picture[..., 1:] - picture[..., :-1]).abs() * hole[..., 1:] * hole[..., :-1]
+    down = (picture[..., 1:, :] - picture[..., :-1, :]).abs() * hole[..., 1:, :] * hole[..., :-1, :]
+    return across.sum() + down.sum()

@@ -1,0 +1,81 @@
+"""What a recipe is: the settings of a run as data, and the system of networks that they build."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.data import Batch
+
+
+@dataclass
+class Recipe(ABC):
+    """Settings that every recipe has. A recipe adds its own and builds its `System`."""
+
+    name: ClassVar[str]
+    """What the command line calls it."""
+    size: ClassVar[int] = 64
+    """Side of the training pictures, in pixels."""
+
+    data: str = "samples"
+    """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), or "samples", the
+    photographs that come with the package."""
+    steps: int = 20_000
+    """Generator steps to train for."""
+    seconds: float | None = None
+    """Stop after so many seconds of training, whichever comes first."""
+    batch_size: int = 32
+    """Pictures in a batch."""
+    crop: tuple[int, int] = (64, 320)
+    """Smallest and largest side, in pixels, of the random square crops that are scaled to the training size."""
+    flip: bool = True
+    """Mirror half of the crops."""
+    evaluate_every: int = 250
+    """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
+    heldout_crops: int = 16
+    """Held-out crops from each held-out picture."""
+    seed: int = 0
+    """Of everything random in the run."""
+    device: str = "auto"
+    """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
+
+    @abstractmethod
+    def build(self) -> System:
+        """The networks and optimizers of this recipe, on the CPU, initialised from torch's global generator."""
+
+
+class System(nn.Module, ABC):
+    """The networks and optimizers of one training system, and its step: all that a run learns.
+
+    The step is a function of this state and a batch: no random draw, no file, no printing, and nothing that makes a GPU
+    wait (metrics stay tensors). Networks are submodules, named as their weight files are.
+    """
+
+    optimizers: dict[str, torch.optim.Optimizer]
+    arguments: dict[str, dict[str, object]]
+    """Network name -> what its constructor was given; written into its weight file."""
+
+    @abstractmethod
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """Train on one batch; returns the losses, scalars on the device."""
+
+    @abstractmethod
+    def complete(self, batch: Batch) -> Tensor:
+        """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were."""
+
+    def training_state(self) -> dict[str, Any]:
+        """Networks and optimizers, all that `load_training_state` needs to go on."""
+        return {
+            "networks": self.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_training_state(self, state: dict[str, Any]) -> None:
+        """Go on where `training_state` was taken."""
+        self.load_state_dict(state["networks"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])

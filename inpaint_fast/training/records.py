@@ -1,0 +1,81 @@
+"""What a run leaves in its folder, from step 0 on:
+
+config.toml             every setting of the recipe, and the versions that ran it
+metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics
+pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
+generator.safetensors   the newest weights, and critic.safetensors where there is one
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inpaint_fast._files import write_whole
+from inpaint_fast._version import __version__
+from inpaint_fast.completion.weights import save_network
+from inpaint_fast.data import write_png
+from inpaint_fast.training.recipe import Recipe, System
+
+
+class Records:
+    """Writes a run's folder.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        FileExistsError: it holds another run already.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
+        self.folder = Path(folder)
+        if (self.folder / "metrics.jsonl").exists():
+            raise FileExistsError(f"{self.folder} holds a run already; name another folder, or remove it")
+        (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, float]] = []
+        self._write("config.toml", config_toml(recipe))
+
+    def add(self, row: Mapping[str, float], picture: Tensor, system: System) -> None:
+        """One evaluation: its row (`step` among the keys), its picture and the weights it was made with."""
+        self.rows.append(dict(row))
+        # Both files whole each time: a run has some hundred rows, and a reader never meets half a line.
+        self._write("metrics.jsonl", "".join(json.dumps(_plain(row)) + "\n" for row in self.rows))
+        self._write("metrics.csv", self._csv())
+        write_png(self.folder / "pictures" / f"step_{int(row['step']):06d}.png", picture)
+        for name, network in system.named_children():
+            save_network(self.folder / f"{name}.safetensors", network, system.arguments[name])
+
+    def _csv(self) -> str:
+        columns = dict.fromkeys(key for row in self.rows for key in row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def _write(self, name: str, text: str) -> None:
+        write_whole(self.folder / name, lambda file: file.write(text.encode()))
+
+
+def _plain(row: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN."""
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}
+
+
+def config_toml(recipe: Recipe) -> str:
+    """The recipe as TOML; settings that are None are comments."""
+    lines = [f"recipe = {json.dumps(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
+    lines += ["", "[settings]"]
+    for key, value in asdict(recipe).items():
+        lines.append(f"# {key}: not set" if value is None else f"{key} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"
