@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from types import ModuleType
 
+import torch  # noqa: F401  (first: the module is linked with the libraries that this loads)
+
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
     try:

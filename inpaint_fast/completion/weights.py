@@ -50,17 +50,7 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     Raises:
         WeightsError: there is no such file, it is damaged, or its tensors do not fit the network it names.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / f"{kind}.safetensors"
-    if not path.is_file():
-        raise WeightsError(path, "no such file; a run's folder or its generator.safetensors is expected")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(path, f"not a whole safetensors file ({error})") from error
+    path, tensors, metadata = _read(path, kind)
     name = metadata.get("network", "")
     if name not in NETWORKS:
         raise WeightsError(path, f"names the network {name!r}; one of {', '.join(NETWORKS)} is expected")
@@ -71,6 +61,30 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     _check_shapes(path, network, tensors)
     network.load_state_dict(tensors)
     return network.eval()
+
+
+def copy_weights(path: str | os.PathLike[str], network: nn.Module, *, kind: str = "generator") -> None:
+    """Copy the weights of a safetensors file (or a run's folder) into a network that is there already.
+
+    Raises:
+        WeightsError: as `load_network`; the network is then as it was.
+    """
+    path, tensors, _ = _read(path, kind)
+    _check_shapes(path, network, tensors)
+    network.load_state_dict(tensors)
+
+
+def _read(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+    path = Path(path)
+    if path.is_dir():
+        path = path / f"{kind}.safetensors"
+    if not path.is_file():
+        raise WeightsError(path, f"no such file; a run's folder or its {kind}.safetensors is expected")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return path, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(path, f"not a whole safetensors file ({error})") from error
 
 
 def _check_shapes(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -1,8 +1,8 @@
 """U-Net-like generator and DCGAN-like critic of the L2 + Wasserstein inpainting system.
 
-Source: S. Subramanian, "Conditional Image Generation - Inpainting with MSCOCO" (course project, 2017), with the values of
-the author's code where the printed table differs: the last transposed convolution gives 3 channels (printed: 1), the
-critic's fourth convolution has stride 1 (printed: 2). Layer names are the author's, so that state_dicts are exchanged.
+Source: S. Subramanian, "Conditional Image Generation - Inpainting with MSCOCO" (course project, 2017), with the values
+of the author's code where the printed table differs: the last transposed convolution gives 3 channels (printed: 1),
+the critic's fourth convolution has stride 1 (printed: 2). Layer names are the author's: state_dicts can be exchanged.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class UNetGenerator(nn.Module):
 class WassersteinCritic(nn.Module):
     """Scores 32x32 hole contents; a real number, higher for what it takes for real.
 
-    Convolutions without bias, batch normalisation after each but the last (the first included), LeakyReLU of slope 0.01.
+    Convolutions without bias, batch normalisation after each but the last (the first included), LeakyReLU (slope 0.01).
 
     Args:
         filters: channels of the first convolution; 32 gives 330,368 parameters (`variant="code"`).

@@ -24,16 +24,17 @@ class Evaluation:
     def __init__(self, heldout: Batch, *, shown: int = 8) -> None:
         self.heldout = heldout
         self.fills = {name: fill(heldout.image, heldout.mask) for name, fill in FILLS.items()}
-        self.fill_metrics = {name: self._measure(filled) for name, filled in self.fills.items()}
+        self.fill_metrics = {name: self.measure(filled) for name, filled in self.fills.items()}
         count = len(heldout.image)
         self.rows = torch.linspace(0, count - 1, min(shown, count)).round().long()
 
     def __call__(self, complete: Callable[[Batch], Tensor]) -> tuple[dict[str, float], Tensor]:
         """Metrics of `complete` (a function batch -> completed pictures), and a grid to look at."""
         completed = complete(self.heldout)
-        return self._measure(completed), self._grid(completed)
+        return self.measure(completed), self._grid(completed)
 
-    def _measure(self, completed: Tensor) -> dict[str, float]:
+    def measure(self, completed: Tensor) -> dict[str, float]:
+        """`hole_metrics` of completed held-out pictures, as numbers."""
         metrics = hole_metrics(completed, self.heldout.image, self.heldout.mask)
         return {name: value.item() for name, value in metrics.items()}
 

@@ -41,9 +41,7 @@ class Run:
         self.images = open_images(recipe.data, "train")
         self.heldout_images = open_images(recipe.data, "heldout")
         crop = {"size": recipe.size, "crop": recipe.crop}
-        self.batches = Batches(
-            self.images, batch_size=recipe.batch_size, flip=recipe.flip, seed=recipe.seed, **crop
-        )
+        self.batches = Batches(self.images, batch_size=recipe.batch_size, flip=recipe.flip, seed=recipe.seed, **crop)
         heldout = heldout_crops(self.heldout_images, per_image=recipe.heldout_crops, **crop)
         self.evaluation = Evaluation(_to(heldout, self.device))
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
@@ -107,7 +105,9 @@ class Progress:
 
     def __init__(self, run: Run, records: Records, show: bool) -> None:
         self.run, self.records, self.limit = run, records, run.recipe.seconds
-        self.bar = tqdm(total=run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True)
+        self.bar = tqdm(
+            total=None if self.limit else run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True
+        )
         self.seconds = 0.0  # of training, evaluations not counted
         self.sums: dict[str, Tensor] = {}  # of the losses since the last row, on the device
         self.count = 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion.fills import paste
+from inpaint_fast.completion.weights import copy_weights
 from inpaint_fast.data import Batch
 from inpaint_fast.losses import critic_loss, generator_loss, hole_l2
 from inpaint_fast.models.unet_wgan import HOLE, PICTURE, UNetGenerator, WassersteinCritic
@@ -37,6 +38,8 @@ class UNetL2(Recipe):
     """Adam's betas."""
     reconstruction_weight: float = 1.0
     """Factor of the squared error in the generator's loss."""
+    pretrained: str | None = None
+    """Start the generator from these weights: a run's folder or a safetensors file."""
 
     def build(self) -> System:
         return UNetSystem(self, None)
@@ -88,6 +91,8 @@ class UNetSystem(System):
         self.recipe, self.adversarial = recipe, adversarial
         self.arguments = {"generator": {"filters": recipe.filters}}
         self.generator = UNetGenerator(**self.arguments["generator"])
+        if recipe.pretrained:
+            copy_weights(recipe.pretrained, self.generator)
         self.critic: WassersteinCritic | None = None
         if adversarial:
             self.arguments["critic"] = {
@@ -148,15 +153,20 @@ class UNetSystem(System):
 
     def complete(self, batch: Batch) -> Tensor:
         """Fill the central holes; in eval mode, without gradients."""
-        contour = batch.image.masked_fill(batch.mask, 0.0)
         was_training = self.generator.training
         self.generator.eval()
-        with torch.no_grad():
-            centre = self.generator(contour)
+        completed = complete_centres(self.generator, batch)
         self.generator.train(was_training)
-        picture = batch.image.clone()
-        picture[..., _CENTRE, _CENTRE] = centre
-        return paste(picture, batch.image, batch.mask)
+        return completed
+
+
+def complete_centres(generator: nn.Module, batch: Batch) -> Tensor:
+    """A batch's central holes filled by a `UNetGenerator`, (N, 3, 64, 64); known pixels as they were."""
+    with torch.no_grad():
+        centre = generator(batch.image.masked_fill(batch.mask, 0.0))
+    picture = batch.image.clone()
+    picture[..., _CENTRE, _CENTRE] = centre
+    return paste(picture, batch.image, batch.mask)
 
 
 @contextmanager

@@ -1,0 +1,24 @@
+"""inpaint-fast bench STEM"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+from inpaint_fast import benchmarks
+
+HELPERS = ("harness", "plot")
+
+
+def main(argv: Sequence[str]) -> int:
+    stems = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in HELPERS]
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: inpaint-fast bench STEM [--case REGEX] [--repeats N] [--csv FILE] [--plot FILE]")
+        print("\nbenchmarks: " + ", ".join(stems) + "   (inpaint-fast bench STEM --help for all options)")
+        return 0 if argv else 2
+    if argv[0] not in stems:
+        print(f"inpaint-fast bench: {argv[0]!r} is none; one of {', '.join(stems)} is expected", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"inpaint_fast.benchmarks.{argv[0]}").main(list(argv[1:]))

@@ -1,0 +1,103 @@
+"""inpaint-fast complete"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from torch import Tensor
+from tqdm import tqdm
+
+from inpaint_fast.completion import complete, load_network
+from inpaint_fast.data import ImageError, ImageFolder, box, read_image, read_mask, write_png
+
+
+@dataclass
+class Complete:
+    """Fill the holes of a picture, or of every picture in a folder, and write PNG files.
+
+    Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit RGB;
+    transparency is laid on white.
+    """
+
+    image: Annotated[Path, tyro.conf.Positional]
+    """A picture, or a folder of pictures (searched recursively)."""
+    weights: Path
+    """A run's folder or its generator.safetensors."""
+    mask: Path | None = None
+    """The holes: a picture of the same size, white (or transparent) in the hole; or a folder of masks named as the
+    pictures are, whatever their suffix."""
+    box: tuple[int, int, int, int] | None = None
+    """One rectangular hole instead of a mask: left, top, width, height in pixels."""
+    out: Path = Path("completed")
+    """A PNG file for a picture, or a folder for either."""
+    invert_mask: bool = False
+    """Black is the hole."""
+    device: str = "cpu"
+    """Where the generator runs."""
+
+
+def main(argv: Sequence[str]) -> int:
+    options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
+    if (options.mask is None) == (options.box is None):
+        raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    generator = load_network(options.weights)
+    jobs = plan(options.image, options.out)
+    failed: list[str] = []
+    for source, target in tqdm(jobs, unit="picture", disable=len(jobs) == 1):
+        try:
+            picture = read_image(source)
+            mask = mask_of(options, source, picture)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_png(target, complete(picture, mask, weights=generator, device=options.device))
+        except (ValueError, OSError) as error:
+            text = str(error)
+            failed.append(text if str(source) in text else f"{source}: {text}")
+    done = len(jobs) - len(failed)
+    if done:
+        print(f"{done} completed: {jobs[0][1] if len(jobs) == 1 else str(options.out) + '/'}")
+    for failure in failed:
+        print(f"not completed: {failure}", file=sys.stderr)
+    return 0 if not failed else 2 if len(jobs) == 1 else 1
+
+
+def plan(image: Path, out: Path) -> list[tuple[Path, Path]]:
+    """(picture, PNG file to write) for everything that was asked for."""
+    if image.is_dir():
+        if out.suffix.lower() == ".png":
+            raise ValueError(f"--out: a folder is expected for a folder of pictures, got {out}")
+        folder = ImageFolder(image)
+        for path, reason in folder.skipped.items():
+            print(f"left out: {path}: {reason}", file=sys.stderr)
+        names = [path.relative_to(image) for path in folder.paths]
+        stems = [name.with_suffix("") for name in names]
+        # a.jpg and a.png would both be a.png: then the whole name is kept
+        targets = [
+            name.with_suffix(".png") if stems.count(stem) == 1 else name.with_name(name.name + ".png")
+            for name, stem in zip(names, stems, strict=True)
+        ]
+        return [(image / name, out / target) for name, target in zip(names, targets, strict=True)]
+    if not image.exists():
+        raise ImageError(image, "no such file or folder")
+    if out.suffix and out.suffix.lower() != ".png":
+        raise ValueError(f"--out: a .png file or a folder is expected, got {out} (only PNG keeps every pixel)")
+    return [(image, out if out.suffix else out / image.with_suffix(".png").name)]
+
+
+def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
+    """The hole of one picture, bool (1, H, W)."""
+    height, width = picture.shape[1:]
+    if options.box is not None:
+        return box(height, width, *options.box)
+    path = options.mask
+    if path.is_dir():
+        inside = source.relative_to(options.image) if options.image.is_dir() else Path(source.name)
+        found = sorted((path / inside.parent).glob(f"{inside.stem}.*"))
+        if not found:
+            raise ValueError(f"no mask named {inside.with_suffix('.*')} in {path}")
+        path = found[0]
+    return read_mask(path, (height, width), invert=options.invert_mask)

@@ -1,0 +1,48 @@
+"""inpaint-fast info"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import tyro
+
+from inpaint_fast import __version__, _extension
+from inpaint_fast.ops._backends import BACKENDS, OPERATORS, PREFERENCE, why_not
+
+
+@dataclass
+class Info:
+    """Print versions, facts of the build, and for every operator which implementation runs and why others do not."""
+
+
+def main(argv: Sequence[str]) -> int:
+    tyro.cli(Info, prog="inpaint-fast info", args=argv)
+    print(report())
+    return 0
+
+
+def report() -> str:
+    """The whole report as text."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that PyTorch sees"
+    lines = [
+        f"inpaint_fast {__version__}   torch {torch.__version__}   python {platform.python_version()}",
+        f"CPU kernels: {_extension.cpu_capability()}   threads: {torch.get_num_threads()}   GPU: {gpu}",
+        "",
+        "build:",
+    ]
+    facts = _extension.build_info()
+    lines += [f"  {key:16}  {value or '-'}" for key, value in facts.items()]
+    if _extension.error is not None:
+        lines.append(f"  the extension could not be loaded: {_extension.error}")
+    for device in PREFERENCE:
+        absent = " (there is no GPU here; what would run)" if device == "cuda" and not torch.cuda.is_available() else ""
+        lines += ["", f"operators on {device} tensors{absent}:"]
+        for stem, operator in OPERATORS.items():
+            lines.append(f"  {stem}: {operator.choose(torch.device(device), None)} runs")
+            for backend in BACKENDS:
+                reason = why_not(stem, backend, device)
+                lines.append(f"    {backend:10} {'available' if reason is None else 'no: ' + reason}")
+    return "\n".join(lines)

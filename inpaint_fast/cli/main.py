@@ -1,0 +1,61 @@
+"""inpaint-fast: train, complete and measure from the shell.
+
+Exit code 0: done; 1: done but for the files named; 2: bad use or something is not there, said in one sentence.
+INPAINT_FAST_TRACEBACK=1 shows where an error came from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "demo": "train two systems on the photographs that come with the package and complete unseen ones",
+    "train": "train a recipe on a folder of pictures",
+    "complete": "fill the holes of a picture, or of every picture in a folder",
+    "evaluate": "measure a trained generator on held-out pictures, beside fills that learn nothing",
+    "bench": "run a benchmark: an operator against what you would use instead",
+    "info": "what is built, what runs where, and why something does not",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        from inpaint_fast import __version__
+
+        print(f"inpaint_fast {__version__}")
+        return 0
+    if argv[0] not in COMMANDS:
+        print(f"inpaint-fast: {argv[0]!r} is no command; one of {', '.join(COMMANDS)} is expected", file=sys.stderr)
+        return 2
+    command = importlib.import_module(f"inpaint_fast.cli.{argv[0]}")
+    try:
+        return command.main(argv[1:])
+    except KeyboardInterrupt:
+        print("\ninpaint-fast: stopped; what was written so far is whole", file=sys.stderr)
+        return 130
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
+            raise
+        print(f"inpaint-fast {argv[0]}: {error}", file=sys.stderr)
+        return 2
+
+
+def usage() -> str:
+    """The commands, a line each."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        ["usage: inpaint-fast COMMAND [options]   (inpaint-fast COMMAND --help for its options)", "", *lines]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

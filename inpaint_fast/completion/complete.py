@@ -1,0 +1,136 @@
+"""A trained generator, a picture and a mask to a completed picture; any size, any holes.
+
+A generator that fills the centre of a small square (`UNetGenerator`: 32 of 64 pixels) is led over a picture hole by
+hole: holes that lie close together are one; round each, a square twice its longer side is reduced to the generator's
+size, other holes in it are closed harmonically, and the answer is enlarged into the hole. Memory stays bounded by the
+picture itself, whatever the size of the hole.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from inpaint_fast.completion.fills import harmonic
+from inpaint_fast.completion.holes import hole_boxes
+from inpaint_fast.completion.weights import load_network
+from inpaint_fast.data import read_image, to_float, to_uint8
+from inpaint_fast.models.unet_wgan import HOLE, PICTURE
+
+MERGE = 8  # pixels: holes nearer than twice this are filled as one
+SAMPLES = 8  # at most so many source pixels, in each direction, make one pixel of the generator's input
+BATCH = 64  # holes given to the generator at a time
+ROWS = 256  # rows of a hole that are enlarged at a time
+
+
+def complete(
+    image: Tensor | str | os.PathLike[str],
+    mask: Tensor,
+    *,
+    weights: nn.Module | str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Fill the holes of a picture.
+
+    Args:
+        image: uint8 (3, H, W), or the file to read it from; any size.
+        mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
+        weights: a generator's safetensors file, a run's folder, or the generator itself.
+        device: where the generator runs.
+
+    Returns:
+        uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
+
+    Raises:
+        ValueError: shapes do not fit, or the hole covers the whole picture.
+        ImageError, WeightsError: a file cannot be used.
+    """
+    picture = image if isinstance(image, Tensor) else read_image(image)
+    if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
+        raise ValueError(f"image: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}")
+    if mask.shape != (1, *picture.shape[1:]):
+        raise ValueError(
+            f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
+        )
+    hole = mask[0].cpu() > 0
+    if not hole.any():
+        return picture.clone()
+    if hole.all():
+        raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
+    generator = weights if isinstance(weights, nn.Module) else load_network(weights)
+    return _fill_centres(picture, hole, generator.eval().to(device), torch.device(device))
+
+
+@dataclass(frozen=True)
+class _Square:
+    """A square of the picture, of side `side` with its corner at (top, left), perhaps reaching over the edges."""
+
+    top: float
+    left: float
+    side: float
+
+    @staticmethod
+    def around(box: tuple[int, int, int, int]) -> _Square:
+        """Twice the longer side of the hole (top, left, bottom, right), never smaller than the generator's input."""
+        top, left, bottom, right = box
+        side = max(2 * (bottom - top), 2 * (right - left), PICTURE)
+        return _Square((top + bottom - side) / 2, (left + right - side) / 2, side)
+
+
+def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module, device: torch.device) -> Tensor:
+    result = picture.clone()
+    boxes = hole_boxes(hole, merge=MERGE)
+    for start in range(0, len(boxes), BATCH):
+        part = boxes[start : start + BATCH]
+        squares = [_Square.around(box) for box in part]
+        inputs = torch.stack([_reduced(picture, hole, square) for square in squares])
+        centre = torch.zeros(1, 1, PICTURE, PICTURE, dtype=torch.bool)
+        edge = (PICTURE - HOLE) // 2
+        centre[..., edge : edge + HOLE, edge : edge + HOLE] = True
+        with torch.inference_mode():
+            filled = generator(inputs.masked_fill(centre, 0).to(device)).float().cpu()
+        completed = inputs.clone()
+        completed[..., edge : edge + HOLE, edge : edge + HOLE] = filled
+        for box, square, small in zip(part, squares, completed, strict=True):
+            _enlarge_into(result, hole, box, square, small)
+    return result
+
+
+def _reduced(picture: Tensor, hole: Tensor, square: _Square) -> Tensor:
+    """The square at the generator's size, (3, 64, 64) in [0, 1], its holes closed harmonically."""
+    rows, columns = (
+        _reflected(corner, square.side, length)
+        for corner, length in zip((square.top, square.left), hole.shape, strict=True)
+    )
+    pixels = to_float(picture[:, rows][:, :, columns])
+    known = (~hole[rows][:, columns]).float()[None]
+    weight = F.adaptive_avg_pool2d(known, PICTURE)
+    mean = F.adaptive_avg_pool2d(pixels * known, PICTURE) / weight.clamp(min=1e-6)
+    return harmonic(mean[None], (weight == 0)[None])[0]
+
+
+def _reflected(corner: float, side: float, length: int) -> Tensor:
+    """Indices of samples over [corner, corner + side) of a line of `length` pixels, mirrored at its ends."""
+    count = min(round(side), PICTURE * SAMPLES)
+    position = torch.floor(corner + (torch.arange(count) + 0.5) * (side / count)).long()
+    position = position % (2 * length)
+    return torch.minimum(position, 2 * length - 1 - position)
+
+
+def _enlarge_into(result: Tensor, hole: Tensor, box: tuple[int, int, int, int], square: _Square, small: Tensor) -> None:
+    """Write the hole's pixels inside `box` from the generator's completed square, interpolated bilinearly."""
+    top, left, bottom, right = box
+    scale = 2 / square.side  # grid_sample's coordinates: -1 and 1 are the square's edges
+    x = (torch.arange(left, right) + 0.5 - square.left) * scale - 1
+    for row in range(top, bottom, ROWS):
+        end = min(row + ROWS, bottom)
+        y = (torch.arange(row, end) + 0.5 - square.top) * scale - 1
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None].float()
+        large = to_uint8(F.grid_sample(small[None], grid, align_corners=False, padding_mode="border"))[0]
+        inside = hole[row:end, left:right]
+        window = result[:, row:end, left:right]
+        window.copy_(torch.where(inside, large, window))
