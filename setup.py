@@ -123,7 +123,11 @@ class Cuda:
             raise LookupError(
                 f"{nvcc} is version {release[1]}.{release[2]} and 12.0 or later is needed: set CUDA_HOME."
             )
-        self.home, self.nvcc, self.version = nvcc.parent.parent, nvcc, f"{release[1]}.{release[2]}"
+        # The nvcc on PATH may be a script before the real one, which alone knows where its toolkit lies.
+        plan = subprocess.run([str(nvcc), "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+        top = re.search(r"TOP=(.+)", plan)
+        self.home = Path(top.group(1).strip()).resolve() if top else nvcc.parent.parent
+        self.nvcc, self.version = nvcc, f"{release[1]}.{release[2]}"
         self.arch_list = os.environ.get("TORCH_CUDA_ARCH_LIST") or DEFAULT_ARCH_LIST
 
     def flags(self) -> list[str]:

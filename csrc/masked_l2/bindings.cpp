@@ -7,6 +7,7 @@
 #include "common/torch.h"
 #include "masked_l2/params.h"
 #ifdef INPAINT_FAST_CUDA
+#include "common/cuda_device.h"
 #include "masked_l2/cuda.h"
 #endif
 
@@ -66,6 +67,24 @@ struct MaskWalk {
   }
 };
 
+void check_reduction(int64_t reduction) {
+  STD_TORCH_CHECK(reduction >= kSum && reduction <= kMaskMean, "reduction: 0, 1 or 2 is expected, got ", reduction);
+}
+
+// A mask with nothing to fill gives no loss and no gradient under "mask_mean"; an empty mean is NaN, as in PyTorch.
+double scale_of(double weight, double denominator, int64_t reduction) {
+  return reduction == kMaskMean && denominator == 0 ? 0 : weight / denominator;
+}
+
+Tensor new_loss(const Tensor& pred) {
+  const bool wide = pred.scalar_type() == ScalarType::Double;
+  return torch::stable::new_empty(pred, {}, wide ? ScalarType::Double : ScalarType::Float);
+}
+
+#ifndef INPAINT_FAST_EMULATION  // which has kernels of the CUDA half alone
+
+// ---- CPU ----
+
 // Sums task(begin, end) over fixed chunks of [0, numel), in chunk order whatever the number of threads.
 template <class Task>
 double sum_chunks(int64_t numel, const Task& task) {
@@ -83,7 +102,7 @@ double sum_chunks(int64_t numel, const Task& task) {
 }
 
 double denominator_cpu(const MaskedL2& args, const std::optional<Tensor>& mask, int64_t reduction) {
-  STD_TORCH_CHECK(reduction >= kSum && reduction <= kMaskMean, "reduction: 0, 1 or 2 is expected, got ", reduction);
+  check_reduction(reduction);
   if (reduction == kSum) return 1;
   if (reduction == kMean || !mask) return static_cast<double>(args.walk.numel);
   const MaskWalk mask_walk(*mask);
@@ -91,11 +110,6 @@ double denominator_cpu(const MaskedL2& args, const std::optional<Tensor>& mask, 
   return mask_walk.times * sum_chunks(mask_walk.walk.numel, [&](int64_t begin, int64_t end) {
            return kernel(mask_walk.walk, args.mask, args.mask_kind, begin, end);
          });
-}
-
-// A mask with nothing to fill gives no loss and no gradient under "mask_mean"; an empty mean is NaN, as in PyTorch.
-double scale_of(double weight, double denominator, int64_t reduction) {
-  return reduction == kMaskMean && denominator == 0 ? 0 : weight / denominator;
 }
 
 // Runs the kernel and returns the loss.
@@ -112,9 +126,8 @@ double run_cpu(MaskedL2& args, const std::optional<Tensor>& mask, double weight,
 }
 
 Tensor loss_tensor(const Tensor& pred, double value) {
-  const auto dtype = pred.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor loss = torch::stable::new_empty(pred, {}, dtype);
-  if (dtype == ScalarType::Double)
+  Tensor loss = new_loss(pred);
+  if (loss.scalar_type() == ScalarType::Double)
     *static_cast<double*>(loss.data_ptr()) = value;
   else
     *static_cast<float*>(loss.data_ptr()) = static_cast<float>(value);
@@ -168,12 +181,104 @@ void masked_l2_scale_cpu(Tensor grad, const Tensor& scale) {
                               [&](int64_t begin, int64_t end) { kernel(data, kind, value, begin, end); });
 }
 
+#endif  // INPAINT_FAST_EMULATION
+#ifdef INPAINT_FAST_CUDA
+
+// ---- CUDA ----
+
+void check_scalar(const Tensor& tensor, const Tensor& like, const char* name) {
+  check_same_device(tensor, like, name);
+  STD_TORCH_CHECK(tensor.numel() == 1, name, ": one element is expected, got ", tensor.numel());
+  STD_TORCH_CHECK(kind_of(tensor) == ScalarKind::float32 || kind_of(tensor) == ScalarKind::float64, name,
+                  ": its dtype is not float32 or float64");
+}
+
+// Runs the kernels; nothing waits for them. loss, grad_loss: null where there is none.
+void run_cuda(MaskedL2& args, const Tensor& pred, const Tensor& target, const std::optional<Tensor>& mask,
+              double weight, int64_t reduction, const Tensor* grad_loss, const Tensor* loss, void* stream) {
+  check_reduction(reduction);
+  check_same_device(target, pred, "target");
+  if (mask) check_same_device(*mask, pred, "mask");
+  cuda::MaskedL2Scale scale;
+  if (grad_loss) {
+    check_scalar(*grad_loss, pred, "grad_loss");
+    scale.grad_loss = grad_loss->data_ptr();
+    scale.grad_loss_kind = kind_of(*grad_loss);
+  }
+  // Partial sums, then the mask's sum. The loss takes over the partials when that is done.
+  Tensor workspace = torch::stable::new_empty(pred, {cuda::kMaskedL2MaxBlocks + 1}, ScalarType::Double);
+  double* const partials = static_cast<double*>(workspace.data_ptr());
+  if (reduction == kMaskMean && mask) {
+    const MaskWalk own(*mask);
+    double* const sum = partials + cuda::kMaskedL2MaxBlocks;
+    cuda::mask_sum(own.walk, args.mask, args.mask_kind, own.times, partials, sum, stream);
+    scale.weight = weight;
+    scale.denominator = sum;
+  } else {
+    scale.weight = scale_of(weight, reduction == kSum ? 1 : static_cast<double>(args.walk.numel), reduction);
+  }
+  args.walk.collapse();
+  cuda::masked_l2(args, scale, partials, loss ? loss->data_ptr() : nullptr, stream);
+}
+
+std::tuple<Tensor, Tensor> masked_l2_cuda(const Tensor& pred, const Tensor& target, std::optional<Tensor> mask,
+                                          double weight, int64_t reduction, bool want_grad) {
+  const OnDeviceOf device(pred);
+  MaskedL2 args = prepare(pred, target, mask);
+  Tensor loss = new_loss(pred);
+  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
+  if (want_grad) set_output(args, kGrad, grad);
+  run_cuda(args, pred, target, mask, weight, reduction, nullptr, &loss, device.stream());
+  return {loss, grad};
+}
+
+std::tuple<Tensor, Tensor, Tensor> masked_l2_composite_cuda(const Tensor& pred, const Tensor& image, const Tensor& mask,
+                                                            double weight, int64_t reduction, bool want_grad) {
+  const OnDeviceOf device(pred);
+  MaskedL2 args = prepare(pred, image, mask);
+  Tensor loss = new_loss(pred);
+  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
+  Tensor composite = torch::stable::empty_like(pred);
+  if (want_grad) set_output(args, kGrad, grad);
+  set_output(args, kComposite, composite);
+  run_cuda(args, pred, image, mask, weight, reduction, nullptr, &loss, device.stream());
+  return {loss, composite, grad};
+}
+
+Tensor masked_l2_backward_cuda(const Tensor& grad_loss, const Tensor& pred, const Tensor& target,
+                               std::optional<Tensor> mask, double weight, int64_t reduction) {
+  const OnDeviceOf device(pred);
+  MaskedL2 args = prepare(pred, target, mask);
+  Tensor grad = torch::stable::empty_like(pred);
+  set_output(args, kGrad, grad);
+  run_cuda(args, pred, target, mask, weight, reduction, &grad_loss, nullptr, device.stream());
+  return grad;
+}
+
+void masked_l2_scale_cuda(Tensor grad, const Tensor& scale) {
+  const OnDeviceOf device(grad);
+  check_scalar(scale, grad, "scale");
+  cuda::scale_in_place(grad.data_ptr(), kind_of(grad), scale.data_ptr(), kind_of(scale), grad.numel(), device.stream());
+}
+
+#endif  // INPAINT_FAST_CUDA
+
 }  // namespace
 }  // namespace inpaint_fast
 
+#ifndef INPAINT_FAST_EMULATION
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
   m.impl("masked_l2", TORCH_BOX(&inpaint_fast::masked_l2_cpu));
   m.impl("masked_l2_composite", TORCH_BOX(&inpaint_fast::masked_l2_composite_cpu));
   m.impl("masked_l2_backward", TORCH_BOX(&inpaint_fast::masked_l2_backward_cpu));
   m.impl("masked_l2_scale_", TORCH_BOX(&inpaint_fast::masked_l2_scale_cpu));
 }
+#endif
+#ifdef INPAINT_FAST_CUDA
+STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2"), TORCH_BOX(&inpaint_fast::masked_l2_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_composite"), TORCH_BOX(&inpaint_fast::masked_l2_composite_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_backward"), TORCH_BOX(&inpaint_fast::masked_l2_backward_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_scale_"), TORCH_BOX(&inpaint_fast::masked_l2_scale_cuda));
+}
+#endif

@@ -27,6 +27,7 @@ from inpaint_fast import _extension
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # looked for, not imported
 SUFFIX = {"cpp": "", "cuda": "", "triton": "_triton"}
 
 library = torch.library.Library("inpaint_fast", "DEF")
@@ -90,17 +91,21 @@ class Operator:
         stem: the name that finds everything: csrc/<stem>, kernels/<stem>.py, ops/<stem>.py.
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
         suffixes: backend -> what its registered operators add to these names.
+        compiled: the device types that the extension has a kernel for.
     """
 
     stem: str
     definitions: dict[str, Definition]
     suffixes: dict[str, str] = field(init=False)
+    compiled: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.suffixes = dict(SUFFIX)
         OPERATORS[self.stem] = self
         for suffix in dict.fromkeys(SUFFIX.values()):
             self.define(suffix)
+        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+        self.compiled = frozenset(d for d in ("cpu", "cuda") if has_kernel(f"inpaint_fast::{self.stem}", d.upper()))
 
     def define(self, suffix: str) -> None:
         """Define every operator of this stem under its name plus `suffix`: schema, shape function, gradient."""
@@ -128,6 +133,8 @@ class Operator:
             ValueError: `backend` is no backend.
             BackendError: it cannot run here.
         """
+        if backend in self.suffixes and backend not in SUFFIX:
+            return backend  # added by `define`, by those who test
         backend = check_name(backend) or _forced
         if backend is None:
             for candidate in PREFERENCE.get(device.type, ("reference",)):
@@ -173,7 +180,7 @@ def why_not(stem: str, backend: str, device_type: str) -> str | None:
     if backend == "reference":
         return None
     if backend == "triton":
-        if importlib.util.find_spec("triton") is None:
+        if not TRITON_INSTALLED:
             return "Triton is not installed. Type: pip install 'triton>=3.6'"
         if device_type != "cuda" and not triton_interpreted():
             return "Triton needs CUDA tensors (or TRITON_INTERPRET=1, to test without a GPU)"
@@ -183,8 +190,7 @@ def why_not(stem: str, backend: str, device_type: str) -> str | None:
         return f"it is for {needed} tensors"
     if _extension.error is not None:
         return f"the extension could not be loaded: {_extension.error}. Type: pip install --no-build-isolation ."
-    key = {"cpu": "CPU", "cuda": "CUDA"}[device_type]
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"inpaint_fast::{stem}", key):
+    if device_type not in OPERATORS[stem].compiled:
         left_out = _extension.build_info().get("cuda_left_out", "")
         return f"this build has no {backend} kernel for it ({left_out}). Type: INPAINT_FAST_CUDA=1 pip install ."
     return None

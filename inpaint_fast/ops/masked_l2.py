@@ -87,10 +87,10 @@ def masked_l2(
         BackendError: the backend that was asked for cannot run here.
 
     Gradients are defined for pred and target, to any order. Under `torch.autocast` mixed dtypes are computed in
-    float32. NaN in a tensor gives NaN, as in PyTorch.
+    float32. Under the transforms of `torch.func` the reference runs. NaN in a tensor gives NaN, as in PyTorch.
     """
-    pred, target, mask = _check(pred, target, mask, reduction, "target")
-    backend = _operator.choose(pred.device, backend)
+    pred, target, mask = _check(pred, target, mask, weight, reduction, "target")
+    backend = _choose(pred, backend)
     if backend == "reference":
         return reference(pred, target, mask, weight=weight, reduction=reduction)
     loss, _ = _operator.call(
@@ -118,8 +118,8 @@ def masked_l2_composite(
     """
     if mask is None:
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
-    pred, image, mask = _check(pred, image, mask, reduction, "image")
-    backend = _operator.choose(pred.device, backend)
+    pred, image, mask = _check(pred, image, mask, weight, reduction, "image")
+    backend = _choose(pred, backend)
     if backend == "reference":
         return reference_composite(pred, image, mask, weight=weight, reduction=reduction)
     loss, composite, _ = _operator.call(
@@ -132,7 +132,7 @@ def masked_l2_composite(
 
 
 def _check(
-    pred: Tensor, target: Tensor, mask: Tensor | None, reduction: str, target_name: str
+    pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, target_name: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The tensors, the mask expanded to pred's shape; or the error that names the wrong one."""
     for name, tensor in (("pred", pred), (target_name, target), ("mask", mask)):
@@ -144,6 +144,8 @@ def _check(
             raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
         if tensor.device != pred.device:
             raise TypeError(f"{name}: it is on {tensor.device} and pred is on {pred.device}; one device is expected")
+    if not isinstance(weight, (int, float)):
+        raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: one of {', '.join(map(repr, REDUCTIONS))} is expected, got {reduction!r}")
     if pred.dtype not in DTYPES:
@@ -176,6 +178,12 @@ def _check_mask(mask: Tensor, pred: Tensor) -> Tensor:
     elif mask.dtype == torch.float32 and pred.dtype == torch.float64:
         mask = mask.double()
     return mask.expand_as(pred)
+
+
+def _choose(pred: Tensor, backend: str | None) -> str:
+    if torch._C._are_functorch_transforms_active():  # they cannot look into a registered operator
+        return "reference"
+    return _operator.choose(pred.device, backend)
 
 
 def _wants_grad(pred: Tensor, target: Tensor) -> bool:
@@ -237,8 +245,8 @@ def _loss_grad(call: Callable, ctx: Any, grad_loss: Tensor) -> Tensor:
         return (unit * grad_loss).to(pred.dtype)
     if ready is None:
         return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
-    if torch.compiler.is_compiling():
-        return ready * grad_loss.to(ready.dtype)  # the compiler fuses it into what follows
+    if type(ready) is not Tensor:  # being traced: a compiler fuses the product into what follows
+        return ready * grad_loss.to(ready.dtype)
     call("masked_l2_scale_", ready, grad_loss)
     return ready
 

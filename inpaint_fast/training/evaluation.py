@@ -51,7 +51,7 @@ class Evaluation:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Name -> metrics of `hole_metrics`, as aligned text."""
-    width = max(len(name) for name in rows)
+    width = max(len(name) for name in ("in the hole", *rows))
     lines = [f"{'in the hole':{width}}  {'PSNR dB':>8}  {'SSIM':>6}  {'L1':>6}  {'L2':>7}  {'sharpness':>9}"]
     for name, metrics in rows.items():
         psnr, ssim, l1, l2, sharpness = (metrics[key] for key in METRICS)

@@ -1,0 +1,50 @@
+# Everything from a fresh clone: `make demo`, `make test`. The rest is what developers type.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
+
+.PHONY: help demo test test-long lint format bench build clean
+
+help:            ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+demo: build      ## train two systems on the shipped photographs, complete unseen ones (about 4 minutes)
+	rm -rf demo
+	$(BIN)/inpaint-fast demo --out demo
+
+test: build      ## every test but the long sweeps
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long"
+
+test-long: build ## the long sweeps alone
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
+
+lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+format: $(VENV)/.installed  ## let ruff and clang-format change the files
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
+
+bench: build     ## every benchmark; tables on the terminal, CSV and plots in runs/benchmarks/
+	mkdir -p runs/benchmarks
+	for stem in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py %/harness.py %/plot.py,$(wildcard benchmarks/*.py))); do \
+	  $(BIN)/inpaint-fast bench $$stem --csv runs/benchmarks/$$stem.csv --plot runs/benchmarks/$$stem.png || exit 1; done
+
+build: $(VENV)/.built  ## the virtual environment and the compiled extension
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.txt
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
+	touch $@
+
+clean:           ## remove everything that was built; keep the sources
+	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so

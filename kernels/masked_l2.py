@@ -1,0 +1,327 @@
+"""Masked L2 in Triton: one pass that reads pred, target and mask once and writes the gradient and the composite.
+
+    loss      = weight / denominator * sum(mask * (pred - target)^2)     Pathak et al., Context Encoders (2016), eq. 1
+    grad      = 2 * weight / denominator * grad_loss * mask * (pred - target)
+    composite = target * (1 - mask) + pred * mask
+
+Elements are computed in float32 (float64 for float64) and summed in float64. Deterministic: the grid follows from the
+number of elements alone, each program leaves its sum in `partials`, and one program adds these in a fixed order. No
+atomics, and nothing waits for the device: denominators and gradients of the loss are read where they are used.
+
+The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask expanded to pred's shape.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inpaint_fast.ops.masked_l2 import REDUCTIONS
+
+BLOCK = 1024
+MAX_PROGRAMS = 4096
+# From here on indices take 64 bits: the loops below may step MAX_PROGRAMS blocks past the end.
+INDEX_LIMIT = 2**31 - 1 - MAX_PROGRAMS * BLOCK
+
+
+# ---- kernels ----
+
+
+@triton.jit
+def _scale_of(weight, denominator, HAS_DENOMINATOR: tl.constexpr):
+    """weight / denominator, in float64; 0 for a mask with nothing to fill."""
+    scale = tl.full([], weight, tl.float64)  # the interpreter hands in a Python float
+    if HAS_DENOMINATOR:
+        count = tl.load(denominator)
+        scale = tl.where(count == 0, 0.0, scale / tl.where(count == 0, 1.0, count))
+    return scale
+
+
+@triton.jit
+def _share(WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """(first, step): this program's blocks begin at first, first + step and so on."""
+    index: tl.constexpr = tl.int64 if WIDE else tl.int32
+    return tl.program_id(0).to(index) * BLOCK, tl.num_programs(0).to(index) * BLOCK
+
+
+@triton.jit
+def _offsets(index, sizes, strides, DIMS: tl.constexpr):
+    """Where the elements of a flat index lie: sizes outermost first, strides in elements."""
+    offset = tl.zeros_like(index).to(tl.int64)
+    for d in tl.static_range(DIMS - 1, 0, -1):
+        offset += (index % sizes[d]).to(tl.int64) * strides[d]
+        index = index // sizes[d]
+    return offset + index.to(tl.int64) * strides[0]
+
+
+@triton.jit
+def masked_l2_kernel(
+    pred,  # T: float32, float64, float16 or bfloat16
+    target,  # T
+    mask,  # uint8, float32 or T; not read without HAS_MASK
+    grad,  # T; not written without WANT_GRAD
+    composite,  # T; not written without WANT_COMPOSITE
+    partials,  # float64, one for each program; not written without WANT_LOSS
+    weight: tl.float64,  # over the denominator, where the host knows that
+    denominator,  # float64, one; not read without HAS_DENOMINATOR
+    grad_loss,  # float32 or float64, one; not read without HAS_GRAD_LOSS
+    numel,
+    sizes,  # DIMS integers, outermost first
+    strides,  # of pred, target, mask, grad and composite: DIMS integers each, in elements
+    DIMS: tl.constexpr,
+    DENSE: tl.constexpr,  # all but the mask lie one element after the other, in the order of sizes
+    HAS_MASK: tl.constexpr,
+    WANT_GRAD: tl.constexpr,
+    WANT_COMPOSITE: tl.constexpr,
+    WANT_LOSS: tl.constexpr,
+    HAS_DENOMINATOR: tl.constexpr,
+    HAS_GRAD_LOSS: tl.constexpr,
+    WIDE: tl.constexpr,  # indices of 64 bits
+    BLOCK: tl.constexpr,
+):
+    compute: tl.constexpr = tl.float64 if pred.dtype.element_ty == tl.float64 else tl.float32
+    factor = 2.0 * _scale_of(weight, denominator, HAS_DENOMINATOR)
+    if HAS_GRAD_LOSS:
+        factor *= tl.load(grad_loss).to(tl.float64)
+    factor = factor.to(compute)
+    total = tl.zeros([BLOCK], tl.float64)
+    first, step = _share(WIDE, BLOCK)
+    for start in range(first, numel, step):
+        at = start + tl.arange(0, BLOCK)
+        there = at < numel
+        pred_at = at if DENSE else _offsets(at, sizes, strides[0], DIMS)
+        target_at = at if DENSE else _offsets(at, sizes, strides[1], DIMS)
+        x = tl.load(pred + pred_at, there, 0.0).to(compute)
+        y = tl.load(target + target_at, there, 0.0).to(compute)
+        difference = x - y
+        weighted = difference
+        if HAS_MASK:
+            m = tl.load(mask + _offsets(at, sizes, strides[2], DIMS), there, 0).to(compute)
+            weighted = m * difference
+        if WANT_LOSS:
+            total += (weighted * difference).to(tl.float64)
+        if WANT_GRAD:
+            grad_at = at if DENSE else _offsets(at, sizes, strides[3], DIMS)
+            tl.store(grad + grad_at, (factor * weighted).to(grad.dtype.element_ty), there)
+        if WANT_COMPOSITE:
+            composite_at = at if DENSE else _offsets(at, sizes, strides[4], DIMS)
+            tl.store(composite + composite_at, (y * (1 - m) + x * m).to(composite.dtype.element_ty), there)
+    if WANT_LOSS:
+        tl.store(partials + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def mask_sum_kernel(
+    mask,  # uint8 or floating point
+    partials,  # float64, one for each program
+    numel,
+    sizes,  # DIMS integers, outermost first
+    strides,  # DIMS integers, in elements
+    DIMS: tl.constexpr,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    total = tl.zeros([BLOCK], tl.float64)
+    first, step = _share(WIDE, BLOCK)
+    for start in range(first, numel, step):
+        at = start + tl.arange(0, BLOCK)
+        total += tl.load(mask + _offsets(at, sizes, strides, DIMS), at < numel, 0).to(tl.float64)
+    tl.store(partials + tl.program_id(0), tl.sum(total))
+
+
+@triton.jit
+def finish_kernel(
+    partials,  # float64
+    count,
+    result,  # float32 or float64, one: the sum of partials times weight / denominator
+    weight: tl.float64,
+    denominator,  # float64, one; not read without HAS_DENOMINATOR
+    HAS_DENOMINATOR: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    total = tl.zeros([BLOCK], tl.float64)
+    for start in range(0, count, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        total += tl.load(partials + at, at < count, 0.0)
+    scaled = _scale_of(weight, denominator, HAS_DENOMINATOR) * tl.sum(total)
+    tl.store(result, scaled.to(result.dtype.element_ty))
+
+
+@triton.jit
+def scale_kernel(
+    grad,  # T, dense memory; left as it is where the scale is 1
+    scale,  # float32 or float64, one
+    numel,
+    WIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    compute: tl.constexpr = tl.float64 if grad.dtype.element_ty == tl.float64 else tl.float32
+    factor = tl.load(scale)
+    if factor != 1:
+        first, step = _share(WIDE, BLOCK)
+        for start in range(first, numel, step):
+            at = start + tl.arange(0, BLOCK)
+            scaled = tl.load(grad + at, at < numel).to(compute) * factor.to(compute)
+            tl.store(grad + at, scaled.to(grad.dtype.element_ty), at < numel)
+
+
+# ---- the walk ----
+
+
+def collapse(sizes: list[int], strides: list[list[int]]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+    """The same elements in as few dimensions as the strides allow, in the order of the first operand's memory.
+
+    Args:
+        sizes: outermost first.
+        strides: for each operand one stride a dimension, in elements.
+
+    Returns:
+        (sizes, strides): at least one dimension.
+    """
+    dims = [d for d in range(len(sizes)) if sizes[d] != 1]
+    dims.sort(key=lambda d: abs(strides[0][d]), reverse=True)
+    merged: list[tuple[int, ...]] = []  # the size, then the strides of the operands
+    for d in dims:
+        size, *steps = sizes[d], *(operand[d] for operand in strides)
+        if merged and all(outer == step * size for outer, step in zip(merged[-1][1:], steps, strict=True)):
+            size *= merged.pop()[0]
+        merged.append((size, *steps))
+    if not merged:
+        merged = [(math.prod(sizes), *(1 for _ in strides))]
+    return tuple(part[0] for part in merged), tuple(zip(*(part[1:] for part in merged), strict=True))
+
+
+def is_dense(sizes: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """True when the elements lie one after the other in the order of the dimensions."""
+    return all(stride == math.prod(sizes[d + 1 :]) for d, stride in enumerate(strides))
+
+
+def programs(numel: int) -> int:
+    """Programs for a tensor of that size; of nothing else, for the order of sums follows from it."""
+    return min(max(triton.cdiv(numel, BLOCK), 1), MAX_PROGRAMS)
+
+
+def is_wide(numel: int) -> bool:
+    return numel > INDEX_LIMIT
+
+
+# ---- launches ----
+
+
+def _run(
+    pred: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: float,
+    reduction: int,
+    *,
+    grad: Tensor | None = None,
+    composite: Tensor | None = None,
+    grad_loss: Tensor | None = None,
+    want_loss: bool = True,
+) -> Tensor | None:
+    """Fills grad and composite where they are given; returns the loss where it is wanted."""
+    numel = pred.numel()
+    if mask is not None and mask.dtype == torch.bool:
+        mask = mask.view(torch.uint8)
+    partials = pred.new_empty(MAX_PROGRAMS, dtype=torch.float64)
+    denominator = None
+    if REDUCTIONS[reduction] == "mask_mean" and mask is not None:
+        denominator = _mask_sum(mask, partials)
+    elif REDUCTIONS[reduction] == "mask_mean" and numel == 0:
+        weight = 0.0
+    elif REDUCTIONS[reduction] != "sum":
+        weight = weight / numel if numel else math.nan  # an empty mean
+    # What is not there walks as pred does, so that it keeps no dimensions from merging.
+    operands = [pred if tensor is None else tensor for tensor in (pred, target, mask, grad, composite)]
+    sizes, strides = collapse(list(pred.shape), [list(tensor.stride()) for tensor in operands])
+    dense = all(is_dense(sizes, strides[k]) for k in (0, 1, 3, 4))
+    if dense:  # then the mask's alone are read, and others would only make for more variants to compile
+        strides = tuple(part if k == 2 else (0,) * len(sizes) for k, part in enumerate(strides))
+    masked_l2_kernel[(programs(numel),)](
+        *operands,
+        partials,
+        weight,
+        partials if denominator is None else denominator,
+        partials if grad_loss is None else grad_loss,
+        numel,
+        sizes,
+        strides,
+        DIMS=len(sizes),
+        DENSE=dense,
+        HAS_MASK=mask is not None,
+        WANT_GRAD=grad is not None,
+        WANT_COMPOSITE=composite is not None,
+        WANT_LOSS=want_loss,
+        HAS_DENOMINATOR=denominator is not None,
+        HAS_GRAD_LOSS=grad_loss is not None,
+        WIDE=is_wide(numel),
+        BLOCK=BLOCK,
+        num_warps=4 if dense else 8,  # offsets take registers, and gain nothing from elements side by side
+    )
+    if not want_loss:
+        return None
+    wide = pred.dtype == torch.float64
+    loss = pred.new_empty((), dtype=torch.float64 if wide else torch.float32)
+    _finish(partials, programs(numel), loss, weight, denominator)
+    return loss
+
+
+def _mask_sum(mask: Tensor, partials: Tensor) -> Tensor:
+    """The sum of the mask, one float64. A broadcast dimension only repeats the sum of the others."""
+    own = [d for d in range(mask.dim()) if mask.stride(d) != 0]
+    times = math.prod(mask.shape[d] for d in range(mask.dim()) if d not in own)
+    sizes, (strides,) = collapse([mask.shape[d] for d in own], [[mask.stride(d) for d in own]])
+    numel = math.prod(sizes)
+    mask_sum_kernel[(programs(numel),)](
+        mask, partials, numel, sizes, strides, DIMS=len(sizes), WIDE=is_wide(numel), BLOCK=BLOCK
+    )
+    total = partials.new_empty(1)
+    _finish(partials, programs(numel), total, float(times), None)
+    return total
+
+
+def _finish(partials: Tensor, count: int, result: Tensor, weight: float, denominator: Tensor | None) -> None:
+    has = denominator is not None
+    finish_kernel[(1,)](
+        partials, count, result, weight, denominator if has else partials, HAS_DENOMINATOR=has, BLOCK=BLOCK
+    )
+
+
+# ---- the operators ----
+
+
+def masked_l2(
+    pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
+) -> tuple[Tensor, Tensor]:
+    """(loss, gradient with respect to pred; empty when not wanted)."""
+    grad = torch.empty_like(pred) if want_grad else None
+    loss = _run(pred, target, mask, weight, reduction, grad=grad)
+    return loss, pred.new_empty(0) if grad is None else grad
+
+
+def masked_l2_composite(
+    pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(loss, composite, gradient)."""
+    grad = torch.empty_like(pred) if want_grad else None
+    composite = torch.empty_like(pred)
+    loss = _run(pred, image, mask, weight, reduction, grad=grad, composite=composite)
+    return loss, composite, pred.new_empty(0) if grad is None else grad
+
+
+def masked_l2_backward(
+    grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
+) -> Tensor:
+    """The gradient with respect to pred, times grad_loss."""
+    grad = torch.empty_like(pred)
+    _run(pred, target, mask, weight, reduction, grad=grad, grad_loss=grad_loss, want_loss=False)
+    return grad
+
+
+def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
+    """grad *= scale, over grad's dense memory."""
+    numel = grad.numel()
+    scale_kernel[(programs(numel),)](grad, scale, numel, WIDE=is_wide(numel), BLOCK=BLOCK)

@@ -1,0 +1,140 @@
+"""The command line as a user types it: exit codes, one-sentence errors, files written."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from inpaint_fast.cli.main import COMMANDS, main
+from inpaint_fast.completion import save_network
+from inpaint_fast.data import box, read_image, samples, write_png
+from inpaint_fast.models import UNetGenerator
+from inpaint_fast.training import RECIPES
+
+
+@pytest.fixture
+def weights(tmp_path):
+    torch.manual_seed(0)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save_network(folder / "generator.safetensors", UNetGenerator(2), {"filters": 2})
+    return str(folder)
+
+
+def run(*arguments: object) -> int:
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:  # argument parsing leaves this way
+        return int(stop.code or 0)
+
+
+def test_usage_names_every_command(capsys) -> None:
+    assert run("--help") == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in COMMANDS)
+    assert run() == 2
+    assert run("nonsense") == 2
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command, capsys) -> None:
+    assert run(command, "--help") == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_field_of_a_recipe_can_be_set(recipe, capsys) -> None:
+    from dataclasses import fields
+
+    assert run("train", recipe, "--help") == 0
+    text = capsys.readouterr().out
+    for setting in fields(RECIPES[recipe]):
+        assert "--" + setting.name.replace("_", "-") in text
+
+
+def test_info(capsys) -> None:
+    assert run("info") == 0
+    text = capsys.readouterr().out
+    assert "masked_l2" in text and torch.__version__ in text and "runs" in text
+
+
+def test_train_then_evaluate_then_complete(tmp_path, capsys) -> None:
+    out = tmp_path / "trained"
+    tiny = ["--steps", 2, "--filters", 2, "--batch-size", 2, "--heldout-crops", 1, "--evaluate-every", 1]
+    assert run("train", "unet_l2", "--data", "samples", "--out", out, *tiny) == 0
+    assert run("evaluate", out, "--heldout-crops", 2, "--picture", tmp_path / "grid.png") == 0
+    assert "harmonic" in capsys.readouterr().out and (tmp_path / "grid.png").exists()
+    photograph = samples("heldout").paths[0]
+    completed = tmp_path / "completed.png"
+    assert run("complete", photograph, "--box", 30, 40, 50, 60, "--weights", out, "--out", completed) == 0
+    before, after = read_image(photograph), read_image(completed)
+    known = ~box(*before.shape[1:], 30, 40, 50, 60)[0]
+    assert torch.equal(before[:, known], after[:, known])
+
+
+def test_complete_a_folder_with_one_bad_file_and_a_mask_each(tmp_path, weights, capsys) -> None:
+    pictures, masks = tmp_path / "pictures", tmp_path / "masks"
+    for folder in (pictures / "deep", masks / "deep"):
+        folder.mkdir(parents=True)
+    for name in ("a", "deep/b", "c"):
+        write_png(pictures / f"{name}.png", torch.randint(0, 256, (3, 70, 80), dtype=torch.uint8))
+    (pictures / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    for name in ("a", "deep/b"):
+        write_png(masks / f"{name}.png", box(70, 80, 5, 5, 20, 30).to(torch.uint8) * 255)
+    write_png(masks / "c.png", torch.zeros(1, 9, 9, dtype=torch.uint8))
+    out = tmp_path / "out"
+    assert run("complete", pictures, "--mask", masks, "--weights", weights, "--out", out) == 1
+    errors = capsys.readouterr().err
+    assert "bad.jpg" in errors and "c.png" in errors and "Traceback" not in errors
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png")) == ["a.png", "deep/b.png"]
+
+
+def test_pictures_that_differ_in_their_suffix_alone_keep_apart(tmp_path, weights) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (70, 70), "red").save(folder / "a.png")
+    Image.new("RGB", (70, 70), "blue").save(folder / "a.jpg")
+    out = tmp_path / "out"
+    assert run("complete", folder, "--box", 1, 1, 9, 9, "--weights", weights, "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "a.png.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["complete", "nowhere.png", "--box", "1", "1", "5", "5"], "nowhere.png"),
+        (["complete", "PICTURE"], "--mask or --box"),
+        (["complete", "PICTURE", "--box", "300", "1", "500", "5"], "left"),
+        (["complete", "PICTURE", "--box", "1", "1", "5", "5", "--out", "x.jpg"], "only PNG"),
+        (["complete", "PICTURE", "--mask", "nomask.png"], "nomask.png"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(arguments, words, weights, capsys) -> None:
+    arguments = [str(samples("heldout").paths[0]) if word == "PICTURE" else word for word in arguments]
+    assert run(*arguments, "--weights", weights) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+def test_more_mistakes(tmp_path, capsys) -> None:
+    assert run("train", "unet_what") == 2
+    assert run("train", "unet_l2", "--lr", "fast") == 2
+    assert run("train", "unet_l2", "--data", tmp_path / "nowhere", "--out", tmp_path / "run") == 2
+    assert run("evaluate", tmp_path / "nothing") == 2
+    assert run("bench", "nothing") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_bench_lists_its_cases(capsys) -> None:
+    assert run("bench", "masked_l2", "--list") == 0
+    assert "train_16x3x256x256" in capsys.readouterr().out
+
+
+def test_demo_in_a_second(tmp_path, capsys) -> None:
+    assert run("demo", "--seconds", 1, "--out", tmp_path / "demo") == 0
+    text = capsys.readouterr().out
+    assert "unet_wgan" in text and "harmonic" in text
+    assert (tmp_path / "demo" / "crops.png").exists() and (tmp_path / "demo" / "photographs.png").exists()

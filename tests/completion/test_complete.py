@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+import inpaint_fast as ipf
+from inpaint_fast.completion import WeightsError, load_network, save_network
+from inpaint_fast.data import box, free_form, samples, write_png
+from inpaint_fast.models import UNetGenerator, WassersteinCritic
+
+
+@pytest.fixture
+def generator() -> UNetGenerator:
+    torch.manual_seed(0)
+    return UNetGenerator(4).eval()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (37, 5), (64, 64), (200, 333)])
+def test_any_size_and_every_known_pixel_untouched(generator, size) -> None:
+    picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    draws = torch.Generator().manual_seed(1)
+    for share in (0.02, 0.5, 0.98):
+        mask = torch.rand(1, *size, generator=draws) < share
+        if mask.all():
+            continue
+        completed = ipf.complete(picture, mask, weights=generator)
+        assert completed.dtype == torch.uint8 and completed.shape == picture.shape
+        assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
+
+
+def test_holes_at_the_border_and_free_form(generator) -> None:
+    picture = samples("heldout")[0]
+    height, width = picture.shape[1:]
+    draws = torch.Generator().manual_seed(0)
+    mask = free_form(height, width, draws) | box(height, width, 0, 0, 40, 30) | box(height, width, width - 9, 50, 9, 9)
+    completed = ipf.complete(picture, mask, weights=generator)
+    assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
+    assert not torch.equal(completed[:, mask[0]], picture[:, mask[0]])
+
+
+def test_what_the_hole_held_does_not_matter(generator) -> None:
+    picture = samples("heldout")[1].clone()
+    mask = box(*picture.shape[1:], 60, 70, 90, 50) | box(*picture.shape[1:], 150, 75, 20, 20)
+    spoiled = picture.masked_fill(mask, 255)
+    assert torch.equal(ipf.complete(picture, mask, weights=generator), ipf.complete(spoiled, mask, weights=generator))
+
+
+def test_a_64_pixel_picture_is_the_generators_own_answer(generator) -> None:
+    picture = samples("heldout")[2][:, 100:164, 100:164]
+    mask = box(64, 64, 16, 16, 32, 32)
+    expected = generator((picture / 255).masked_fill(mask, 0)[None])[0]
+    completed = ipf.complete(picture, mask, weights=generator)[:, 16:48, 16:48]
+    assert ((completed / 255 - expected).abs() <= 0.5 / 255 + 1e-5).all()
+
+
+def test_no_hole_gives_the_picture_and_all_hole_an_error(generator) -> None:
+    picture = samples("heldout")[0]
+    assert torch.equal(ipf.complete(picture, torch.zeros(1, *picture.shape[1:]), weights=generator), picture)
+    with pytest.raises(ValueError, match="mask.*whole picture"):
+        ipf.complete(picture, torch.ones(1, *picture.shape[1:]), weights=generator)
+
+
+def test_a_large_hole_in_a_large_picture_stays_bounded(generator) -> None:
+    picture = torch.zeros(3, 3000, 4000, dtype=torch.uint8)
+    mask = box(3000, 4000, 10, 10, 3900, 2900)
+    completed = ipf.complete(picture, mask, weights=generator)
+    assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
+
+
+def test_wrong_shapes_are_named(generator) -> None:
+    with pytest.raises(ValueError, match=r"image.*float32"):
+        ipf.complete(torch.rand(3, 8, 8), torch.zeros(1, 8, 8), weights=generator)
+    with pytest.raises(ValueError, match=r"mask.*\(1, 8, 8\).*\(1, 8, 9\)"):
+        ipf.complete(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(1, 8, 9), weights=generator)
+
+
+def test_weights_there_and_back(tmp_path, generator) -> None:
+    save_network(tmp_path / "generator.safetensors", generator, {"filters": 4})
+    for path in (tmp_path, tmp_path / "generator.safetensors"):
+        loaded = load_network(path)
+        assert not loaded.training
+        for name, tensor in generator.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_bad_weights_are_named(tmp_path, generator) -> None:
+    with pytest.raises(WeightsError, match="nothing.*no such file"):
+        load_network(tmp_path / "nothing")
+    whole = tmp_path / "generator.safetensors"
+    save_network(whole, generator, {"filters": 4})
+    data = whole.read_bytes()
+    for part in range(0, len(data), max(1, len(data) // 64)):
+        broken = tmp_path / "broken.safetensors"
+        broken.write_bytes(data[:part])
+        with pytest.raises(WeightsError, match="broken"):
+            load_network(broken)
+    (tmp_path / "text.safetensors").write_text("not weights at all, but long enough to look at")
+    with pytest.raises(WeightsError, match="text.safetensors"):
+        load_network(tmp_path / "text.safetensors")
+    save_network(tmp_path / "other.safetensors", generator, {"filters": 5})
+    with pytest.raises(WeightsError, match="conv1.weight.*shape"):
+        load_network(tmp_path / "other.safetensors")
+    save_network(tmp_path / "critic.safetensors", WassersteinCritic(4), {"filters": 4, "variant": "nonsense"})
+    with pytest.raises(WeightsError, match="arguments.*variant"):
+        load_network(tmp_path / "critic.safetensors")
+    save_network(tmp_path / "plain.safetensors", torch.nn.Linear(1, 1), {})
+    with pytest.raises(WeightsError, match="'Linear'"):
+        load_network(tmp_path / "plain.safetensors")
+
+
+def test_a_failed_write_leaves_the_old_weights(tmp_path, generator, monkeypatch) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_network(path, generator, {"filters": 4})
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        save_network(path, UNetGenerator(4), {"filters": 4})
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_complete_reads_a_file(tmp_path, generator) -> None:
+    picture = samples("heldout")[0]
+    write_png(tmp_path / "picture.png", picture)
+    mask = box(*picture.shape[1:], 10, 10, 50, 50)
+    assert torch.equal(
+        ipf.complete(tmp_path / "picture.png", mask, weights=generator), ipf.complete(picture, mask, weights=generator)
+    )

@@ -1,0 +1,64 @@
+"""Backends as a fixture: one test body, every implementation that this machine can run."""
+
+from __future__ import annotations
+
+import os
+
+# Before anything imports Triton: without a GPU its kernels run in its interpreter.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from collections.abc import Iterator  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+from inpaint_fast import _extension  # noqa: E402
+
+settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("tests")
+torch.set_num_threads(2)
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One implementation to test: what `backend=` says, on which device, with which CPU instruction set."""
+
+    backend: str
+    device: str = "cpu"
+    capability: str | None = None
+
+    @property
+    def slow(self) -> bool:
+        """Interpreted or emulated: small shapes only."""
+        return self.device == "cpu" and self.backend in ("triton", "emulated")
+
+    def __str__(self) -> str:
+        return "-".join(filter(None, (self.backend, self.capability, self.device if self.device != "cpu" else "")))
+
+
+def implementations() -> list[Implementation]:
+    found = [Implementation("reference"), Implementation("triton"), Implementation("emulated")]
+    if _extension.module:
+        found += [Implementation("cpp", capability=name) for name in _extension.module.cpu_capabilities()]
+    if torch.cuda.is_available():
+        found += [Implementation("cuda", "cuda"), Implementation("triton", "cuda")]
+    return found
+
+
+@pytest.fixture(params=implementations(), ids=str)
+def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
+    """Each implementation in turn; its instruction set is the one in use while the test runs."""
+    chosen: Implementation = request.param
+    if chosen.backend == "emulated":
+        from emulation.build import load
+
+        load("masked_l2")
+    if chosen.capability is None:
+        yield chosen
+        return
+    before = _extension.module.cpu_capability()
+    _extension.module.set_cpu_capability(chosen.capability)
+    yield chosen
+    _extension.module.set_cpu_capability(before)

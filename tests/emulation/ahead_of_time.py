@@ -1,0 +1,114 @@
+"""Compiles Triton kernels for GPUs that are not there, and reads what they use of them.
+
+In a process of its own: in this one Triton's kernels are interpreted, from their first import on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel to compile.
+
+    Attributes:
+        module, name: where it is.
+        types: argument -> type, in Triton's notation: "*fp32", "i32"; a tuple of them for a tuple. Pointers are taken
+            to be 16-byte aligned, as PyTorch's allocations are, and so is "i32:16" a multiple of 16.
+        constants: argument -> value.
+        capability: 80 or 90.
+        warps: warps a program.
+    """
+
+    module: str
+    name: str
+    types: dict[str, Any]
+    constants: dict[str, Any]
+    capability: int
+    warps: int = 4
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out.
+
+    Attributes:
+        code_bytes: size of the machine code.
+        registers: of a thread.
+        stack_bytes: of a thread, where registers spill to.
+        wide: whether it loads and stores 16 bytes at a time.
+    """
+
+    code_bytes: int
+    registers: int
+    stack_bytes: int
+    wide: bool
+
+
+def compile_all(kernels: list[Kernel]) -> list[Compiled]:
+    """Compile each kernel to machine code.
+
+    Raises:
+        RuntimeError: one did not compile; the message is Triton's.
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    ran = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps([asdict(kernel) for kernel in kernels]),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if ran.returncode:
+        raise RuntimeError(f"a kernel did not compile:\n{ran.stderr}")
+    return [Compiled(**result) for result in json.loads(ran.stdout.splitlines()[-1])]
+
+
+def _compile(module: str, name: str, types: dict, constants: dict, capability: int, warps: int) -> Compiled:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    function = getattr(importlib.import_module(module), name)
+    signature, aligned = {}, {}
+    for i, arg in enumerate(function.arg_names):
+        kind = "constexpr" if arg in constants else _tuples(types[arg])
+        if str(kind).startswith("*") or str(kind).endswith(":16"):
+            aligned[(i,)] = [["tt.divisibility", 16]]
+        signature[arg] = kind.removesuffix(":16") if isinstance(kind, str) else kind
+    source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    wide = all(re.search(rf"{move}\.global\.v(4\.b32|2\.b64)", compiled.asm["ptx"]) for move in ("ld", "st"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+        ((registers, stack),) = resources(path).values()
+    return Compiled(len(compiled.asm["cubin"]), registers, stack, wide)
+
+
+def resources(path: Path) -> dict[str, tuple[int, int]]:
+    """(registers, stack bytes) of each kernel in a file of machine code; what spills lies on the stack."""
+    from triton import knobs
+
+    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"Function ([^\s:]+):\s+REG:(\d+) STACK:(\d+)", said)
+    return {name: (int(registers), int(stack)) for name, registers, stack in found}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    print(json.dumps([asdict(_compile(**kernel)) for kernel in json.load(sys.stdin)]))

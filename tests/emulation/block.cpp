@@ -1,0 +1,258 @@
+// A thread block on the CPU: its threads are fibers of one thread of the host, which runs one until that waits or
+// returns and then takes the next. What a wait needs is decided here, when its last thread arrives.
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace emulation {
+namespace {
+
+constexpr size_t kStackBytes = 128 << 10;
+constexpr unsigned kMaxThreads = 1024;
+constexpr size_t kPlainSharedBytes = 48 << 10, kMaxSharedBytes = 227 << 10;
+constexpr int kVote = -1;
+
+enum class State { ready, at_block_barrier, at_warp_barrier, returned };
+
+struct Fiber {
+  void* stack = nullptr;
+  jmp_buf context;
+  State state = State::returned;
+  unsigned mask = 0;   // of the warp barrier
+  int source = 0;      // the lane whose value is wanted, or kVote
+  uint64_t value = 0;  // handed in, then the answer
+
+  Fiber();
+  ~Fiber() { munmap(stack, kStackBytes); }
+  Fiber(const Fiber&) = delete;
+};
+
+std::vector<std::unique_ptr<Fiber>> fibers;  // by thread index; they outlive a launch, for they are dear to make
+jmp_buf scheduler;
+unsigned current = 0;  // the thread that runs
+const std::function<void()>* body = nullptr;
+std::exception_ptr failure;
+std::vector<uint64_t> shared;
+std::set<const void*> large_shared;  // kernels that may have more dynamic shared memory than usual
+
+// _setjmp and _longjmp: switches by ucontext would make a system call each.
+void wait_for_scheduler() {
+  if (_setjmp(fibers[current]->context) == 0) _longjmp(scheduler, 1);
+}
+
+void live() {
+  for (;;) {
+    try {
+      (*body)();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    fibers[current]->state = State::returned;
+    wait_for_scheduler();
+  }
+}
+
+ucontext_t maker;
+
+// Runs up to the point where the first body can begin.
+void begin_life() {
+  Fiber& self = *fibers[current];
+  if (_setjmp(self.context) == 0) setcontext(&maker);
+  live();
+}
+
+Fiber::Fiber() {
+  stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (stack == MAP_FAILED) throw std::bad_alloc();
+}
+
+void make_fibers(unsigned count) {
+  while (fibers.size() < count) {
+    fibers.emplace_back(new Fiber);
+    current = fibers.size() - 1;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fibers[current]->stack;
+    context.uc_stack.ss_size = kStackBytes;
+    context.uc_link = nullptr;
+    makecontext(&context, begin_life, 0);
+    swapcontext(&maker, &context);
+  }
+}
+
+void resume(unsigned thread) {
+  current = thread;
+  threadIdx = {thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / (blockDim.x * blockDim.y)};
+  if (_setjmp(scheduler) == 0) _longjmp(fibers[thread]->context, 1);
+}
+
+unsigned thread_count() { return blockDim.x * blockDim.y * blockDim.z; }
+
+std::string where(const uint3& at) {
+  std::ostringstream text;
+  text << "(" << at.x << ", " << at.y << ", " << at.z << ")";
+  return text.str();
+}
+
+[[noreturn]] void fail(const std::string& what) {
+  throw std::runtime_error("emulation: block " + where(blockIdx) + ": " + what);
+}
+
+// Lets the threads of a block barrier go once all have come.
+void release_block() {
+  const unsigned count = thread_count();
+  for (unsigned i = 0; i < count; ++i)
+    if (fibers[i]->state != State::at_block_barrier) return;
+  for (unsigned i = 0; i < count; ++i) fibers[i]->state = State::ready;
+}
+
+// Lets the lanes of the current thread's warp barrier go once all have come, each with its answer.
+void release_warp() {
+  const unsigned first = current / warpSize * warpSize, mask = fibers[current]->mask;
+  uint64_t values[warpSize] = {};
+  unsigned votes = 0;
+  for (int lane = 0; lane < warpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    const unsigned thread = first + lane;
+    if (thread >= thread_count() || fibers[thread]->state == State::returned)
+      fail("thread " + std::to_string(current) + " waits at a warp barrier for lane " + std::to_string(lane) +
+           ", which is not there or has returned");
+    if (fibers[thread]->state != State::at_warp_barrier || fibers[thread]->mask != mask) return;
+    values[lane] = fibers[thread]->value;
+    votes |= static_cast<unsigned>(values[lane] != 0) << lane;
+  }
+  for (int lane = 0; lane < warpSize; ++lane) {
+    if (!(mask >> lane & 1)) continue;
+    Fiber& fiber = *fibers[first + lane];
+    if (fiber.source != kVote && !(mask >> fiber.source & 1))
+      fail("lane " + std::to_string(lane) + " reads lane " + std::to_string(fiber.source) +
+           ", which its shuffle's mask leaves out");
+    fiber.value = fiber.source == kVote ? votes : values[fiber.source];
+    fiber.state = State::ready;
+  }
+}
+
+uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
+  Fiber& self = *fibers[current];
+  self.state = State::at_warp_barrier;
+  self.mask = mask;
+  self.value = value;
+  self.source = source;
+  wait_for_scheduler();
+  return self.value;
+}
+
+// No thread can go on and not all have returned.
+[[noreturn]] void report_deadlock() {
+  unsigned waiting = 0, in_warp = 0, returned = 0;
+  for (unsigned i = 0; i < thread_count(); ++i) {
+    waiting += fibers[i]->state == State::at_block_barrier;
+    in_warp += fibers[i]->state == State::at_warp_barrier;
+    returned += fibers[i]->state == State::returned;
+  }
+  std::ostringstream text;
+  text << "divergent barrier: of " << thread_count() << " threads " << waiting << " wait at __syncthreads, " << in_warp
+       << " at a warp barrier, and " << returned << " have returned";
+  fail(text.str());
+}
+
+void run_block() {
+  const unsigned count = thread_count();
+  for (unsigned i = 0; i < count; ++i) fibers[i]->state = State::ready;
+  std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
+  // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
+  const bool backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
+  for (unsigned returned = 0; returned < count;) {
+    bool progress = false;
+    for (unsigned i = 0; i < count; ++i) {
+      const unsigned thread = backwards ? count - 1 - i : i;
+      if (fibers[thread]->state != State::ready) continue;
+      progress = true;
+      resume(thread);
+      if (failure) std::rethrow_exception(failure);
+      switch (fibers[thread]->state) {
+        case State::at_block_barrier:
+          release_block();
+          break;
+        case State::at_warp_barrier:
+          release_warp();
+          break;
+        default:
+          ++returned;
+      }
+    }
+    if (!progress) report_deadlock();
+  }
+}
+
+}  // namespace
+
+void* dynamic_shared() { return shared.data(); }
+
+void block_barrier() {
+  fibers[current]->state = State::at_block_barrier;
+  wait_for_scheduler();
+}
+
+uint64_t exchange(unsigned mask, uint64_t value, int source) { return warp_barrier(mask, value, source); }
+
+unsigned vote(unsigned mask, bool value) { return static_cast<unsigned>(warp_barrier(mask, value, kVote)); }
+
+int lane() { return static_cast<int>(current % warpSize); }
+
+cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& kernel_body) {
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+  const dim3 grid = config.gridDim, block = config.blockDim;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const size_t most_shared = large_shared.count(kernel) ? kMaxSharedBytes : kPlainSharedBytes;
+  if (threads == 0 || threads > kMaxThreads || block.z > 64 || blocks == 0 || grid.x > 0x7fffffffu ||
+      grid.y > 0xffffu || grid.z > 0xffffu || config.dynamicSmemBytes > most_shared)
+    return cudaErrorInvalidConfiguration;
+  blockDim = block;
+  gridDim = grid;
+  body = &kernel_body;
+  shared.resize((config.dynamicSmemBytes + 15) / 16 * 2);
+  make_fibers(threads);
+  try {
+    for (uint64_t i = 0; i < blocks; ++i) {
+      blockIdx = {static_cast<unsigned>(i % grid.x), static_cast<unsigned>(i / grid.x % grid.y),
+                  static_cast<unsigned>(i / grid.x / grid.y)};
+      run_block();
+    }
+  } catch (...) {
+    failure = nullptr;
+    fibers.clear();  // they stand in the middle of a kernel
+    throw;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace emulation
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kMaxSharedBytes) return cudaErrorInvalidConfiguration;
+  emulation::large_shared.insert(kernel);
+  return cudaSuccess;
+}
+
+const char* cudaGetErrorString(cudaError_t status) {
+  return status == cudaSuccess ? "no error" : "invalid configuration argument";
+}

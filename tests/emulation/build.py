@@ -1,0 +1,87 @@
+"""Builds and loads CUDA kernels as plain C++ (see README.md): the backend "emulated", for tests alone.
+
+load("masked_l2")
+OPERATORS["masked_l2"].call("emulated", "masked_l2", pred, target, mask, 1.0, 0, True)
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from inpaint_fast.ops._backends import OPERATORS
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = ROOT / "build" / "emulation"
+SUFFIX = "_emulated"
+# From this size on the kernels index with 64 bits, so that small tensors test both.
+INDEX_LIMIT = 1 << 14
+# Fortified headers refuse a jump from one stack to another, which is how fibers switch.
+FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-fvisibility=hidden"]
+FLAGS += ["-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
+DEFINES = ["-DINPAINT_FAST_CUDA", "-DINPAINT_FAST_EMULATION", f"-DINPAINT_FAST_INDEX_LIMIT={INDEX_LIMIT}"]
+DEFINES += ["-DINPAINT_FAST_ISA=emulated", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
+
+
+def load(stem: str) -> None:
+    """Make the backend "emulated" usable for the operator `stem`: built once, loaded once."""
+    operator = OPERATORS[stem]
+    if "emulated" in operator.suffixes:
+        return
+    folder = ROOT / "csrc" / stem
+    path = shared_library(stem, [folder / "bindings.cpp", folder / "cuda.cu"])
+    operator.suffixes["emulated"] = SUFFIX
+    operator.define(SUFFIX)
+    torch.ops.load_library(str(path))
+
+
+@functools.cache
+def load_test_kernels() -> ctypes.CDLL:
+    """The kernels of test_kernels.cu, each a C function of the same name without `_kernel`."""
+    return ctypes.CDLL(str(shared_library("test_kernels", [HERE / "test_kernels.cu"])))
+
+
+def shared_library(name: str, sources: Iterable[Path]) -> Path:
+    """The path of `sources` compiled with the emulation, from the cache where nothing has changed."""
+    command = [*(shlex.split(os.environ.get("CXX", "")) or ["g++"]), *FLAGS, *DEFINES]
+    torch_folder = Path(torch.__file__).parent
+    command += [f"-I{HERE / 'include'}", f"-I{ROOT / 'csrc'}", f"-I{torch_folder / 'include'}"]
+    used = [*(ROOT / "csrc").rglob("*.h"), *HERE.rglob("*.h"), HERE / "block.cpp", *sources]
+    key = hashlib.sha256(" ".join([torch.__version__, *command]).encode())
+    for path in sorted(used):
+        key.update(path.read_bytes())
+    library = CACHE / f"{name}-{key.hexdigest()[:16]}.so"
+    if library.exists():
+        return library
+    CACHE.mkdir(parents=True, exist_ok=True)
+
+    def compile_one(source: Path) -> str:
+        result = library.with_name(f"{library.stem}-{source.stem}-{os.getpid()}.o")
+        _run([*command, "-x", "c++", "-c", str(source), "-o", str(result)])
+        return str(result)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compile_one, [HERE / "block.cpp", *sources]))
+    unfinished = library.with_name(f"{library.stem}-{os.getpid()}.so")
+    link = [command[0], "-shared", *objects, "-o", str(unfinished), f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+    _run(link)
+    for path in objects:
+        os.remove(path)
+    unfinished.replace(library)  # in one step: another process may build the same
+    return library
+
+
+def _run(command: list[str]) -> None:
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        raise RuntimeError(f"the emulation did not compile: {shlex.join(command)}\n{ran.stderr}")

@@ -1,0 +1,96 @@
+"""The package as it is installed: light to import, whole without its extension, nothing hidden."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inpaint_fast as ipf
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, cwd="/"
+    )
+
+
+def test_import_loads_nothing_heavy() -> None:
+    ran = python(
+        "import torch, sys; before = set(sys.modules); import inpaint_fast; new = set(sys.modules) - before;"
+        "print([name for name in new if name.split('.')[0] in ('PIL', 'triton', 'tyro', 'tqdm', 'safetensors')]);"
+        "print([name for name in new if name.startswith('inpaint_fast.') and name.split('.')[1] in "
+        "('data', 'models', 'training', 'completion', 'cli', 'kernels')])"
+    )
+    assert ran.stdout.split("\n")[:2] == ["[]", "[]"], ran.stderr
+
+
+def test_every_public_name_is_there() -> None:
+    for name in ipf.__all__:
+        assert getattr(ipf, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = ipf.nonsense
+
+
+def test_without_the_extension_the_reference_runs_and_the_reason_is_shown() -> None:
+    ran = python(
+        "import sys; sys.modules['inpaint_fast._C'] = None\n"
+        "import torch, inpaint_fast as ipf\n"
+        "from inpaint_fast.ops import backend_of\n"
+        "print(backend_of('masked_l2'), ipf.masked_l2(torch.ones(2, 3), torch.zeros(2, 3)).item())\n"
+        "try: ipf.masked_l2(torch.ones(2, 3), torch.zeros(2, 3), backend='cpp')\n"
+        "except ipf.BackendError as error: print(error)\n"
+        "from inpaint_fast.cli.info import report; print(report())"
+    )
+    assert ran.stdout.startswith("reference 1.0\n"), ran.stderr
+    assert ran.stderr.count("could not be loaded") == 1
+    assert "backend 'cpp' cannot run" in ran.stdout and "pip install" in ran.stdout
+    assert "CPU kernels: none" in ran.stdout
+
+
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+def test_the_instruction_set_can_be_lowered_and_a_wrong_one_is_named() -> None:
+    code = "import inpaint_fast; print(inpaint_fast._extension.cpu_capability())"
+    assert python(code, INPAINT_FAST_CPU_CAPABILITY="baseline").stdout.strip() == "baseline"
+    assert "fastest" in python(code, INPAINT_FAST_CPU_CAPABILITY="fastest").stderr
+    with pytest.raises(ValueError, match="'sse9'.*baseline, avx2 or avx512"):
+        ipf._extension.module.set_cpu_capability("sse9")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"INPAINT_FAST_CUDA": "1", "CUDA_HOME": "/nowhere", "PATH": "/nowhere"}, ["nvcc", "CUDA_HOME"]),
+        ({"INPAINT_FAST_CUDA": "yes"}, ["INPAINT_FAST_CUDA", "'yes'"]),
+        ({"INPAINT_FAST_CUDA": "0", "CXX": "no-such-compiler"}, ["no-such-compiler", "apt-get install g++"]),
+        ({"TORCH_HIDDEN": "1"}, ["pip install 'torch>=2.11'"]),
+    ],
+)
+def test_the_build_says_in_a_sentence_what_is_missing(tmp_path, environment, words) -> None:
+    import os
+
+    if environment.get("INPAINT_FAST_CUDA") == "1" and Path("/usr/local/cuda/bin/nvcc").exists():
+        environment = {**environment, "INPAINT_FAST_NVCC_HIDDEN": "1"}
+    code = (
+        "import importlib.util, pathlib, runpy, sys, os\n"
+        "find, exists = importlib.util.find_spec, pathlib.Path.exists\n"
+        "if os.environ.get('TORCH_HIDDEN'):\n"
+        "    importlib.util.find_spec = lambda name, *rest: None if name == 'torch' else find(name, *rest)\n"
+        "if os.environ.get('INPAINT_FAST_NVCC_HIDDEN'):\n"
+        "    pathlib.Path.exists = lambda path: path.name != 'nvcc' and exists(path)\n"
+        f"sys.argv = ['setup.py', 'build_ext', '--build-temp', {str(tmp_path)!r}, '--build-lib', {str(tmp_path)!r}]\n"
+        "runpy.run_path('setup.py', run_name='__main__')"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env={**os.environ, **environment}
+    )
+    assert ran.returncode != 0
+    for word in words:
+        assert word in ran.stderr, ran.stderr
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from inpaint_fast.completion import load_network
+from inpaint_fast.training import TrainingError, UNetL2, UNetWGAN, train
+from inpaint_fast.training.evaluation import table
+from inpaint_fast.training.metrics import METRICS
+
+TINY = {"filters": 2, "batch_size": 4, "heldout_crops": 1, "evaluate_every": 2}
+
+
+def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
+    folder = train(UNetWGAN(steps=3, critic_steps=1, critic_filters=2, **TINY), tmp_path / "run", progress=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.toml", "critic.safetensors", "generator.safetensors", "metrics.csv", "metrics.jsonl", "pictures",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
+        "step_000000.png", "step_000002.png", "step_000003.png",
+    ]  # fmt: skip
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 2, 3]
+    for fill in ("", "ring_mean_", "harmonic_"):
+        assert {f"{fill}{name}" for name in METRICS} <= rows[0].keys()
+    assert {"critic_loss", "reconstruction_loss", "adversarial_loss", "images_per_second"} <= rows[1].keys()
+    with open(folder / "metrics.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 2, 3]
+    load_network(folder)
+    load_network(folder, kind="critic")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
+def test_the_configuration_is_toml_that_rebuilds_the_recipe(tmp_path) -> None:
+    import tomllib
+
+    recipe = UNetL2(steps=0, lr=0.003, data="samples", **TINY)
+    folder = train(recipe, tmp_path / "run", progress=False)
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config["recipe"] == "unet_l2"
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()}
+    assert UNetL2(**settings) == recipe
+
+
+def test_seconds_end_a_run(tmp_path) -> None:
+    folder = train(UNetL2(seconds=0.2, **TINY), tmp_path / "run", progress=False)
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["step"] < 20_000 and last["seconds"] >= 0.2
+
+
+def test_a_folder_that_holds_a_run_is_refused(tmp_path) -> None:
+    train(UNetL2(steps=0, **TINY), tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(UNetL2(steps=0, **TINY), tmp_path, progress=False)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_weights(tmp_path, monkeypatch) -> None:
+    from inpaint_fast.training import unet_wgan
+
+    good = unet_wgan.hole_l2
+    calls = []
+
+    def spoiled(*args, **kwargs):
+        calls.append(1)
+        return good(*args, **kwargs) * (float("nan") if len(calls) > 3 else 1)
+
+    monkeypatch.setattr(unet_wgan, "hole_l2", spoiled)
+    with pytest.raises(TrainingError, match="reconstruction_loss is nan.*step 2"):
+        train(UNetL2(steps=50, **TINY), tmp_path / "run", progress=False)
+    weights = load_network(tmp_path / "run").state_dict()
+    assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
+
+
+def test_any_folder_of_pictures_and_one_bad_file(tmp_path, capsys) -> None:
+    data = tmp_path / "photos" / "deep"
+    data.mkdir(parents=True)
+    for i, (mode, size) in enumerate((("RGB", (90, 70)), ("L", (64, 200)), ("RGBA", (80, 80)), ("P", (100, 65)))):
+        Image.new(mode, size, i * 20).save(data / f"{i}.png")
+    (data / "broken.jpg").write_bytes(b"nothing")
+    train(UNetL2(data=str(tmp_path / "photos"), steps=2, **TINY), tmp_path / "run")
+    assert "broken.jpg" in capsys.readouterr().out
+
+
+def test_the_data_must_be_there(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(UNetL2(data=str(tmp_path / "nowhere"), **TINY), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="device.*'gpu'"):
+        train(UNetL2(device="gpu", **TINY), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_table_lines_up() -> None:
+    text = table({"a": dict.fromkeys(METRICS, 1.0), "longer": dict.fromkeys(METRICS, 0.25)})
+    assert len({len(line) for line in text.splitlines()}) == 1
