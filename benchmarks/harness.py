@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import ctypes
 import importlib.util
 import math
 import platform
@@ -62,6 +63,7 @@ class Case:
     `bound` is the largest relative error |output - reference| / |reference| (2-norms) that still counts as right.
     `work` is what one call cannot avoid: bytes read and written for "GB/s", floating-point operations for "GFLOP/s".
     `dtype` is the type of the matmul ceiling. `cold` empties the caches before every call. `note` is printed as is.
+    `memory`: where results on the CPU come from, see `set_memory`; "" leaves that to chance.
     """
 
     implementations: Sequence[Implementation]
@@ -72,6 +74,7 @@ class Case:
     device: str | torch.device = "cpu"
     dtype: torch.dtype = torch.float32
     cold: bool = False
+    memory: Literal["", "fresh", "reused"] = ""
     note: str = ""
 
 
@@ -140,6 +143,7 @@ def main(argv: Sequence[str] | None, cases: Mapping[str, Callable[[], Case]], de
 def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time.perf_counter_ns) -> list[Result]:
     """Check every implementation of a case, then time the right ones and the ceiling interleaved, A B C B C A ..."""
     timer = Timer(torch.device(case.device), case.cold, clock)
+    set_memory(case.memory)
     wanted = _tensors(case.reference())
     if any(tensor.dtype != torch.float64 for tensor in wanted):
         raise TypeError(f"case {name!r}: the reference must answer float64 tensors")
@@ -218,6 +222,19 @@ class Timer:
         return calls
 
 
+def set_memory(memory: str) -> None:
+    """Fix where the C library takes the memory of large results from; it decides as much as the code that is timed.
+
+    "fresh": from the system, page by page, each time (glibc's state at start, which lasts while all large results
+    have one size). "reused": from memory that the process holds already. Left alone, glibc drifts from the one to the
+    other by the sizes that happen to be freed. Other C libraries are left as they are.
+    """
+    if memory and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_threshold, limit = -1, -3, 1 << 30
+        libc.mallopt(mmap_threshold, 128 << 10 if memory == "fresh" else limit)
+        libc.mallopt(trim_threshold, 128 << 10 if memory == "fresh" else limit)
+
+
 def relative_error(outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tensor]) -> float:
     """Largest |output - wanted| / |wanted| over the outputs; infinite where their number or a shape differs."""
     if [output.shape for output in outputs] != [want.shape for want in wanted]:
@@ -244,7 +261,8 @@ def table(results: Sequence[Result], case: Case) -> str:
     lines = [results[0].case, f"  {results[0].device}, {torch.get_num_threads()} threads"]
     kind = "copy" if case.unit == "GB/s" else f"{str(case.dtype).removeprefix('torch.')} matmul"
     ceiling = next((f"{kind} {_digits(r.ceiling)} {case.unit}" for r in results if r.ceiling), "not measured")
-    lines.append(f"  ceiling: {ceiling}; {'cold' if case.cold else 'warm'} caches; right: error <= {case.bound:.1e}")
+    state = f"{'cold' if case.cold else 'warm'} caches" + (f", {case.memory} memory" if case.memory else "")
+    lines.append(f"  ceiling: {ceiling}; {state}; right: error <= {case.bound:.1e}")
     lines += [f"  {case.note}"] if case.note else []
     for row in rows:
         cells = [text.rjust(width) for text, width in zip(row, widths, strict=False)]

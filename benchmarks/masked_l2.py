@@ -36,7 +36,7 @@ def _run(loss: Callable, train: bool, pred: Tensor, target: Tensor, mask: Tensor
     return [value.detach(), pred.grad]
 
 
-def case(train: bool, shape: tuple[int, ...], device: str) -> harness.Case:
+def case(train: bool, shape: tuple[int, ...], device: str, memory: str = "fresh") -> harness.Case:
     pred = torch.rand(shape, device=device, requires_grad=train)
     target = torch.rand(shape, device=device)
     mask = (torch.rand(shape[0], 1, *shape[2:], device=device) > 0.5).float()
@@ -76,6 +76,7 @@ def case(train: bool, shape: tuple[int, ...], device: str) -> harness.Case:
         work=read + (pred.nbytes if train else 0),
         unit="GB/s",
         device=device,
+        memory=memory if device == "cpu" else "",
     )
 
 
@@ -86,6 +87,10 @@ def main(argv: list[str] | None = None) -> int:
         for kind in ("train", "forward")
         for name, shape in SHAPES.items()
     }
+    if device == "cpu":
+        cases |= {
+            f"train_{name}_reused": partial(case, True, shape, device, "reused") for name, shape in SHAPES.items()
+        }
     return harness.main(argv, cases, __doc__)
 
 

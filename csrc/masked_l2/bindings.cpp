@@ -3,7 +3,7 @@
 #include <memory>
 #include <tuple>
 
-#include "common/large_pages.h"
+#include "common/result_memory.h"
 #include "common/torch.h"
 #include "masked_l2/params.h"
 #ifdef INPAINT_FAST_CUDA
@@ -46,7 +46,6 @@ MaskedL2 prepare(const Tensor& pred, const Tensor& target, const std::optional<T
 void set_output(MaskedL2& args, int operand, const Tensor& tensor) {
   set_strides(args.walk, operand, tensor);
   (operand == kGrad ? args.grad : args.composite) = tensor.data_ptr();
-  if (tensor.is_cpu()) prefer_large_pages(tensor.data_ptr(), tensor.numel() * bytes_of(args.kind));
 }
 
 // The mask's own elements as a walk; every broadcast dimension only repeats their sum `times` times.
@@ -137,7 +136,7 @@ Tensor loss_tensor(const Tensor& pred, double value) {
 std::tuple<Tensor, Tensor> masked_l2_cpu(const Tensor& pred, const Tensor& target, std::optional<Tensor> mask,
                                          double weight, int64_t reduction, bool want_grad) {
   MaskedL2 args = prepare(pred, target, mask);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
+  Tensor grad = want_grad ? empty_result_like(pred) : torch::stable::new_empty(pred, {0});
   if (want_grad) set_output(args, kGrad, grad);
   Tensor loss = loss_tensor(pred, run_cpu(args, mask, weight, reduction, 1));
   return {loss, grad};
@@ -146,8 +145,8 @@ std::tuple<Tensor, Tensor> masked_l2_cpu(const Tensor& pred, const Tensor& targe
 std::tuple<Tensor, Tensor, Tensor> masked_l2_composite_cpu(const Tensor& pred, const Tensor& image, const Tensor& mask,
                                                            double weight, int64_t reduction, bool want_grad) {
   MaskedL2 args = prepare(pred, image, mask);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
-  Tensor composite = torch::stable::empty_like(pred);
+  Tensor grad = want_grad ? empty_result_like(pred) : torch::stable::new_empty(pred, {0});
+  Tensor composite = empty_result_like(pred);
   if (want_grad) set_output(args, kGrad, grad);
   set_output(args, kComposite, composite);
   Tensor loss = loss_tensor(pred, run_cpu(args, mask, weight, reduction, 1));
@@ -164,7 +163,7 @@ double scalar_cpu(const Tensor& tensor, const char* name) {
 Tensor masked_l2_backward_cpu(const Tensor& grad_loss, const Tensor& pred, const Tensor& target,
                               std::optional<Tensor> mask, double weight, int64_t reduction) {
   MaskedL2 args = prepare(pred, target, mask);
-  Tensor grad = torch::stable::empty_like(pred);
+  Tensor grad = empty_result_like(pred);
   set_output(args, kGrad, grad);
   run_cpu(args, mask, weight, reduction, scalar_cpu(grad_loss, "grad_loss"));
   return grad;

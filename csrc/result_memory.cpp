@@ -1,0 +1,82 @@
+#include "common/result_memory.h"
+
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+namespace inpaint_fast {
+namespace {
+
+constexpr int64_t kLargePage = int64_t{2} << 20;
+
+// Blocks that were given back, by size. Never destroyed: tensors may outlive static objects.
+struct Kept {
+  std::mutex mutex;
+  std::multimap<int64_t, void*> blocks;
+  int64_t bytes = 0;
+
+  void* take(int64_t size) {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      auto found = blocks.find(size);
+      if (found != blocks.end()) {
+        void* block = found->second;
+        blocks.erase(found);
+        bytes -= size;
+        return block;
+      }
+    }
+    void* block = std::aligned_alloc(kLargePage, size);
+#ifdef __linux__
+    if (block) madvise(block, size, MADV_HUGEPAGE);  // a wish: a refusal changes nothing
+#endif
+    return block;
+  }
+
+  void give_back(int64_t size, void* block) {
+    std::lock_guard<std::mutex> lock(mutex);
+    while (!blocks.empty() && bytes + size > kKeptBytes) {  // sizes that are no longer asked for make room
+      auto other = blocks.begin()->first == size ? std::prev(blocks.end()) : blocks.begin();
+      bytes -= other->first;
+      std::free(other->second);
+      blocks.erase(other);
+    }
+    if (bytes + size > kKeptBytes) return std::free(block);
+    blocks.emplace(size, block);
+    bytes += size;
+  }
+};
+
+Kept& kept() {
+  static Kept* const all = new Kept;
+  return *all;
+}
+
+// True when the tensor's elements fill its memory without gaps: empty_like then keeps its strides.
+bool is_dense(const Tensor& tensor) {
+  if (tensor.dim() > kMaxDims) return false;
+  Strided walk;
+  walk.operands = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d) walk.add_dim(tensor.size(d));
+  set_strides(walk, 0, tensor);
+  walk.collapse();
+  return walk.dims == 1 && walk.strides[0][0] == 1;
+}
+
+}  // namespace
+
+Tensor empty_result_like(const Tensor& tensor) {
+  const int64_t bytes = tensor.numel() * bytes_of(kind_of(tensor));
+  if (bytes >= kLargeResult && is_dense(tensor)) {
+    const int64_t size = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+    if (void* block = kept().take(size))
+      return torch::stable::from_blob(block, tensor.sizes(), tensor.strides(), tensor.device(), tensor.scalar_type(),
+                                      [size](void* memory) { kept().give_back(size, memory); });
+  }
+  return torch::stable::empty_like(tensor);
+}
+
+}  // namespace inpaint_fast
