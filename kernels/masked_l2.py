@@ -11,7 +11,10 @@ atomics, and nothing waits for the device: denominators and gradients of the los
 The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask expanded to pred's shape.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import triton
@@ -259,7 +262,8 @@ def _run(
         HAS_GRAD_LOSS=grad_loss is not None,
         WIDE=is_wide(numel),
         BLOCK=BLOCK,
-        num_warps=4 if dense else 8,  # offsets take registers, and gain nothing from elements side by side
+        # Offsets and 64-bit divisions take registers, and gain nothing from elements side by side.
+        num_warps=4 if dense and not is_wide(numel) else 8,
     )
     if not want_loss:
         return None
@@ -293,6 +297,18 @@ def _finish(partials: Tensor, count: int, result: Tensor, weight: float, denomin
 # ---- the operators ----
 
 
+def _on_their_device(operator: Callable) -> Callable:
+    """A launch goes to the current device, and that need not be where the tensors are."""
+
+    @functools.wraps(operator)
+    def run(*args: Any) -> Any:
+        with torch.cuda.device_of(args[0]):
+            return operator(*args)
+
+    return run
+
+
+@_on_their_device
 def masked_l2(
     pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor]:
@@ -302,6 +318,7 @@ def masked_l2(
     return loss, pred.new_empty(0) if grad is None else grad
 
 
+@_on_their_device
 def masked_l2_composite(
     pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -312,6 +329,7 @@ def masked_l2_composite(
     return loss, composite, pred.new_empty(0) if grad is None else grad
 
 
+@_on_their_device
 def masked_l2_backward(
     grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
 ) -> Tensor:
@@ -321,6 +339,7 @@ def masked_l2_backward(
     return grad
 
 
+@_on_their_device
 def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
     """grad *= scale, over grad's dense memory."""
     numel = grad.numel()

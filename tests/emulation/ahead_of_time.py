@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +57,30 @@ class Compiled:
 
 
 def compile_all(kernels: list[Kernel]) -> list[Compiled]:
-    """Compile each kernel to machine code.
+    """Compile each kernel to machine code, in as many processes as there are processors.
 
     Raises:
         RuntimeError: one did not compile; the message is Triton's.
     """
+    shares = [kernels[i :: os.cpu_count()] for i in range(os.cpu_count())]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        done = list(pool.map(_compile_in_process, shares))
+    return [done[i % len(shares)][i // len(shares)] for i in range(len(kernels))]
+
+
+def resources(path: Path) -> list[tuple[str, int, int]]:
+    """(name, registers, stack bytes) of each kernel in a file of machine code."""
+    from triton import knobs
+
+    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"Function ([^\s:]+):\s+REG:(\d+) STACK:(\d+)", said)
+    return [(name, int(registers), int(stack)) for name, registers, stack in found]
+
+
+def _compile_in_process(kernels: list[Kernel]) -> list[Compiled]:
+    if not kernels:
+        return []
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     ran = subprocess.run(
         [sys.executable, __file__],
@@ -92,18 +112,8 @@ def _compile(module: str, name: str, types: dict, constants: dict, capability: i
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
-        ((registers, stack),) = resources(path).values()
+        ((_, registers, stack),) = resources(path)
     return Compiled(len(compiled.asm["cubin"]), registers, stack, wide)
-
-
-def resources(path: Path) -> dict[str, tuple[int, int]]:
-    """(registers, stack bytes) of each kernel in a file of machine code; what spills lies on the stack."""
-    from triton import knobs
-
-    command = [knobs.nvidia.cuobjdump.path, "--dump-resource-usage", str(path)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    found = re.findall(r"Function ([^\s:]+):\s+REG:(\d+) STACK:(\d+)", said)
-    return {name: (int(registers), int(stack)) for name, registers, stack in found}
 
 
 def _tuples(value: Any) -> Any:

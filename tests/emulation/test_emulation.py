@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from emulation.build import load_test_kernels
 
-
-def _build_module() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("emulation_build", Path(__file__).with_name("build.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-KERNELS = _build_module().load_test_kernels()
+KERNELS = load_test_kernels()
 
 
 def start(name: str, *args: torch.Tensor | int) -> None:
