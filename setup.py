@@ -3,6 +3,7 @@
 What is compiled follows from the layout alone, so that a new operator needs no line here:
 
     csrc/*.cpp                the module and what all operators share
+    csrc/<stem>/python.cpp    functions of the module itself, where an operator needs one
     csrc/<stem>/bindings.cpp  checks, allocation and registration of one operator (PyTorch's stable ABI)
     csrc/<stem>/cpu.cpp       its CPU kernel, compiled once for each instruction set
     csrc/<stem>/cuda.cu       its CUDA kernels; no torch header, so no CUDA build of torch is needed
@@ -248,7 +249,8 @@ class NinjaBuild(build_ext):
             lines.append(f"  flags = {quote(flags)}")
 
         python = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11_include()}", f"-I{path.parent}"]
-        for source in sorted((ROOT / "csrc").glob("*.cpp")):
+        csrc = ROOT / "csrc"
+        for source in [*sorted(csrc.glob("*.cpp")), *sorted(csrc.glob("*/python.cpp"))]:
             compile_file("cxx", source, [*common, *defines, *includes, *python])
         for source in sorted((ROOT / "csrc").glob("*/bindings.cpp")):
             compile_file("cxx", source, [*common, *defines, *includes])

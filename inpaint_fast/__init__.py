@@ -14,10 +14,13 @@ from typing import Any
 
 from inpaint_fast import _extension  # noqa: F401  (first: it says so when the compiled operators are missing)
 from inpaint_fast._version import __version__
-from inpaint_fast.ops import BackendError, masked_l2, masked_l2_composite, use_backend
+from inpaint_fast.ops import BackendError, clip_weights_, masked_l2, masked_l2_composite, use_backend
 
-_MODULES = ("completion", "data", "losses", "models", "training")
-__all__ = ["BackendError", "__version__", "complete", "masked_l2", "masked_l2_composite", "use_backend", *_MODULES]
+_MODULES = ("completion", "data", "losses", "models", "optim", "training")
+__all__ = [
+    "BackendError", "__version__", "clip_weights_", "complete", "masked_l2", "masked_l2_composite", "use_backend",
+    *_MODULES,
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

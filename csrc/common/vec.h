@@ -55,9 +55,31 @@ constexpr int lanes() {
   return static_cast<int>(sizeof(Vector) / sizeof(Vector{}[0]));
 }
 
-template <class Vector, class Scalar>
-INPAINT_FAST_INLINE Vector broadcast(Scalar x) {
-  return Vector{} + static_cast<decltype(Vector{}[0] + 0)>(x);
+// x in every lane; for a plain number, that number. Kernels written over V run on vectors and on single elements.
+template <class V>
+struct Broadcast {
+  template <class Scalar>
+  static V from(Scalar x) {
+    return V{} + static_cast<decltype(V{}[0] + 0)>(x);
+  }
+};
+template <>
+struct Broadcast<float> {
+  template <class Scalar>
+  static float from(Scalar x) {
+    return static_cast<float>(x);
+  }
+};
+template <>
+struct Broadcast<double> {
+  template <class Scalar>
+  static double from(Scalar x) {
+    return static_cast<double>(x);
+  }
+};
+template <class V, class Scalar>
+INPAINT_FAST_INLINE V broadcast(Scalar x) {
+  return Broadcast<V>::from(x);
 }
 
 // ---- one element to and from float or double ----
@@ -192,6 +214,67 @@ INPAINT_FAST_INLINE void store(Half* p, Floats v) {
 #else
   for (int i = 0; i < lanes<Floats>(); ++i) from_scalar(p + i, v[i]);
 #endif
+}
+
+// ---- the same names for one element ----
+
+template <class T>
+INPAINT_FAST_INLINE float load(const T* p, float) {
+  return to_scalar(*p, 0.0f);
+}
+INPAINT_FAST_INLINE double load(const double* p, double) { return *p; }
+INPAINT_FAST_INLINE void store(float* p, float x) { *p = x; }
+INPAINT_FAST_INLINE void store(double* p, double x) { *p = x; }
+INPAINT_FAST_INLINE void store(BFloat16* p, float x) { from_scalar(p, x); }
+INPAINT_FAST_INLINE void store(Half* p, float x) { from_scalar(p, x); }
+
+// ---- arithmetic, on vectors and on one element ----
+
+INPAINT_FAST_INLINE float root(float x) { return __builtin_sqrtf(x); }
+INPAINT_FAST_INLINE double root(double x) { return __builtin_sqrt(x); }
+INPAINT_FAST_INLINE Floats root(Floats x) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_sqrt_ps((__m512)x);
+#elif defined(__AVX2__)
+  return (Floats)_mm256_sqrt_ps((__m256)x);
+#elif defined(__SSE2__)
+  return (Floats)_mm_sqrt_ps((__m128)x);
+#else
+  for (int i = 0; i < lanes<Floats>(); ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+INPAINT_FAST_INLINE Doubles root(Doubles x) {
+#if defined(__AVX512F__)
+  return (Doubles)_mm512_sqrt_pd((__m512d)x);
+#elif defined(__AVX2__)
+  return (Doubles)_mm256_sqrt_pd((__m256d)x);
+#elif defined(__SSE2__)
+  return (Doubles)_mm_sqrt_pd((__m128d)x);
+#else
+  for (int i = 0; i < lanes<Doubles>(); ++i) x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
+}
+
+// As torch.maximum and torch.clamp: NaN stays NaN.
+template <class V>
+INPAINT_FAST_INLINE V larger(V a, V b) {
+  return (a > b) | (a != a) ? a : b;
+}
+template <class V>
+INPAINT_FAST_INLINE V clamped(V x, V low, V high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+// True when a lane of a comparison is.
+template <class Comparison>
+INPAINT_FAST_INLINE bool any(Comparison lanes_that_are) {
+  uint64_t words[sizeof(Comparison) / 8], all = 0;
+  memcpy(words, &lanes_that_are, sizeof words);
+  for (uint64_t word : words) all |= word;
+  return all != 0;
 }
 
 // Writes past the caches: for results larger than they are, so that no line is read only to be overwritten.

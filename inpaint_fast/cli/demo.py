@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     l2 = train(UNetL2(seconds=options.seconds), out / "unet_l2")
     # A minute and a half is short: the critic starts on a generator that knows colours already, and weighs little.
     wgan = train(
-        UNetWGAN(seconds=options.seconds, pretrained=str(l2), adversarial_weight=0.07, evaluate_every=100),
+        UNetWGAN(seconds=options.seconds, pretrained=str(l2), adversarial_weight=0.1, evaluate_every=100),
         out / "unet_wgan",
     )
     generators = {name: load_network(folder) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}

@@ -2,5 +2,6 @@
 
 from inpaint_fast.ops._backends import BackendError, backend_of, use_backend
 from inpaint_fast.ops.masked_l2 import masked_l2, masked_l2_composite
+from inpaint_fast.ops.weight_clip import clip_weights_
 
-__all__ = ["BackendError", "backend_of", "masked_l2", "masked_l2_composite", "use_backend"]
+__all__ = ["BackendError", "backend_of", "clip_weights_", "masked_l2", "masked_l2_composite", "use_backend"]

@@ -87,6 +87,8 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
         count = sum(parameter.numel() for parameter in run.system.parameters())
         print(f"{recipe.name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
         print(f"{recipe.name}: {run.heldout_images.summary()} held out; {Path(out)}/ is the run's folder")
+        for note in run.system.notes:
+            print(f"{recipe.name}: {note}")
     with Progress(run, records, progress) as looker:
         looker.evaluate()
         with closing(prefetch(run.batches, run.steps_done)) as batches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,6 +59,8 @@ class System(nn.Module, ABC):
     optimizers: dict[str, torch.optim.Optimizer]
     arguments: dict[str, dict[str, object]]
     """Network name -> what its constructor was given; written into its weight file."""
+    notes: Sequence[str] = ()
+    """What a user should know before the run, a sentence each; printed at its start."""
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from inpaint_fast.completion.weights import copy_weights
 from inpaint_fast.data import Batch
 from inpaint_fast.losses import critic_loss, generator_loss, hole_l2
 from inpaint_fast.models.unet_wgan import HOLE, PICTURE, UNetGenerator, WassersteinCritic
+from inpaint_fast.optim import ClippedAdam
 from inpaint_fast.training.recipe import Recipe, System
 
 _CENTRE = slice((PICTURE - HOLE) // 2, (PICTURE + HOLE) // 2)
@@ -58,7 +59,11 @@ class UNetWGAN(UNetL2):
     critic_steps: int = 5
     """Critic steps before each generator step, all on its minibatch (the author's first version: 1)."""
     clip: float | None = None
-    """Bound of every critic parameter, BatchNorm's included; by default 0.03 with several critic steps, 0.05 with 1."""
+    """Bound of the critic's parameters after each of its steps; by default 0.03 with several critic steps, 0.05 with
+    1."""
+    clip_params: Literal["all", "no_norm"] = "all"
+    """What the clip bounds: "all" as published, BatchNorm's scale and shift too, which shrinks every layer's output to
+    the bound; "no_norm" leaves those two alone."""
     critic_filters: int = 32
     """Channels of the critic's first convolution."""
     critic_variant: Literal["code", "table"] = "code"
@@ -100,13 +105,21 @@ class UNetSystem(System):
                 "variant": adversarial.critic_variant,
             }
             self.critic = WassersteinCritic(**self.arguments["critic"])
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), lr=recipe.lr, betas=recipe.betas)
-            for name, network in self.named_children()
-        }
+        adam = {"lr": recipe.lr, "betas": recipe.betas}
+        self.optimizers = {"generator": ClippedAdam(self.generator.parameters(), **adam)}
+        if adversarial:
+            groups = clip_groups(self.critic, adversarial.clip_bound, adversarial.clip_params)
+            self.optimizers["critic"] = ClippedAdam(groups, **adam)
+            clipped = sum(p.numel() for group in groups if group["clip"] for p in group["params"])
+            every = sum(p.numel() for p in self.critic.parameters())
+            self.notes = [
+                f"after each critic step {clipped:,} of the critic's {every:,} parameters are clipped to "
+                f"[-{adversarial.clip_bound}, {adversarial.clip_bound}] "
+                + ("(BatchNorm's included)" if clipped == every else "(BatchNorm's are not)")
+            ]
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Critic steps on the minibatch, each followed by the clip, then one generator step.
+        """Critic steps on the minibatch, each with its clip, then one generator step.
 
         The generator stands still during the critic steps, so its one forward pass serves all of them; its BatchNorm
         statistics end where a pass for each would have put them.
@@ -124,16 +137,12 @@ class UNetSystem(System):
         return losses
 
     def critic_step(self, truth: Tensor, completion: Tensor) -> Tensor:
-        """One step on real and generated holes, then the clip of every parameter."""
+        """One step on real and generated holes; the optimizer clips in the same pass."""
         optimizer = self.optimizers["critic"]
         optimizer.zero_grad(set_to_none=True)
         loss = critic_loss(self.critic(truth), self.critic(completion), factor=self.adversarial.critic_weight)
         loss.backward()
         optimizer.step()
-        bound = self.adversarial.clip_bound
-        parameters = [parameter.detach() for parameter in self.critic.parameters()]
-        torch._foreach_clamp_min_(parameters, -bound)
-        torch._foreach_clamp_max_(parameters, bound)
         return loss.detach()
 
     def generator_step(self, truth: Tensor, completion: Tensor) -> dict[str, Tensor]:
@@ -167,6 +176,17 @@ def complete_centres(generator: nn.Module, batch: Batch) -> Tensor:
     picture = batch.image.clone()
     picture[..., _CENTRE, _CENTRE] = centre
     return paste(picture, batch.image, batch.mask)
+
+
+def clip_groups(critic: nn.Module, bound: float, clip_params: str) -> list[dict[str, Any]]:
+    """The critic's parameters as optimizer groups: those to clip, and with "no_norm" those of its norms, unclipped."""
+    norms = [module for module in critic.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    apart = {id(p) for norm in norms for p in norm.parameters()} if clip_params == "no_norm" else set()
+    parameters = list(critic.parameters())
+    groups = [{"params": [p for p in parameters if id(p) not in apart], "clip": bound}]
+    if apart:
+        groups.append({"params": [p for p in parameters if id(p) in apart], "clip": None})
+    return groups
 
 
 @contextmanager

@@ -56,6 +56,16 @@ def test_a_step_is_the_published_iteration(steps: int, bound: float) -> None:
     assert all(parameter.abs().max() <= bound for parameter in ours.critic.parameters())
 
 
+def test_no_norm_leaves_the_norms_alone() -> None:
+    torch.manual_seed(0)
+    system = UNetWGAN(filters=4, critic_filters=4, clip_params="no_norm").build()
+    system.step(batch_of())
+    for name, parameter in system.critic.named_parameters():
+        if name.endswith("weight"):  # BatchNorm's scales start at 1
+            assert (parameter.abs().max() <= 0.03) == name.startswith("conv"), name
+    assert "BatchNorm's are not" in system.notes[0]
+
+
 def test_repeated_batch_statistics_are_those_of_repeated_passes() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
     repeated = copy.deepcopy(network)

@@ -1,0 +1,194 @@
+// weight_clip and the clipped optimizers on the CPU: every operand is read once and written once, and what a clip alone
+// does not change is not written. Compiled once for each instruction set (INPAINT_FAST_ISA).
+#include "common/rows.h"
+#include "common/vec.h"
+#include "weight_clip/params.h"
+
+namespace inpaint_fast {
+namespace INPAINT_FAST_ISA {
+namespace {
+
+// The settings of a rule as V, a vector or one number.
+template <class V>
+struct Numbers {
+  V lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, gradient_factor, low, high, step_size,
+      root_factor;
+  Numbers(const UpdateSettings& s, const UpdateEntry& e)
+      : lr(broadcast<V>(s.lr)),
+        beta1(broadcast<V>(s.beta1)),
+        beta2(broadcast<V>(s.beta2)),
+        one_minus_beta1(broadcast<V>(1 - s.beta1)),
+        one_minus_beta2(broadcast<V>(1 - s.beta2)),
+        eps(broadcast<V>(s.eps)),
+        weight_decay(broadcast<V>(s.weight_decay)),
+        gradient_factor(broadcast<V>(s.gradient_factor)),
+        low(broadcast<V>(s.low)),
+        high(broadcast<V>(s.high)),
+        step_size(broadcast<V>(e.step_size)),
+        root_factor(broadcast<V>(e.root_factor)) {}
+};
+
+// The rules: the new parameter and states from the old ones and the gradient g. Formulas as in torch.optim.
+template <Rule rule, class V>
+INPAINT_FAST_INLINE V updated(const UpdateSettings& s, const Numbers<V>& n, const UpdateEntry& e, V p, V g, V* state) {
+  if (rule == Rule::adam) {
+    state[0] += (g - state[0]) * n.one_minus_beta1;
+    state[1] = n.beta2 * state[1] + n.one_minus_beta2 * g * g;
+    V second = state[1];
+    if (s.variant) second = state[2] = larger(state[2], state[1]);
+    return p - n.step_size * state[0] / (root(second) * n.root_factor + n.eps);
+  }
+  if (rule == Rule::rmsprop) {
+    state[0] = n.beta1 * state[0] + n.one_minus_beta1 * g * g;
+    V variance = state[0];
+    if (e.data[kState2]) {
+      state[2] += (g - state[2]) * n.one_minus_beta1;
+      variance -= state[2] * state[2];
+    }
+    const V change = g / (s.variant ? root(variance + n.eps) : root(variance) + n.eps);
+    if (!e.data[kState1]) return p - n.lr * change;
+    state[1] = n.beta2 * state[1] + change;
+    return p - n.lr * state[1];
+  }
+  if (rule == Rule::sgd) {
+    if (!e.data[kState0]) return p - n.lr * g;
+    state[0] = s.first ? g : n.beta1 * state[0] + n.one_minus_beta2 * g;
+    return p - n.lr * (s.variant ? g + n.beta1 * state[0] : state[0]);
+  }
+  state[0] = n.beta1 * state[0] + n.one_minus_beta1 * g * g;  // adadelta
+  const V delta = root(state[1] + n.eps) / root(state[0] + n.eps) * g;
+  state[1] = n.beta1 * state[1] + n.one_minus_beta1 * delta * delta;
+  return p - n.lr * delta;
+}
+
+// One vector, or one element, at the operands' addresses.
+template <class T, Rule rule, class V>
+INPAINT_FAST_INLINE void update_at(const UpdateSettings& s, const Numbers<V>& n, const UpdateEntry& e, T* const* at) {
+  V p = load(at[kParam], V{});
+  V state[3] = {};
+  for (int k = 0; k < 3; ++k)
+    if (at[kState0 + k]) state[k] = load(at[kState0 + k], V{});
+  const V g = load(at[kGradient], V{}) * n.gradient_factor + n.weight_decay * p;
+  store(at[kParam], clamped(updated<rule, V>(s, n, e, p, g, state), n.low, n.high));
+  for (int k = 0; k < 3; ++k)
+    if (at[kState0 + k]) store(at[kState0 + k], state[k]);
+}
+
+template <class T, Rule rule>
+struct Update {
+  typedef typename Compute<T>::Scalar A;
+  typedef typename Compute<T>::Vector V;
+  const UpdateSettings& settings;
+  const UpdateEntry& entry;
+  Numbers<V> vectors;
+  Numbers<A> scalars;
+
+  Update(const UpdateSettings& s, const UpdateEntry& e) : settings(s), entry(e), vectors(s, e), scalars(s, e) {}
+
+  void dense(T* const* start, int64_t count) const {
+    T* at[kUpdateOperands];
+    int64_t i = 0;
+    auto move = [&]() __attribute__((always_inline)) {
+      for (int k = 0; k < kUpdateOperands; ++k) at[k] = start[k] ? start[k] + i : nullptr;
+    };
+    for (; i + lanes<V>() <= count; i += lanes<V>()) move(), update_at<T, rule, V>(settings, vectors, entry, at);
+    for (; i < count; ++i) move(), update_at<T, rule, A>(settings, scalars, entry, at);
+  }
+
+  void one(T* const* at) const { update_at<T, rule, A>(settings, scalars, entry, at); }
+};
+
+// A clip alone: reads everything, writes only vectors with something to clip.
+template <class T>
+struct Update<T, Rule::clip> {
+  typedef typename Compute<T>::Scalar A;
+  typedef typename Compute<T>::Vector V;
+  const A low, high;
+
+  Update(const UpdateSettings& s, const UpdateEntry&) : low(static_cast<A>(s.low)), high(static_cast<A>(s.high)) {}
+
+  void dense(T* const* start, int64_t count) const {
+    constexpr int kUnroll = 4;
+    const V lows = broadcast<V>(low), highs = broadcast<V>(high);
+    T* p = start[kParam];
+    int64_t i = 0;
+    for (; i + kUnroll * lanes<V>() <= count; i += kUnroll * lanes<V>()) {
+      V x[kUnroll];
+      auto outside = (V{} < V{});
+      for (int u = 0; u < kUnroll; ++u) {
+        x[u] = load(p + i + u * lanes<V>(), V{});
+        outside |= (x[u] < lows) | (x[u] > highs);
+      }
+      if (any(outside))
+        for (int u = 0; u < kUnroll; ++u) store(p + i + u * lanes<V>(), clamped(x[u], lows, highs));
+    }
+    for (; i < count; ++i) clip_one(p + i);
+  }
+
+  void one(T* const* at) const { clip_one(at[kParam]); }
+
+  INPAINT_FAST_INLINE void clip_one_at(T* p, A low, A high) { from_scalar(p, clamped(to_scalar(*p, A(0)), low, high)); }
+  void clip_one(T* p) const { clip_one_at(p, low, high); }
+};
+
+template <class T, Rule rule>
+void update_entries(const UpdateSettings& settings, const UpdateEntry* entry, int64_t begin, int64_t end) {
+  for (; begin < end; ++entry) {
+    const int64_t stop = entry->begin + entry->numel < end ? entry->begin + entry->numel : end;
+    const int64_t first = begin - entry->begin, last = stop - entry->begin;
+    begin = stop;
+    if (first >= last) continue;
+    const Update<T, rule> update(settings, *entry);
+    T* start[kUpdateOperands];
+    if (!entry->strided) {
+      for (int k = 0; k < kUpdateOperands; ++k)
+        start[k] = entry->data[k] ? static_cast<T*>(entry->data[k]) + first : nullptr;
+      update.dense(start, last - first);
+      continue;
+    }
+    const Strided& walk = *entry->strided;
+    int64_t step[kUpdateOperands];
+    for (int k = 0; k < kUpdateOperands; ++k) step[k] = walk.strides[k][walk.dims - 1];
+    for_each_row(walk, first, last, [&](const int64_t* offsets, int64_t at, int64_t count) {
+      for (int64_t i = at; i < at + count; ++i) {
+        for (int k = 0; k < kUpdateOperands; ++k)
+          start[k] = entry->data[k] ? static_cast<T*>(entry->data[k]) + offsets[k] + i * step[k] : nullptr;
+        update.one(start);
+      }
+    });
+  }
+}
+
+template <class T>
+void with_rule(const UpdateSettings& settings, const UpdateEntry* entry, int64_t begin, int64_t end) {
+  switch (settings.rule) {
+    case Rule::clip:
+      return update_entries<T, Rule::clip>(settings, entry, begin, end);
+    case Rule::adam:
+      return update_entries<T, Rule::adam>(settings, entry, begin, end);
+    case Rule::rmsprop:
+      return update_entries<T, Rule::rmsprop>(settings, entry, begin, end);
+    case Rule::sgd:
+      return update_entries<T, Rule::sgd>(settings, entry, begin, end);
+    case Rule::adadelta:
+      return update_entries<T, Rule::adadelta>(settings, entry, begin, end);
+  }
+}
+
+}  // namespace
+
+void update(const UpdateSettings& settings, const UpdateEntry* entry, int64_t begin, int64_t end) {
+  switch (settings.kind) {
+    case ScalarKind::float64:
+      return with_rule<double>(settings, entry, begin, end);
+    case ScalarKind::float16:
+      return with_rule<Half>(settings, entry, begin, end);
+    case ScalarKind::bfloat16:
+      return with_rule<BFloat16>(settings, entry, begin, end);
+    default:
+      return with_rule<float>(settings, entry, begin, end);
+  }
+}
+
+}  // namespace INPAINT_FAST_ISA
+}  // namespace inpaint_fast

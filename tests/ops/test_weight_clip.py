@@ -1,0 +1,242 @@
+"""clip_weights_ and clipped_step: every implementation against the reference in float64."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import assert_as_good
+from torch import Tensor
+
+import inpaint_fast as ipf
+from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops.weight_clip import RULES, Settings, clipped_step, reference_step
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+SHAPES = [(), (1,), (3,), (0, 4), (17,), (5, 7), (4, 3, 4, 4), (2, 3, 67), (1031,)]
+FAST_BACKENDS = ["reference", "cpp"] if ipf._extension.module else ["reference"]
+
+VARIANTS = {
+    "adam": Settings(1, 1e-2, 0.9, 0.999, 1e-8),
+    "adam-amsgrad-decay-maximize": Settings(1, 1e-2, 0.5, 0.99, 1e-8, 0.1, maximize=True, variant=True),
+    "rmsprop": Settings(2, 1e-2, 0.99, 0.0, 1e-8),
+    "rmsprop-inside-centered-momentum": Settings(2, 1e-2, 0.9, 0.8, 1e-6, variant=True),
+    "sgd": Settings(3, 1e-1),
+    "sgd-momentum-dampening-decay": Settings(3, 1e-1, 0.9, 0.5, weight_decay=0.1),
+    "sgd-nesterov-first": Settings(3, 1e-1, 0.9, variant=True, first=True),
+    "adadelta": Settings(4, 1.0, 0.9, eps=1e-6),
+}
+
+
+def lists_for(name: str, dtype: torch.dtype, device: str = "cpu") -> tuple[list[Tensor], ...]:
+    """params, grads, state0, state1, state2, steps as the rule wants them; states as after some steps."""
+    generator = torch.Generator().manual_seed(3)
+
+    def make(scale: float, shift: float = 0.0) -> list[Tensor]:
+        return [
+            (torch.rand(shape, generator=generator, dtype=torch.float64) * scale + shift).to(dtype).to(device)
+            for shape in SHAPES
+        ]
+
+    rule = RULES[VARIANTS[name].rule]
+    states = {"adam": 2, "rmsprop": 1, "sgd": 1 if VARIANTS[name].beta1 else 0, "adadelta": 2}[rule]
+    state = [make(0.5, 0.25) if k < states else [] for k in range(3)]
+    if "amsgrad" in name:
+        state[2] = make(0.5, 0.25)
+    if "centered" in name:
+        state[1], state[2] = make(1), make(0.1)
+    steps = [torch.full((), 4.0, device=device) for _ in SHAPES] if rule != "sgd" else []
+    return make(2, -1), make(2, -1), *state, steps
+
+
+def prepare(implementation) -> None:
+    if implementation.backend == "emulated":
+        from emulation.build import load
+
+        load("weight_clip")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("bound", [0.3, (-0.5, 0.1), 0.0], ids=str)
+def test_clip_equals_clamp(implementation, dtype, bound) -> None:
+    prepare(implementation)
+    tensors = [torch.randn(shape).to(dtype).to(implementation.device) for shape in SHAPES]
+    tensors[4][3], tensors[4][5], tensors[4][7] = math.nan, math.inf, -math.inf
+    low, high = bound if isinstance(bound, tuple) else (-bound, bound)
+    expected = [tensor.clamp(low, high) for tensor in tensors]
+    ipf.clip_weights_(tensors, bound, backend=implementation.backend)
+    for tensor, want in zip(tensors, expected, strict=True):
+        assert torch.equal(tensor.nan_to_num(9), want.nan_to_num(9))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_step_parity(implementation, dtype, name) -> None:
+    prepare(implementation)
+    settings = Settings(**{**VARIANTS[name].__dict__, "low": -0.8, "high": 0.7})
+    ours, plain = lists_for(name, dtype, implementation.device), lists_for(name, dtype)
+    exact = [
+        [t.double() if t.ndim or k < 5 else t.clone() for t in part] for k, part in enumerate(lists_for(name, dtype))
+    ]
+    clipped_step(*ours, settings, backend=implementation.backend)
+    reference_step(*plain, settings)
+    reference_step(*exact, settings)
+    for k in (0, 2, 3, 4):
+        for value, same, want in zip(ours[k], plain[k], exact[k], strict=True):
+            if value.numel():
+                assert_as_good(value.cpu(), same, want)
+    assert all(step.item() == 5 for step in ours[5])
+    assert all(param.abs().max() <= 0.8 for param in ours[0] if param.numel())
+
+
+@pytest.mark.parametrize(
+    "name", ["adam", "rmsprop-inside-centered-momentum", "sgd-momentum-dampening-decay", "adadelta"]
+)
+def test_views_of_any_stride(implementation, name) -> None:
+    prepare(implementation)
+    lists = lists_for(name, torch.float32, implementation.device)
+    expected = [[tensor.clone() for tensor in part] for part in lists]
+
+    def strided(tensor: Tensor, k: int) -> Tensor:
+        if tensor.dim() < 2 or k == 5:
+            return tensor
+        if tensor.dim() == 4 and k != 1:
+            return tensor.contiguous(memory_format=torch.channels_last)
+        larger = tensor.new_zeros(*tensor.shape[:-1], 2 * tensor.shape[-1])
+        larger[..., ::2] = tensor
+        return larger[..., ::2]
+
+    views = [[strided(tensor, k) for tensor in part] for k, part in enumerate(lists)]
+    settings = Settings(**{**VARIANTS[name].__dict__, "low": -0.8, "high": 0.7})
+    clipped_step(*views, settings, backend=implementation.backend)
+    clipped_step(*expected, settings, backend=implementation.backend)
+    for part, want in zip(views, expected, strict=True):
+        for value, plain in zip(part, want, strict=True):
+            torch.testing.assert_close(value, plain, rtol=1e-6, atol=1e-7)
+
+
+def test_clip_of_views_changes_the_view_alone(implementation) -> None:
+    prepare(implementation)
+    whole = torch.full((6, 8), 5.0, device=implementation.device)
+    ipf.clip_weights_([whole[::2, 1:7:2], whole.t()[7]], 1.0, backend=implementation.backend)
+    expected = torch.full((6, 8), 5.0, device=implementation.device)
+    expected[::2, 1:7:2] = expected[:, 7] = 1.0
+    assert torch.equal(whole, expected)
+
+
+def test_scale_and_found_inf(implementation) -> None:
+    prepare(implementation)
+    device = implementation.device
+    scaled, plain = lists_for("adam", torch.float32, device), lists_for("adam", torch.float32, device)
+    for grad in scaled[1]:
+        grad *= 1024
+    scale, no, yes = (torch.tensor(x, device=device) for x in (1024.0, 0.0, 1.0))
+    clipped_step(*scaled, VARIANTS["adam"], scale, no, backend=implementation.backend)
+    clipped_step(*plain, VARIANTS["adam"], backend=implementation.backend)
+    for part, want in zip(scaled[2:], plain[2:], strict=True):
+        for value, expected in zip(part, want, strict=True):
+            torch.testing.assert_close(value, expected)
+    before = [[tensor.clone() for tensor in part] for part in plain]
+    clipped_step(*plain, VARIANTS["adam"], None, yes, backend=implementation.backend)
+    for part, want in zip(plain, before, strict=True):
+        assert all(torch.equal(value, expected) for value, expected in zip(part, want, strict=True))
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.sampled_from(DTYPES), st.booleans()), max_size=6))
+def test_any_list_of_tensors(description) -> None:
+    for backend in FAST_BACKENDS:
+        tensors = []
+        for shape, dtype, turned in description:
+            tensor = torch.randn(shape).to(dtype)
+            tensors.append(tensor.mT if turned and tensor.dim() > 1 else tensor)
+        expected = [tensor.clamp(-0.5, 0.5) for tensor in tensors]
+        ipf.clip_weights_(tensors, 0.5, backend=backend)
+        assert all(torch.equal(tensor, want) for tensor, want in zip(tensors, expected, strict=True))
+
+
+def test_parameters_shared_storage_and_one_tensor() -> None:
+    network = torch.nn.Linear(5, 5)
+    network.weight.data.mul_(100)
+    ipf.clip_weights_(network.parameters(), 0.01)
+    assert max(p.abs().max() for p in network.parameters()) <= 0.01
+    tensor = torch.full((4,), 3.0)
+    ipf.clip_weights_([tensor, tensor[:2], tensor], (1, 2))
+    ipf.clip_weights_(tensor, (0, 1.5))
+    assert (tensor == 1.5).all()
+    ipf.clip_weights_([], 1.0)
+
+
+def test_autograd_notices_the_change() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    loss = weight.square().sum()
+    ipf.clip_weights_([weight], 0.5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_opcheck(implementation) -> None:
+    prepare(implementation)
+    suffix = OPERATORS["weight_clip"].suffixes.get(implementation.backend)
+    if suffix is None:
+        return  # the reference is plain PyTorch, no registered operator
+    device = implementation.device
+    clip = getattr(torch.ops.inpaint_fast, f"weight_clip{suffix}").default
+    torch.library.opcheck(clip, ([torch.randn(5, device=device), torch.randn(2, 3, device=device)], -0.5, 0.5))
+    step = getattr(torch.ops.inpaint_fast, f"clipped_step{suffix}").default
+    lists = lists_for("adam", torch.float32, device)
+    torch.library.opcheck(step, (*lists, *VARIANTS["adam"].__dict__.values(), None, None))
+
+
+def test_compile() -> None:
+    def clip(tensors: list[Tensor]) -> None:
+        ipf.clip_weights_(tensors, 0.5)
+
+    torch._dynamo.reset()
+    tensors = [torch.randn(7), torch.randn(3, 3)]
+    expected = [tensor.clamp(-0.5, 0.5) for tensor in tensors]
+    torch.compile(clip, backend="aot_eager")(tensors)
+    assert all(torch.equal(tensor, want) for tensor, want in zip(tensors, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "bound", "error", "words"),
+    [
+        ([torch.ones(2)], -1, ValueError, "bound.*at least 0.*-1"),
+        ([torch.ones(2)], math.nan, ValueError, "bound.*nan"),
+        ([torch.ones(2)], (1, 0), ValueError, r"bound.*\(1, 0\)"),
+        ([torch.ones(2)], "1", TypeError, "bound.*'1'"),
+        ([torch.ones(2)], (1, 2, 3), TypeError, "bound"),
+        ([torch.ones(2).long()], 1, TypeError, "tensors.*int64"),
+        ([torch.ones(2, dtype=torch.cfloat)], 1, TypeError, "tensors.*complex64"),
+        ([3], 1, TypeError, "tensors.*int"),
+        ([torch.ones(2, 2).to_sparse()], 1, TypeError, "tensors.*sparse"),
+        ([torch.ones(1).expand(3)], 1, RuntimeError, "share memory|single memory location"),
+    ],
+)
+def test_bad_input_is_named(tensors, bound, error, words) -> None:
+    with pytest.raises(error, match=words):
+        ipf.clip_weights_(tensors, bound)
+
+
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+def test_a_direct_call_never_crashes() -> None:
+    ones, step = [torch.ones(3)], [torch.zeros(())]
+    numbers = list(VARIANTS["adam"].__dict__.values())
+    call = torch.ops.inpaint_fast.clipped_step
+    for lists in (
+        (ones, [], [], [], [], []),
+        (ones, ones, [], [], [], step),
+        (ones, ones, ones, ones, [], []),
+        (ones, [torch.ones(4)], ones, ones, [], step),
+        (ones, [torch.ones(3).double()], ones, ones, [], step),
+        (ones, ones, ones, ones, [], [torch.zeros(2)]),
+        (ones, ones * 2, ones, ones, [], step),
+        ([torch.ones(3).long()], ones, ones, ones, [], step),
+    ):
+        with pytest.raises(RuntimeError):
+            call(*lists, *numbers, None, None)
+    with pytest.raises(RuntimeError, match="rule"):
+        call(ones, ones, ones, ones, [], step, 9, *numbers[1:], None, None)

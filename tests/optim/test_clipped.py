@@ -1,0 +1,170 @@
+"""The clipped optimizers against those of torch.optim followed by a clamp, on the real critic."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from inpaint_fast.models import WassersteinCritic
+from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedRMSprop, ClippedSGD
+
+CASES = {
+    "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 0.03),
+    "adam-amsgrad-decay": (ClippedAdam, torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.01}, None),
+    "adam-maximize": (ClippedAdam, torch.optim.Adam, {"maximize": True}, (-0.02, 0.05)),
+    "rmsprop": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-5}, 0.01),
+    "rmsprop-centered": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-4, "centered": True, "momentum": 0.9}, 0.05),
+    "sgd": (ClippedSGD, torch.optim.SGD, {"lr": 1e-2}, 0.05),
+    "sgd-nesterov": (ClippedSGD, torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9, "nesterov": True}, 0.05),
+    "sgd-dampening": (ClippedSGD, torch.optim.SGD, {"lr": 1e-2, "momentum": 0.9, "dampening": 0.3}, 0.05),
+    "adadelta": (Adadelta, torch.optim.Adadelta, {"weight_decay": 1e-3}, None),
+}
+
+
+def set_gradients(*networks: nn.Module, step: int) -> None:
+    generator = torch.Generator().manual_seed(step)
+    for parameters in zip(*(network.parameters() for network in networks), strict=True):
+        grad = torch.randn(parameters[0].shape, generator=generator) * 0.1
+        for parameter in parameters:
+            parameter.grad = grad.to(parameter)
+
+
+def clamp(network: nn.Module, clip) -> None:
+    if clip is not None:
+        low, high = clip if isinstance(clip, tuple) else (-clip, clip)
+        for parameter in network.parameters():
+            parameter.data.clamp_(low, high)
+
+
+def assert_close(ours: nn.Module, theirs: nn.Module, limit: float = 1e-6) -> None:
+    for (name, value), expected in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        error = ((value - expected).norm() / expected.norm().clamp(min=1e-12)).item()
+        assert error <= limit, f"{name}: {error:.2g}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_200_steps_on_the_critic(implementation, name) -> None:
+    if implementation.backend == "emulated":
+        from emulation.build import load
+
+        load("weight_clip")
+    ours_class, theirs_class, settings, clip = CASES[name]
+    torch.manual_seed(0)
+    filters, steps = (4, 20) if implementation.slow else (32, 200)
+    theirs = WassersteinCritic(filters)
+    ours = copy.deepcopy(theirs).to(implementation.device)
+    optimizer = ours_class(ours.parameters(), clip=clip, backend=implementation.backend, **settings)
+    plain = theirs_class(theirs.parameters(), **settings)
+    for step in range(steps):
+        set_gradients(theirs, ours, step=step)
+        optimizer.step()
+        plain.step()
+        clamp(theirs, clip)
+    assert_close(ours.cpu(), theirs)
+
+
+def test_rmsprop_with_epsilon_inside_the_root() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = ClippedRMSprop([parameter], lr=0.1, alpha=0.9, eps=1e-2, eps_inside=True)
+    parameter.grad = torch.tensor([0.5, 0.25])
+    optimizer.step()
+    square = 0.1 * torch.tensor([0.25, 0.0625])
+    expected = torch.tensor([1.0, -2.0]) - 0.1 * torch.tensor([0.5, 0.25]) / (square + 1e-2).sqrt()
+    torch.testing.assert_close(parameter.detach(), expected)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_state_dict_goes_to_the_torch_optimizer_and_back(name) -> None:
+    ours_class, theirs_class, settings, clip = CASES[name]
+    networks = [WassersteinCritic(4) for _ in range(3)]
+    first, second, third = networks
+    ours = ours_class(first.parameters(), clip=clip, **settings)
+    for step in range(3):
+        set_gradients(first, step=step)
+        ours.step()
+    theirs = theirs_class(second.parameters(), **settings)
+    second.load_state_dict(first.state_dict())
+    theirs.load_state_dict(copy.deepcopy(ours.state_dict()))
+    back = ours_class(third.parameters(), clip=clip, **settings)
+    plain = theirs_class(third.parameters(), **settings).state_dict()
+    assert plain["param_groups"][0].keys() <= ours.state_dict()["param_groups"][0].keys()
+    for step in range(3, 6):
+        set_gradients(first, second, step=step)
+        ours.step()
+        theirs.step()
+        clamp(second, clip)
+    assert_close(first, second)
+    third.load_state_dict(second.state_dict())
+    saved = copy.deepcopy(theirs.state_dict())
+    for group in saved["param_groups"]:
+        group.pop("clip", None), group.pop("eps_inside", None)  # as a checkpoint that torch alone wrote
+    back.load_state_dict(saved)
+    assert back.param_groups[0]["clip"] == clip
+    for step in range(6, 9):
+        set_gradients(first, third, step=step)
+        ours.step()
+        back.step()
+    assert_close(first, third)
+
+
+def test_groups_have_their_own_bound_and_schedulers_work() -> None:
+    a, b = nn.Parameter(torch.full((5,), 9.0)), nn.Parameter(torch.full((5,), 9.0))
+    optimizer = ClippedSGD([{"params": [a], "clip": 1.0}, {"params": [b], "clip": None}], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    for _ in range(2):
+        a.grad, b.grad = torch.ones(5), torch.ones(5)
+        optimizer.step()
+        schedule.step()
+    assert (a == 0.5).all() and (b == 9 - 1 - 0.5).all()
+
+
+def test_grad_scaler_skips_and_unscales() -> None:
+    parameter = nn.Parameter(torch.ones(4))
+    optimizer = ClippedAdam([parameter], lr=0.1, clip=5.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    scaler.scale((parameter * torch.tensor([1.0, 2, 3, math.inf])).sum()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert (parameter == 1).all() and scaler.get_scale() == 4.0
+    optimizer.zero_grad()
+    scaler.scale((parameter * torch.tensor([1.0, 2, 3, 4])).sum()).backward()
+    scaler.step(optimizer)
+    torch.testing.assert_close(parameter.detach(), torch.full((4,), 0.9))
+
+
+def test_closure_parameters_without_gradient_and_mixed_dtypes() -> None:
+    a, b, idle = (nn.Parameter(torch.ones(3, dtype=t)) for t in (torch.float32, torch.bfloat16, torch.float32))
+    optimizer = ClippedRMSprop([a, b, idle], lr=0.5, clip=0.25)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = (a * a).sum() + (b * b).float().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 6
+    assert (a.abs() <= 0.25).all() and (b.abs() <= 0.25).all() and (idle == 1).all()
+
+
+def test_bad_input_is_named() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    with pytest.raises(ValueError, match="clip.*-1"):
+        ClippedAdam([parameter], clip=-1)
+    with pytest.raises(ValueError, match="clip.*nan"):
+        ClippedSGD([{"params": [parameter], "clip": math.nan}], lr=1.0)
+    with pytest.raises(ValueError, match="differentiable"):
+        ClippedAdam([parameter], differentiable=True)
+    with pytest.raises(TypeError, match=r"params\[0\].*complex64"):
+        ClippedAdam([nn.Parameter(torch.ones(2, dtype=torch.cfloat))])
+    with pytest.raises(ValueError, match="backend.*'gpu'"):
+        optimizer = ClippedAdam([parameter], backend="gpu")
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+    embedding = nn.Embedding(4, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match="sparse"):
+        ClippedSGD(embedding.parameters(), lr=1.0).step()
