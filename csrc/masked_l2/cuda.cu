@@ -148,8 +148,8 @@ __global__ void __launch_bounds__(kThreads)
       const A x = to_compute<A>(p.values[j]), y = to_compute<A>(t.values[j]);
       const A difference = x - y, weighted = m[j] * difference;
       run += weighted * difference;
-      store(&g.values[j], factor * weighted);
-      store(&c.values[j], y * (1 - m[j]) + x * m[j]);
+      device::store(&g.values[j], factor * weighted);
+      device::store(&c.values[j], y * (1 - m[j]) + x * m[j]);
     }
     sum += run;
     T* const grad_at = grad + (Dense ? i : at[kGrad]);
@@ -215,10 +215,11 @@ __global__ void __launch_bounds__(kThreads)
   for (int64_t i = thread; i < packs; i += threads) {
     Pack<T, N> g = load_pack<N>(grad + i * N);
 #pragma unroll
-    for (int j = 0; j < N; ++j) store(&g.values[j], to_compute<A>(g.values[j]) * factor);
+    for (int j = 0; j < N; ++j) device::store(&g.values[j], to_compute<A>(g.values[j]) * factor);
     store_pack<N>(grad + i * N, g);
   }
-  for (int64_t i = packs * N + thread; i < numel; i += threads) store(grad + i, to_compute<A>(grad[i]) * factor);
+  for (int64_t i = packs * N + thread; i < numel; i += threads)
+    device::store(grad + i, to_compute<A>(grad[i]) * factor);
 }
 
 // ---- the choice of a kernel ----

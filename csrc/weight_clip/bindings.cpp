@@ -1,18 +1,18 @@
 // Checks, tables and registration of weight_clip and clipped_step. Their definition is
 // inpaint_fast/ops/weight_clip.py; the checks here keep a direct call of torch.ops from crashing.
-#include <algorithm>
-#include <cmath>
 #include <deque>
 #include <string>
 #include <vector>
 
 #include "common/torch.h"
-#include "weight_clip/params.h"
+#include "weight_clip/run_cpu.h"
+#ifdef INPAINT_FAST_CUDA
+#include "common/cuda_device.h"
+#include "weight_clip/cuda.h"
+#endif
 
 namespace inpaint_fast {
 namespace {
-
-constexpr int64_t kGrain = 32768;  // elements: fewer are not worth a second thread
 
 // The table of entries of one call, and what it points to.
 struct Table {
@@ -65,16 +65,6 @@ struct Table {
   }
 };
 
-void run_cpu(const UpdateSettings& settings, const Table& table) {
-  const auto kernel = INPAINT_FAST_CPU_KERNEL(update);
-  const auto& entries = table.entries;
-  torch::stable::parallel_for(0, table.numel, kGrain, [&](int64_t begin, int64_t end) {
-    const auto after = std::upper_bound(entries.begin(), entries.end(), begin,
-                                        [](int64_t at, const UpdateEntry& entry) { return at < entry.begin; });
-    kernel(settings, &*(after - 1), begin, end);
-  });
-}
-
 ScalarKind common_kind(const std::vector<Tensor>& tensors, const char* name) {
   const ScalarKind kind = kind_of(tensors[0]);
   STD_TORCH_CHECK(kind != ScalarKind::none && kind != ScalarKind::uint8, name, "[0]: its dtype is not floating point");
@@ -83,24 +73,80 @@ ScalarKind common_kind(const std::vector<Tensor>& tensors, const char* name) {
   return kind;
 }
 
-void weight_clip_cpu(std::vector<Tensor> tensors, double low, double high) {
-  if (tensors.empty()) return;
-  UpdateSettings settings;
-  settings.kind = common_kind(tensors, "tensors");
-  settings.low = low, settings.high = high;
+Table clip_table(const std::vector<Tensor>& tensors) {
   Table table;
   table.entries.reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor* operands[kUpdateOperands] = {&tensors[i]};
     table.add(operands, static_cast<int64_t>(i));
   }
-  run_cpu(settings, table);
+  return table;
+}
+
+UpdateSettings clip_settings(const std::vector<Tensor>& tensors, double low, double high) {
+  UpdateSettings settings;
+  settings.kind = common_kind(tensors, "tensors");
+  settings.low = low, settings.high = high;
+  return settings;
 }
 
 const Tensor* at(const std::vector<Tensor>& list, size_t i, size_t count, const char* name) {
   if (list.empty()) return nullptr;
   STD_TORCH_CHECK(list.size() == count, name, ": ", count, " tensors are expected, got ", list.size());
   return &list[i];
+}
+
+// The tensors of clipped_step, as its schema names them.
+struct StepLists {
+  const std::vector<Tensor>&params, &grads, &state0, &state1, &state2, &steps;
+
+  // What the rule needs is there and of one dtype, which is noted.
+  void check(UpdateSettings& settings) const {
+    STD_TORCH_CHECK(settings.rule >= Rule::adam && settings.rule <= Rule::adadelta, "rule: 1 to 4 is expected, got ",
+                    static_cast<int64_t>(settings.rule));
+    settings.kind = common_kind(params, "params");
+    for (const auto* list : {&grads, &state0, &state1, &state2})
+      if (!list->empty())
+        STD_TORCH_CHECK(common_kind(*list, "grads and states") == settings.kind, "the dtype of params is expected");
+    const bool adam = settings.rule == Rule::adam, two = adam || settings.rule == Rule::adadelta;
+    STD_TORCH_CHECK(!grads.empty(), "grads: they are missing");
+    STD_TORCH_CHECK(settings.rule == Rule::sgd || !state0.empty(), "state0: it is missing");
+    STD_TORCH_CHECK(!two || !state1.empty(), "state1: it is missing");
+    STD_TORCH_CHECK(!adam || !settings.variant || !state2.empty(), "state2: it is missing");
+    STD_TORCH_CHECK(!adam || !steps.empty(), "steps: they are missing");
+  }
+
+  Table table() const {
+    const size_t count = params.size();
+    Table table;
+    table.entries.reserve(count);
+    for (size_t i = 0; i < count; ++i) {
+      const Tensor* operands[kUpdateOperands] = {&params[i], at(grads, i, count, "grads"),
+                                                 at(state0, i, count, "state0"), at(state1, i, count, "state1"),
+                                                 at(state2, i, count, "state2")};
+      table.add(operands, static_cast<int64_t>(i));
+    }
+    return table;
+  }
+
+  // The step of parameter i, or null.
+  const Tensor* step(size_t i) const {
+    const Tensor* step = at(steps, i, params.size(), "steps");
+    if (step)
+      STD_TORCH_CHECK(step->numel() == 1 && kind_of(*step) == ScalarKind::float32,
+                      "steps: float32 numbers are expected");
+    return step;
+  }
+};
+
+#ifndef INPAINT_FAST_EMULATION  // which has kernels of the CUDA half alone
+
+// ---- CPU ----
+
+void weight_clip_cpu(std::vector<Tensor> tensors, double low, double high) {
+  if (tensors.empty()) return;
+  const Table table = clip_table(tensors);
+  run_cpu(clip_settings(tensors, low, high), table.entries, table.numel);
 }
 
 double scalar_or(const std::optional<Tensor>& tensor, double otherwise, const char* name) {
@@ -116,47 +162,112 @@ void clipped_step_cpu(std::vector<Tensor> params, std::vector<Tensor> grads, std
                       bool maximize, bool variant, bool first, std::optional<Tensor> grad_scale,
                       std::optional<Tensor> found_inf) {
   if (params.empty() || scalar_or(found_inf, 0, "found_inf") != 0) return;
-  STD_TORCH_CHECK(rule >= static_cast<int64_t>(Rule::adam) && rule <= static_cast<int64_t>(Rule::adadelta),
-                  "rule: 1 to 4 is expected, got ", rule);
-  UpdateSettings settings;
-  settings.rule = static_cast<Rule>(rule);
-  settings.kind = common_kind(params, "params");
-  for (const auto* list : {&grads, &state0, &state1, &state2})
-    if (!list->empty())
-      STD_TORCH_CHECK(common_kind(*list, "grads and states") == settings.kind, "the dtype of params is expected");
-  settings.lr = lr, settings.beta1 = beta1, settings.beta2 = beta2, settings.eps = eps;
-  settings.weight_decay = weight_decay, settings.low = low, settings.high = high;
-  settings.gradient_factor = (maximize ? -1 : 1) / scalar_or(grad_scale, 1, "grad_scale");
-  settings.variant = variant, settings.first = first;
+  const StepLists lists{params, grads, state0, state1, state2, steps};
+  UpdateSettings settings =
+      update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first);
+  lists.check(settings);
+  settings.gradient_factor /= scalar_or(grad_scale, 1, "grad_scale");
+  Table table = lists.table();
+  for (size_t i = 0; i < params.size(); ++i)
+    if (const Tensor* step = lists.step(i)) {
+      STD_TORCH_CHECK(step->is_cpu(), "steps: they are not on the CPU");
+      count_step(settings, table.entries[i], ++*static_cast<float*>(step->data_ptr()));
+    }
+  run_cpu(settings, table.entries, table.numel);
+}
 
-  const size_t count = params.size();
-  const bool adam = settings.rule == Rule::adam, two = adam || settings.rule == Rule::adadelta;
-  STD_TORCH_CHECK(settings.rule == Rule::sgd || !state0.empty(), "state0: it is missing");
-  STD_TORCH_CHECK(!two || !state1.empty(), "state1: it is missing");
-  STD_TORCH_CHECK(!adam || !variant || !state2.empty(), "state2: it is missing");
-  STD_TORCH_CHECK(!adam || !steps.empty(), "steps: they are missing");
-  Table table;
-  table.entries.reserve(count);
-  for (size_t i = 0; i < count; ++i) {
-    const Tensor* operands[kUpdateOperands] = {&params[i], at(grads, i, count, "grads"), at(state0, i, count, "state0"),
-                                               at(state1, i, count, "state1"), at(state2, i, count, "state2")};
-    STD_TORCH_CHECK(operands[kGradient], "grads: they are missing");
-    table.add(operands, static_cast<int64_t>(i));
-    if (const Tensor* step = at(steps, i, count, "steps")) {
-      STD_TORCH_CHECK(step->is_cpu() && step->numel() == 1 && kind_of(*step) == ScalarKind::float32,
-                      "steps: float32 numbers on the CPU are expected");
-      const double t = ++*static_cast<float*>(step->data_ptr());
-      table.entries.back().step_size = lr / (1 - std::pow(beta1, t));
-      table.entries.back().root_factor = 1 / std::sqrt(1 - std::pow(beta2, t));
+#endif  // INPAINT_FAST_EMULATION
+#ifdef INPAINT_FAST_CUDA
+
+// ---- CUDA ----
+
+void check_on_device(const std::vector<Tensor>& tensors, const Tensor& as, const char* name) {
+  for (const Tensor& tensor : tensors)
+    STD_TORCH_CHECK(tensor.is_cuda() == as.is_cuda() && tensor.get_device_index() == as.get_device_index(), name,
+                    ": tensors on one device are expected");
+}
+
+void weight_clip_cuda(std::vector<Tensor> tensors, double low, double high) {
+  if (tensors.empty()) return;
+  const OnDeviceOf device(tensors[0]);
+  check_on_device(tensors, tensors[0], "tensors");
+  const Table table = clip_table(tensors);
+  cuda::update(clip_settings(tensors, low, high), table.entries.data(), table.entries.size(), nullptr, {},
+               device.stream());
+}
+
+const float* device_scalar(const std::optional<Tensor>& tensor, const Tensor& param, const char* name) {
+  if (!tensor) return nullptr;
+  check_on_device({*tensor}, param, name);
+  STD_TORCH_CHECK(tensor->numel() == 1 && kind_of(*tensor) == ScalarKind::float32, name,
+                  ": one float32 number on the parameters' device is expected");
+  return static_cast<const float*>(tensor->data_ptr());
+}
+
+// Steps may stay on the CPU, as in torch.optim.
+bool is_on_host(const Tensor& step) {
+#ifdef INPAINT_FAST_EMULATION  // where all memory is the host's: a step with a dimension stands for one on the CPU
+  return step.dim() > 0;
+#else
+  return step.is_cpu();
+#endif
+}
+
+void clipped_step_cuda(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> state0,
+                       std::vector<Tensor> state1, std::vector<Tensor> state2, std::vector<Tensor> steps, int64_t rule,
+                       double lr, double beta1, double beta2, double eps, double weight_decay, double low, double high,
+                       bool maximize, bool variant, bool first, std::optional<Tensor> grad_scale,
+                       std::optional<Tensor> found_inf) {
+  if (params.empty()) return;
+  const OnDeviceOf device(params[0]);
+  const StepLists lists{params, grads, state0, state1, state2, steps};
+  UpdateSettings settings =
+      update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first);
+  lists.check(settings);
+  for (const auto* list : {&params, &grads, &state0, &state1, &state2})
+    check_on_device(*list, params[0], "params, grads and states");
+  cuda::UpdateScalars scalars;
+  scalars.grad_scale = device_scalar(grad_scale, params[0], "grad_scale");
+  scalars.found_inf = device_scalar(found_inf, params[0], "found_inf");
+  const Table table = lists.table();
+
+  std::vector<cuda::UpdateCount> counts(steps.empty() ? 0 : params.size());
+  std::vector<float*> on_device, on_host;
+  for (size_t i = 0; i < counts.size(); ++i) {
+    const Tensor& step = *lists.step(i);
+    float* const count = static_cast<float*>(step.data_ptr());
+    if (is_on_host(step)) {
+      STD_TORCH_CHECK(!found_inf,
+                      "steps: with found_inf they are needed on the device, which alone can tell whether "
+                      "they count");
+      counts[i].known = *count + 1;
+      on_host.push_back(count);
+    } else {
+      check_on_device({step}, params[0], "steps");
+      counts[i].on_device = count;
+      on_device.push_back(count);
     }
   }
-  run_cpu(settings, table);
+  for (float* count : on_host) ++*count;  // not before every check has passed
+  cuda::count_steps(on_device.data(), on_device.size(), scalars.found_inf, device.stream());
+  cuda::update(settings, table.entries.data(), table.entries.size(), counts.empty() ? nullptr : counts.data(), scalars,
+               device.stream());
 }
+
+#endif  // INPAINT_FAST_CUDA
 
 }  // namespace
 }  // namespace inpaint_fast
 
+#ifndef INPAINT_FAST_EMULATION
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
   m.impl("weight_clip", TORCH_BOX(&inpaint_fast::weight_clip_cpu));
   m.impl("clipped_step", TORCH_BOX(&inpaint_fast::clipped_step_cpu));
 }
+#endif
+#ifdef INPAINT_FAST_CUDA
+STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
+  m.impl(INPAINT_FAST_CUDA_NAME("weight_clip"), TORCH_BOX(&inpaint_fast::weight_clip_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("clipped_step"), TORCH_BOX(&inpaint_fast::clipped_step_cuda));
+}
+#endif

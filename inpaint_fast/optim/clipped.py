@@ -83,6 +83,9 @@ class _OnePass(torch.optim.Optimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.is_cpu and found_inf.item():
+            return loss
         for group in self.param_groups:
             self._step_group(group)
         return loss
@@ -126,7 +129,9 @@ class _OnePass(torch.optim.Optimizer, ABC):
         if param.grad.layout != torch.strided:
             raise TypeError(f"a gradient {tuple(param.shape)} is sparse; {type(self).__name__} takes dense ones")
         if counts:
-            state["step"] = torch.zeros((), device=param.device if group.get("capturable") else "cpu")
+            # On a GPU the count stays there: only the device knows whether a step of GradScaler's counts.
+            on_device = param.is_cuda or group.get("capturable")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if on_device else "cpu")
         for name in names:
             if name is not None:
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)

@@ -1,0 +1,310 @@
+"""Weight clipping and the clipped optimizers in Triton: every operand is read once and written once.
+
+One rule updates each parameter from its gradient and up to three states and then clips it (Arjovsky et al., Wasserstein
+GAN (2017), algorithm 1); the table of rules is that of ops/weight_clip.py, formulas are those of torch.optim. Elements
+are computed in float32 (float64 for float64), adam's bias corrections in float64.
+
+One launch a tensor, for the sake of simplicity: with many small tensors the CUDA C++ version, which takes hundreds in
+one, is faster. Nothing waits for the device: grad_scale, found_inf and steps are read where they are used. No element
+depends on another, so that results are equal bit by bit from run to run.
+
+The functions take what the schemas in ops/weight_clip.py say.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inpaint_fast.kernels.masked_l2 import _offsets, collapse, is_dense
+from inpaint_fast.ops.weight_clip import RULES
+
+BLOCK = 1024
+INDEX_LIMIT = 2**31 - 1 - BLOCK  # from here on indices take 64 bits
+ADAM, RMSPROP, SGD = (tl.constexpr(RULES.index(name)) for name in ("adam", "rmsprop", "sgd"))
+
+
+# ---- kernels ----
+
+
+@triton.jit
+def _root(x):
+    """The square root as IEEE has it."""
+    return tl.sqrt(x) if x.dtype == tl.float64 else tl.sqrt_rn(x)
+
+
+@triton.jit
+def _ratio(x, y):
+    """The quotient as IEEE has it."""
+    return x / y if x.dtype == tl.float64 else tl.div_rn(x, y)
+
+
+@triton.jit
+def _number(value, compute: tl.constexpr):
+    return tl.full([], value, compute)  # the interpreter hands in a Python float
+
+
+@triton.jit
+def _clamped(x, low, high):
+    """NaN stays NaN."""
+    return tl.where(x < low, low, tl.where(x > high, high, x))
+
+
+@triton.jit
+def _where(at, sizes, strides, DIMS: tl.constexpr, DENSE: tl.constexpr):
+    return at if DENSE else _offsets(at, sizes, strides, DIMS)
+
+
+@triton.jit
+def _elements(numel, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
+    return at, at < numel
+
+
+@triton.jit
+def clip_kernel(
+    tensor,  # T: float32, float64, float16 or bfloat16
+    low: tl.float64,  # as T has it: a value that was clipped before is not written again
+    high: tl.float64,
+    numel,
+    sizes,  # DIMS integers, outermost first
+    strides,  # DIMS integers, in elements
+    DIMS: tl.constexpr,
+    DENSE: tl.constexpr,  # one element after the other, in the order of sizes
+    WIDE: tl.constexpr,  # indices of 64 bits
+    BLOCK: tl.constexpr,
+):
+    element: tl.constexpr = tensor.dtype.element_ty
+    compute: tl.constexpr = tl.float64 if element == tl.float64 else tl.float32
+    at, there = _elements(numel, WIDE, BLOCK)
+    at = _where(at, sizes, strides, DIMS, DENSE)
+    x = tl.load(tensor + at, there, 0.0).to(compute)
+    least, most = _number(low, compute), _number(high, compute)
+    tl.store(tensor + at, _clamped(x, least, most).to(element), there & ((x < least) | (x > most)))
+
+
+@triton.jit
+def step_kernel(
+    param,  # T: float32, float64, float16 or bfloat16
+    grad,  # T
+    state0,  # T; not touched without HAS_STATE0, and so on
+    state1,  # T
+    state2,  # T
+    step,  # float32, one: this step's number; not read without HAS_STEP
+    grad_scale,  # float32, one; not read without HAS_SCALE
+    found_inf,  # float32, one: nothing changes where it is not 0; not read without HAS_FOUND_INF
+    known_step: tl.float64,  # where the host knows the step
+    lr: tl.float64,
+    beta1: tl.float64,
+    beta2: tl.float64,
+    log_beta1: tl.float64,
+    log_beta2: tl.float64,
+    eps: tl.float64,
+    weight_decay: tl.float64,
+    low: tl.float64,
+    high: tl.float64,
+    sign: tl.float64,  # -1 to maximize
+    numel,
+    sizes,  # DIMS integers, outermost first
+    strides,  # of param, grad and the states: DIMS integers each, in elements
+    RULE: tl.constexpr,
+    VARIANT: tl.constexpr,
+    FIRST: tl.constexpr,
+    HAS_STATE0: tl.constexpr,
+    HAS_STATE1: tl.constexpr,
+    HAS_STATE2: tl.constexpr,
+    HAS_STEP: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_FOUND_INF: tl.constexpr,
+    DIMS: tl.constexpr,
+    DENSE: tl.constexpr,  # all operands lie one element after the other, in the order of sizes
+    WIDE: tl.constexpr,  # indices of 64 bits
+    BLOCK: tl.constexpr,
+):
+    element: tl.constexpr = param.dtype.element_ty
+    compute: tl.constexpr = tl.float64 if element == tl.float64 else tl.float32
+    at, there = _elements(numel, WIDE, BLOCK)
+    if HAS_FOUND_INF:
+        there = tl.where(tl.load(found_inf) == 0, there, False)
+    factor = _number(sign, tl.float64)
+    if HAS_SCALE:
+        factor = factor / tl.load(grad_scale).to(tl.float64)
+    rate, least, most = _number(lr, compute), _number(low, compute), _number(high, compute)
+    b1, b2, epsilon = _number(beta1, compute), _number(beta2, compute), _number(eps, compute)
+    rest1 = (1.0 - _number(beta1, tl.float64)).to(compute)
+    rest2 = (1.0 - _number(beta2, tl.float64)).to(compute)
+
+    param_at = param + _where(at, sizes, strides[0], DIMS, DENSE)
+    grad_at = grad + _where(at, sizes, strides[1], DIMS, DENSE)
+    p = tl.load(param_at, there, 0.0).to(compute)
+    g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + _number(weight_decay, compute) * p
+    if HAS_STATE0:
+        state0_at = state0 + _where(at, sizes, strides[2], DIMS, DENSE)
+        s0 = tl.load(state0_at, there, 0.0).to(compute)
+    if HAS_STATE1:
+        state1_at = state1 + _where(at, sizes, strides[3], DIMS, DENSE)
+        s1 = tl.load(state1_at, there, 0.0).to(compute)
+    if HAS_STATE2:
+        state2_at = state2 + _where(at, sizes, strides[4], DIMS, DENSE)
+        s2 = tl.load(state2_at, there, 0.0).to(compute)
+
+    if RULE == ADAM:
+        t = _number(known_step, tl.float64)
+        if HAS_STEP:
+            t = tl.load(step).to(tl.float64)
+        one = tl.full([], 1.0, tl.float64)
+        step_size = _number(lr, tl.float64) / (one - tl.exp(t * log_beta1))
+        root_factor = one / tl.sqrt(one - tl.exp(t * log_beta2))
+        s0 += (g - s0) * rest1
+        s1 = b2 * s1 + rest2 * g * g
+        second = s1
+        if VARIANT:
+            s2 = tl.where((s1 > s2) | (s1 != s1), s1, s2)  # NaN stays
+            second = s2
+        p -= _ratio(step_size.to(compute) * s0, _root(second) * root_factor.to(compute) + epsilon)
+    elif RULE == RMSPROP:
+        s0 = b1 * s0 + rest1 * g * g
+        variance = s0
+        if HAS_STATE2:
+            s2 += (g - s2) * rest1
+            variance = s0 - s2 * s2
+        change = _ratio(g, _root(variance + epsilon) if VARIANT else _root(variance) + epsilon)
+        if HAS_STATE1:
+            s1 = b2 * s1 + change
+            change = s1
+        p -= rate * change
+    elif RULE == SGD:
+        change = g
+        if HAS_STATE0:
+            s0 = g if FIRST else b1 * s0 + rest2 * g
+            change = g + b1 * s0 if VARIANT else s0
+        p -= rate * change
+    else:  # adadelta
+        s0 = b1 * s0 + rest1 * g * g
+        delta = _ratio(_root(s1 + epsilon), _root(s0 + epsilon)) * g
+        s1 = b1 * s1 + rest1 * delta * delta
+        p -= rate * delta
+
+    tl.store(param_at, _clamped(p, least, most).to(element), there)
+    if HAS_STATE0:
+        tl.store(state0_at, s0.to(element), there)
+    if HAS_STATE1:
+        tl.store(state1_at, s1.to(element), there)
+    if HAS_STATE2:
+        tl.store(state2_at, s2.to(element), there)
+
+
+# ---- launches ----
+
+
+def _walk(operands: Sequence[Tensor]) -> dict:
+    """How a kernel walks tensors of one shape, the first of which it changes."""
+    first = operands[0]
+    for operand in operands:
+        if operand.shape != first.shape:
+            raise RuntimeError(f"an operand's shape is {tuple(operand.shape)}, its parameter's {tuple(first.shape)}")
+    if any(size > 1 and stride == 0 for size, stride in zip(first.shape, first.stride(), strict=True)):
+        raise RuntimeError("a tensor's elements share memory (an expanded view); it cannot be changed in place")
+    sizes, strides = collapse(list(first.shape), [list(tensor.stride()) for tensor in operands])
+    dense = all(is_dense(sizes, own) for own in strides)
+    if dense:  # then sizes are not read, and others would only make for more variants to compile
+        sizes, strides = (first.numel(),), ((1,),) * len(operands)
+    wide = first.numel() > INDEX_LIMIT
+    return {"sizes": sizes, "strides": strides, "DIMS": len(sizes), "DENSE": dense, "WIDE": wide, "BLOCK": BLOCK}
+
+
+def _as(dtype: torch.dtype, *bounds: float) -> list[float]:
+    """The numbers as dtype has them."""
+    return torch.tensor(bounds, dtype=torch.float64).to(dtype).tolist()
+
+
+def _log(beta: float) -> float:
+    return math.log(beta) if beta > 0 else -math.inf
+
+
+# ---- the operators ----
+
+
+def weight_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
+    """Clips every element in place; what lies within the bounds is not written. Tensors of one dtype."""
+    low, high = _as(tensors[0].dtype, low, high) if tensors else (low, high)
+    for tensor in tensors:
+        walk = _walk([tensor])
+        walk["strides"] = walk["strides"][0]
+        if tensor.numel():
+            with torch.cuda.device_of(tensor):  # or the launch would go to the current device
+                clip_kernel[(triton.cdiv(tensor.numel(), BLOCK),)](tensor, low, high, tensor.numel(), **walk)
+
+
+def clipped_step(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    state0: Sequence[Tensor],
+    state1: Sequence[Tensor],
+    state2: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    rule: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    low: float,
+    high: float,
+    maximize: bool,
+    variant: bool,
+    first: bool,
+    grad_scale: Tensor | None,
+    found_inf: Tensor | None,
+) -> None:
+    """One optimizer step with its clip, in place; steps may lie on the CPU if there is no found_inf."""
+    if not params:
+        return
+    _count(steps, params[0], found_inf)
+    low, high = _as(params[0].dtype, low, high)
+    numbers = (lr, beta1, beta2, _log(beta1), _log(beta2), eps, weight_decay, low, high, -1.0 if maximize else 1.0)
+    for i, param in enumerate(params):
+        if not param.numel():
+            continue
+        states = [list_of[i] if list_of else None for list_of in (state0, state1, state2)]
+        step = steps[i] if steps else None
+        on_host = step is not None and step.device != param.device
+        # What is not there walks as param does, so that it keeps no dimensions from merging.
+        operands = [param, grads[i], *(param if state is None else state for state in states)]
+        with torch.cuda.device_of(param):  # or the launch would go to the current device
+            step_kernel[(triton.cdiv(param.numel(), BLOCK),)](
+                *operands,
+                param if step is None or on_host else step,
+                param if grad_scale is None else grad_scale,
+                param if found_inf is None else found_inf,
+                step.item() if on_host else 1.0,
+                *numbers,
+                param.numel(),
+                RULE=rule,
+                VARIANT=variant,
+                FIRST=first,
+                HAS_STATE0=states[0] is not None,
+                HAS_STATE1=states[1] is not None,
+                HAS_STATE2=states[2] is not None,
+                HAS_STEP=step is not None and not on_host,
+                HAS_SCALE=grad_scale is not None,
+                HAS_FOUND_INF=found_inf is not None,
+                **_walk(operands),
+            )
+
+
+def _count(steps: Sequence[Tensor], param: Tensor, found_inf: Tensor | None) -> None:
+    """Adds 1 to each step, unless found_inf says no. Before the kernels, which read them."""
+    if not steps:
+        return
+    if found_inf is None:
+        torch._foreach_add_(steps, 1)
+        return
+    if any(step.device != param.device for step in steps):
+        raise RuntimeError(
+            "steps: with found_inf they are needed on the device, which alone can tell whether they count"
+        )
+    torch._foreach_add_(steps, (found_inf == 0).to(torch.float32).reshape(()))
