@@ -42,6 +42,7 @@ class Complete:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
     options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")

@@ -34,6 +34,7 @@ class Demo:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
     options = tyro.cli(Demo, prog="inpaint-fast demo", args=argv)
     out = options.out
     l2 = train(UNetL2(seconds=options.seconds), out / "unet_l2")

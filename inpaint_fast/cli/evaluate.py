@@ -35,6 +35,7 @@ class Evaluate:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
     options = tyro.cli(Evaluate, prog="inpaint-fast evaluate", args=argv)
     generator = load_network(options.weights)
     images = open_images(options.data, "heldout")

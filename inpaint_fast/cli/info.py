@@ -19,6 +19,7 @@ class Info:
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
     tyro.cli(Info, prog="inpaint-fast info", args=argv)
     print(report())
     return 0

@@ -13,6 +13,7 @@ from inpaint_fast.training import RECIPES, Recipe, train
 
 
 def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
