@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"inpaint_fast.cli.{argv[0]}")
     try:
         return command.main(argv[1:])
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("\ninpaint-fast: stopped; what was written so far is whole", file=sys.stderr)
         return 130

@@ -31,6 +31,8 @@ class _OnePass(torch.optim.Optimizer, ABC):
     """What the four share; mixed into the torch optimizer, before it. Arguments: see the module."""
 
     rule: str
+    # torch.amp.GradScaler then hands over its scale and what it found instead of a pass of its own.
+    _step_supports_amp_scaling = True
 
     def __init__(
         self, params: Any, *args: Any, clip: Bound | None = None, backend: str | None = None, **kwargs: Any
@@ -39,8 +41,11 @@ class _OnePass(torch.optim.Optimizer, ABC):
         self._clip, self.backend = clip, backend
         super().__init__(params, *args, **kwargs)
         self.defaults["clip"] = clip
-        # torch.amp.GradScaler then hands over its scale and what it found instead of a pass of its own.
-        self._step_supports_amp_scaling = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle keeps: torch.optim's own part, and ours."""
+        ours = {name: value for name, value in self.__dict__.items() if name in ("_clip", "_eps_inside", "backend")}
+        return super().__getstate__() | ours
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch.optim; the group may have a `clip` of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -134,6 +135,27 @@ def test_grad_scaler_skips_and_unscales() -> None:
     scaler.scale((parameter * torch.tensor([1.0, 2, 3, 4])).sum()).backward()
     scaler.step(optimizer)
     torch.testing.assert_close(parameter.detach(), torch.full((4,), 0.9))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_copy_and_a_pickle_go_on(name) -> None:
+    ours_class, _, settings, clip = CASES[name]
+    network = WassersteinCritic(4)
+    optimizer = ours_class(network.parameters(), clip=clip, **settings)
+    set_gradients(network, step=0)
+    optimizer.step()
+    for again, other in (
+        copy.deepcopy((network, optimizer)),
+        pickle.loads(pickle.dumps((network, optimizer))),
+    ):
+        set_gradients(again, step=1)
+        other.step()
+        other.add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+        assert other.param_groups[-1]["clip"] == clip
+        expected = copy.deepcopy((network, optimizer))
+        set_gradients(expected[0], step=1)
+        expected[1].step()
+        assert_close(again, expected[0], 0)
 
 
 def test_closure_parameters_without_gradient_and_mixed_dtypes() -> None:
