@@ -37,6 +37,7 @@ struct Kept {
   }
 
   void give_back(int64_t size, void* block) {
+    if (size > kKeptBytes) return std::free(block);
     std::lock_guard<std::mutex> lock(mutex);
     while (!blocks.empty() && bytes + size > kKeptBytes) {  // sizes that are no longer asked for make room
       auto other = blocks.begin()->first == size ? std::prev(blocks.end()) : blocks.begin();
@@ -44,7 +45,6 @@ struct Kept {
       std::free(other->second);
       blocks.erase(other);
     }
-    if (bytes + size > kKeptBytes) return std::free(block);
     blocks.emplace(size, block);
     bytes += size;
   }

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from types import ModuleType
 
 import torch  # noqa: F401  (first: the module is linked with the libraries that this loads)
 
+CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
+
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
+    wish = os.environ.get("INPAINT_FAST_CPU_CAPABILITY", "")
+    if wish not in ("", *CPU_CAPABILITIES):
+        expected = ", ".join(CPU_CAPABILITIES)
+        raise ValueError(f"INPAINT_FAST_CPU_CAPABILITY: {expected} or nothing is expected, got {wish!r}")
     try:
         from inpaint_fast import _C
     except ImportError as error:

@@ -50,7 +50,7 @@ def _share(WIDE: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _offsets(index, sizes, strides, DIMS: tl.constexpr):
+def offsets_of(index, sizes, strides, DIMS: tl.constexpr):
     """Where the elements of a flat index lie: sizes outermost first, strides in elements."""
     offset = tl.zeros_like(index).to(tl.int64)
     for d in tl.static_range(DIMS - 1, 0, -1):
@@ -94,22 +94,22 @@ def masked_l2_kernel(
     for start in range(first, numel, step):
         at = start + tl.arange(0, BLOCK)
         there = at < numel
-        pred_at = at if DENSE else _offsets(at, sizes, strides[0], DIMS)
-        target_at = at if DENSE else _offsets(at, sizes, strides[1], DIMS)
+        pred_at = at if DENSE else offsets_of(at, sizes, strides[0], DIMS)
+        target_at = at if DENSE else offsets_of(at, sizes, strides[1], DIMS)
         x = tl.load(pred + pred_at, there, 0.0).to(compute)
         y = tl.load(target + target_at, there, 0.0).to(compute)
         difference = x - y
         weighted = difference
         if HAS_MASK:
-            m = tl.load(mask + _offsets(at, sizes, strides[2], DIMS), there, 0).to(compute)
+            m = tl.load(mask + offsets_of(at, sizes, strides[2], DIMS), there, 0).to(compute)
             weighted = m * difference
         if WANT_LOSS:
             total += (weighted * difference).to(tl.float64)
         if WANT_GRAD:
-            grad_at = at if DENSE else _offsets(at, sizes, strides[3], DIMS)
+            grad_at = at if DENSE else offsets_of(at, sizes, strides[3], DIMS)
             tl.store(grad + grad_at, (factor * weighted).to(grad.dtype.element_ty), there)
         if WANT_COMPOSITE:
-            composite_at = at if DENSE else _offsets(at, sizes, strides[4], DIMS)
+            composite_at = at if DENSE else offsets_of(at, sizes, strides[4], DIMS)
             tl.store(composite + composite_at, (y * (1 - m) + x * m).to(composite.dtype.element_ty), there)
     if WANT_LOSS:
         tl.store(partials + tl.program_id(0), tl.sum(total))
@@ -130,7 +130,7 @@ def mask_sum_kernel(
     first, step = _share(WIDE, BLOCK)
     for start in range(first, numel, step):
         at = start + tl.arange(0, BLOCK)
-        total += tl.load(mask + _offsets(at, sizes, strides, DIMS), at < numel, 0).to(tl.float64)
+        total += tl.load(mask + offsets_of(at, sizes, strides, DIMS), at < numel, 0).to(tl.float64)
     tl.store(partials + tl.program_id(0), tl.sum(total))
 
 

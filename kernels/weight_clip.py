@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast.kernels.masked_l2 import _offsets, collapse, is_dense
+from inpaint_fast.kernels.masked_l2 import collapse, is_dense, offsets_of
 from inpaint_fast.ops.weight_clip import RULES
 
 BLOCK = 1024
@@ -55,7 +55,7 @@ def _clamped(x, low, high):
 
 @triton.jit
 def _where(at, sizes, strides, DIMS: tl.constexpr, DENSE: tl.constexpr):
-    return at if DENSE else _offsets(at, sizes, strides, DIMS)
+    return at if DENSE else offsets_of(at, sizes, strides, DIMS)
 
 
 @triton.jit

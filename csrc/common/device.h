@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "common/scalar_kind.h"
+#include "common/strided.h"
 
 namespace inpaint_fast {
 namespace device {
@@ -66,6 +67,20 @@ __device__ __forceinline__ void store_pack(T* p, const Pack<T, N>& pack) {
 template <class P>
 __host__ __device__ __forceinline__ bool is_aligned(const void* p) {
   return (reinterpret_cast<uintptr_t>(p) & (alignof(P) - 1)) == 0;
+}
+
+// Where the element of a flat index of the walk lies in every operand, in elements.
+template <class Index>
+__device__ __forceinline__ void all_offsets(const Strided& walk, Index element, int64_t (&offsets)[kMaxOperands]) {
+  for (int k = 0; k < kMaxOperands; ++k) offsets[k] = 0;
+  for (int d = walk.dims - 1; d >= 0; --d) {
+    const Index size = static_cast<Index>(walk.sizes[d]);
+    const Index outer = d > 0 ? element / size : 0;
+    const int64_t at = static_cast<int64_t>(element - outer * size);
+#pragma unroll
+    for (int k = 0; k < kMaxOperands; ++k) offsets[k] += at * walk.strides[k][d];
+    element = outer;
+  }
 }
 
 // The sum over all threads of a block of whole warps, in a fixed order; thread 0 gets it.

@@ -48,19 +48,6 @@ __device__ __forceinline__ int64_t row_offset(const Strided& walk, int operand, 
   return offset;
 }
 
-template <class Index>
-__device__ __forceinline__ void all_offsets(const Strided& walk, Index element, int64_t (&offsets)[kMaxOperands]) {
-  for (int k = 0; k < kMaxOperands; ++k) offsets[k] = 0;
-  for (int d = walk.dims - 1; d >= 0; --d) {
-    const Index size = static_cast<Index>(walk.sizes[d]);
-    const Index outer = d > 0 ? element / size : 0;
-    const int64_t at = static_cast<int64_t>(element - outer * size);
-#pragma unroll
-    for (int k = 0; k < kMaxOperands; ++k) offsets[k] += at * walk.strides[k][d];
-    element = outer;
-  }
-}
-
 // The mask of elements [first, first + count) of the walk, count <= N. Dense tensors are walked flat and only the mask
 // has rows: it repeats over channels (a short or long row of one value) or over the batch.
 template <int N, class A, class M, class Index>

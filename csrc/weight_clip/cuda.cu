@@ -220,19 +220,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     Update<T, rule, 1>::at(n, factors, e, {i, i, i, i, i});
 }
 
-template <class Index>
-__device__ __forceinline__ void all_offsets(const Strided& walk, Index element, int64_t (&offsets)[kUpdateOperands]) {
-  for (int k = 0; k < kUpdateOperands; ++k) offsets[k] = 0;
-  for (int d = walk.dims - 1; d >= 0; --d) {
-    const Index size = static_cast<Index>(walk.sizes[d]);
-    const Index outer = d > 0 ? element / size : 0;
-    const int64_t at = static_cast<int64_t>(element - outer * size);
-#pragma unroll
-    for (int k = 0; k < kUpdateOperands; ++k) offsets[k] += at * walk.strides[k][d];
-    element = outer;
-  }
-}
-
 // One tensor whose operands are not dense in one order, element by element.
 template <class T, Rule rule, class Index>
 __global__ void __launch_bounds__(kThreads)

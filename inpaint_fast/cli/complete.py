@@ -12,16 +12,18 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from inpaint_fast._devices import device_of
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.data import ImageError, ImageFolder, box, read_image, read_mask, write_png
+from inpaint_fast.data.images import readable_suffixes
 
 
 @dataclass
 class Complete:
     """Fill the holes of a picture, or of every picture in a folder, and write PNG files.
 
-    Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit RGB;
-    transparency is laid on white.
+    Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit sRGB;
+    transparency is laid on white. No picture or mask is ever written over.
     """
 
     image: Annotated[Path, tyro.conf.Positional]
@@ -38,7 +40,7 @@ class Complete:
     invert_mask: bool = False
     """Black is the hole."""
     device: str = "cpu"
-    """Where the generator runs."""
+    """Where the generator runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,15 +48,16 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
-    generator = load_network(options.weights)
+    generator = load_network(options.weights).to(device_of(options.device))
     jobs = plan(options.image, options.out)
+    check_targets(jobs, options.mask)
     failed: list[str] = []
     for source, target in tqdm(jobs, unit="picture", disable=len(jobs) == 1):
         try:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, complete(picture, mask, weights=generator, device=options.device))
+            write_png(target, complete(picture, mask, weights=generator))
         except (ValueError, OSError) as error:
             text = str(error)
             failed.append(text if str(source) in text else f"{source}: {text}")
@@ -69,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
 def plan(image: Path, out: Path) -> list[tuple[Path, Path]]:
     """(picture, PNG file to write) for everything that was asked for."""
     if image.is_dir():
-        if out.suffix.lower() == ".png":
+        if out.suffix.lower() == ".png" and not out.is_dir():
             raise ValueError(f"--out: a folder is expected for a folder of pictures, got {out}")
         folder = ImageFolder(image)
         for path, reason in folder.skipped.items():
@@ -84,9 +87,27 @@ def plan(image: Path, out: Path) -> list[tuple[Path, Path]]:
         return [(image / name, out / target) for name, target in zip(names, targets, strict=True)]
     if not image.exists():
         raise ImageError(image, "no such file or folder")
-    if out.suffix and out.suffix.lower() != ".png":
+    if out.is_dir():
+        return [(image, out / image.with_suffix(".png").name)]
+    if out.suffix.lower() in readable_suffixes() - {".png"}:
         raise ValueError(f"--out: a .png file or a folder is expected, got {out} (only PNG keeps every pixel)")
-    return [(image, out if out.suffix else out / image.with_suffix(".png").name)]
+    return [(image, out if out.suffix.lower() == ".png" else out / image.with_suffix(".png").name)]
+
+
+def check_targets(jobs: list[tuple[Path, Path]], mask: Path | None) -> None:
+    """Refuse, before anything is written, to write over a source, a mask or another result.
+
+    Raises:
+        ValueError: names the file.
+    """
+    kept = {source.resolve(): "a picture to complete" for source, _ in jobs}
+    if mask is not None:
+        masks = [path for path in mask.rglob("*") if path.is_file()] if mask.is_dir() else [mask]
+        kept |= {path.resolve(): "a mask" for path in masks}
+    for _, target in jobs:
+        if (place := target.resolve()) in kept:
+            raise ValueError(f"--out: {target} would be written over {kept[place]}; name another folder or file")
+        kept[place] = "another result"
 
 
 def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
@@ -97,8 +118,11 @@ def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
     path = options.mask
     if path.is_dir():
         inside = source.relative_to(options.image) if options.image.is_dir() else Path(source.name)
-        found = sorted((path / inside.parent).glob(f"{inside.stem}.*"))
-        if not found:
-            raise ValueError(f"no mask named {inside.with_suffix('.*')} in {path}")
+        folder, suffixes = path / inside.parent, readable_suffixes()
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = [file for file in files if file.stem == inside.stem and file.suffix.lower() in suffixes]
+        if len(found) != 1:
+            names = ", ".join(file.name for file in found) or "none"
+            raise ValueError(f"one mask named {inside.with_suffix('.*')} is expected in {path}, got {names}")
         path = found[0]
     return read_mask(path, (height, width), invert=options.invert_mask)

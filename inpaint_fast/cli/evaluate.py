@@ -37,12 +37,14 @@ class Evaluate:
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = tyro.cli(Evaluate, prog="inpaint-fast evaluate", args=argv)
+    if options.picture and options.picture.suffix.lower() != ".png":
+        raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)
     images = open_images(options.data, "heldout")
     evaluation = Evaluation(heldout_crops(images, per_image=options.heldout_crops, crop=options.crop))
     metrics, picture = evaluation(lambda batch: complete_centres(generator, batch))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
-    print(table({options.weights.stem: metrics, **evaluation.fill_metrics}))
+    print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
     if options.picture:
         write_png(options.picture, picture)
         print(f"picture: {options.picture}")

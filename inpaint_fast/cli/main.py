@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv[0] not in COMMANDS:
         print(f"inpaint-fast: {argv[0]!r} is no command; one of {', '.join(COMMANDS)} is expected", file=sys.stderr)
         return 2
-    command = importlib.import_module(f"inpaint_fast.cli.{argv[0]}")
     try:
+        command = importlib.import_module(f"inpaint_fast.cli.{argv[0]}")
         return command.main(argv[1:])
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ picture itself, whatever the size of the hole.
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 
@@ -32,15 +33,15 @@ def complete(
     mask: Tensor,
     *,
     weights: nn.Module | str | os.PathLike[str],
-    device: torch.device | str = "cpu",
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """Fill the holes of a picture.
 
     Args:
         image: uint8 (3, H, W), or the file to read it from; any size.
         mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
-        weights: a generator's safetensors file, a run's folder, or the generator itself.
-        device: where the generator runs.
+        weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is.
+        device: where the generator runs; None: where it is (the CPU for a file).
 
     Returns:
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
@@ -61,8 +62,14 @@ def complete(
         return picture.clone()
     if hole.all():
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
-    generator = weights if isinstance(weights, nn.Module) else load_network(weights)
-    return _fill_centres(picture, hole, generator.eval().to(device), torch.device(device))
+    if not isinstance(weights, nn.Module):
+        return _fill_centres(picture, hole, load_network(weights).to(device or "cpu"))
+    generator = weights if device is None else copy.deepcopy(weights).to(device)
+    was_training = generator.training
+    try:
+        return _fill_centres(picture, hole, generator.eval())
+    finally:
+        generator.train(was_training)
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,8 @@ class _Square:
         return _Square((top + bottom - side) / 2, (left + right - side) / 2, side)
 
 
-def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module, device: torch.device) -> Tensor:
-    result = picture.clone()
+def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor:
+    result, device = picture.clone(), next(generator.parameters()).device
     boxes = hole_boxes(hole, merge=MERGE)
     for start in range(0, len(boxes), BATCH):
         part = boxes[start : start + BATCH]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from inpaint_fast._files import write_whole
 
 MAX_PIXELS = 80_000_000
 """Pictures with more pixels are refused from their header: decoded, this many take 240 MB."""
@@ -90,15 +91,7 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
         raise ValueError(f"image must have shape (3, H, W) or (1, H, W), got {tuple(image.shape)}")
     array = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    path = Path(path)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        with open(part, "xb") as file:
-            picture.save(file, format="PNG")
-        os.replace(part, path)
-    finally:
-        with suppress(OSError):  # gone where all went well
-            part.unlink()
+    write_whole(path, lambda file: picture.save(file, format="PNG"))
 
 
 def to_float(image: Tensor) -> Tensor:

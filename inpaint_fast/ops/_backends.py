@@ -38,8 +38,10 @@ class BackendError(RuntimeError):
     """The backend that was asked for cannot run here; the message says why and how to get it."""
 
 
-class use_backend:  # noqa: N801  (used like torch.no_grad)
+class use_backend:  # noqa: N801  (reads as a verb)
     """Force one backend for every operator: `with use_backend("reference"): ...`, or as a plain call, from then on.
+
+    For the whole process, all its threads included.
 
     Args:
         name: "cuda", "triton", "cpp" or "reference"; None returns to the automatic choice.
@@ -50,10 +52,12 @@ class use_backend:  # noqa: N801  (used like torch.no_grad)
 
     def __init__(self, name: str | None) -> None:
         global _forced
-        self._before = _forced
-        _forced = check_name(name)
+        self._name, self._before = check_name(name), _forced
+        _forced = self._name
 
     def __enter__(self) -> use_backend:
+        global _forced
+        _forced = self._name  # again: it may be entered a second time
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -125,6 +129,18 @@ class Operator:
     def call(self, backend: str, name: str, *args: object) -> Any:
         """Call the operator `name` (the stem or a helper) of `backend`."""
         return _call(self.suffixes[backend], name, *args)
+
+    def only_reference(self, backend: str | None, where: str) -> str:
+        """The word "reference", where nothing else can run.
+
+        Raises:
+            ValueError: `backend` is no backend.
+            BackendError: another one was asked for.
+        """
+        backend = check_name(backend) or _forced
+        if backend not in (None, "reference"):
+            raise BackendError(f"{self.stem}: backend {backend!r} cannot run {where}; only 'reference' can")
+        return "reference"
 
     def choose(self, device: torch.device, backend: str | None) -> str:
         """The backend that runs on tensors of `device`.

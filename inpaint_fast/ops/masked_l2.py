@@ -11,6 +11,7 @@ second derivative and float16 (where an unscaled gradient would underflow) compu
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -86,15 +87,17 @@ def masked_l2(
         ValueError: shapes do not fit, the mask asks for a gradient, or an argument has no such value.
         BackendError: the backend that was asked for cannot run here.
 
-    Gradients are defined for pred and target, to any order. Under `torch.autocast` mixed dtypes are computed in
-    float32. Under the transforms of `torch.func` the reference runs. NaN in a tensor gives NaN, as in PyTorch.
+    Gradients are defined for pred and target, to any order. Under `torch.autocast` mixed dtypes of
+    float16, bfloat16 and float32 are computed in float32. Under the transforms of `torch.func` and forward-mode
+    differentiation the reference runs, and a backend asked for by name is refused. NaN in a tensor gives NaN, as in
+    PyTorch.
     """
     pred, target, mask = _check(pred, target, mask, weight, reduction, "target")
     backend = _choose(pred, backend)
     if backend == "reference":
         return reference(pred, target, mask, weight=weight, reduction=reduction)
     loss, _ = _operator.call(
-        backend, "masked_l2", pred, target, mask, weight, REDUCTIONS.index(reduction), _wants_grad(pred, target)
+        backend, "masked_l2", pred, target, mask, float(weight), REDUCTIONS.index(reduction), _wants_grad(pred, target)
     )
     return loss
 
@@ -114,7 +117,8 @@ def masked_l2_composite(
     a critic is shown. Arguments and errors are those of `masked_l2`; the mask is required.
 
     Returns:
-        (loss, composite): a scalar, and a picture of pred's shape and dtype. Both carry gradients to pred and image.
+        (loss, composite): a scalar, and a picture of pred's shape and dtype (float32 for mixed dtypes under autocast).
+        Both carry gradients to pred and image.
     """
     if mask is None:
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
@@ -123,7 +127,14 @@ def masked_l2_composite(
     if backend == "reference":
         return reference_composite(pred, image, mask, weight=weight, reduction=reduction)
     loss, composite, _ = _operator.call(
-        backend, "masked_l2_composite", pred, image, mask, weight, REDUCTIONS.index(reduction), _wants_grad(pred, image)
+        backend,
+        "masked_l2_composite",
+        pred,
+        image,
+        mask,
+        float(weight),
+        REDUCTIONS.index(reduction),
+        _wants_grad(pred, image),
     )
     return loss, composite
 
@@ -144,7 +155,7 @@ def _check(
             raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
         if tensor.device != pred.device:
             raise TypeError(f"{name}: it is on {tensor.device} and pred is on {pred.device}; one device is expected")
-    if not isinstance(weight, (int, float)):
+    if not isinstance(weight, Real):
         raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: one of {', '.join(map(repr, REDUCTIONS))} is expected, got {reduction!r}")
@@ -157,14 +168,15 @@ def _check(
             f"{target_name}: the shape of pred, {tuple(pred.shape)}, is expected, got {tuple(target.shape)}"
         )
     if target.dtype != pred.dtype:
-        if not (target.is_floating_point() and torch.is_autocast_enabled(pred.device.type)):
+        halves = (torch.float16, torch.bfloat16, torch.float32)
+        if not (torch.is_autocast_enabled(pred.device.type) and pred.dtype in halves and target.dtype in halves):
             raise TypeError(f"{target_name}: the dtype of pred, {pred.dtype}, is expected, got {target.dtype}")
         pred, target = pred.float(), target.float()  # as PyTorch's own losses do under autocast
     return pred, target, None if mask is None else _check_mask(mask, pred)
 
 
 def _check_mask(mask: Tensor, pred: Tensor) -> Tensor:
-    if mask.requires_grad:
+    if mask.requires_grad and torch.is_grad_enabled():
         raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
     if not (mask.is_floating_point() or mask.dtype in (torch.bool, torch.uint8)):
         raise TypeError(f"mask: bool, uint8 or floating point is expected, got {mask.dtype}")
@@ -181,8 +193,9 @@ def _check_mask(mask: Tensor, pred: Tensor) -> Tensor:
 
 
 def _choose(pred: Tensor, backend: str | None) -> str:
-    if torch._C._are_functorch_transforms_active():  # they cannot look into a registered operator
-        return "reference"
+    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return _operator.only_reference(backend, "under torch.func and forward-mode differentiation")
     return _operator.choose(pred.device, backend)
 
 
@@ -236,13 +249,14 @@ def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
     ctx.ready = output[-1].detach() if want_grad else None
 
 
-def _loss_grad(call: Callable, ctx: Any, grad_loss: Tensor) -> Tensor:
+def _loss_grad(
+    call: Callable, ctx: Any, grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None
+) -> Tensor:
     """grad_loss * d loss / d pred."""
-    pred, target, mask = ctx.saved_tensors
     ready, ctx.ready = ctx.ready, None
     if torch.is_grad_enabled():  # a second derivative was asked for
-        unit = _mask_factor(pred, mask, ctx.weight, ctx.reduction) * (pred - target).to(grad_loss.dtype)
-        return (unit * grad_loss).to(pred.dtype)
+        difference = pred.to(grad_loss.dtype) - target.to(grad_loss.dtype)
+        return (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * difference * grad_loss).to(pred.dtype)
     if ready is None:
         return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
     if type(ready) is not Tensor:  # being traced: a compiler fuses the product into what follows
@@ -253,11 +267,11 @@ def _loss_grad(call: Callable, ctx: Any, grad_loss: Tensor) -> Tensor:
 
 def _backward(call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     """Gradients of (loss, gradient) or (loss, composite, gradient) with respect to pred and target."""
-    pred, _, mask = ctx.saved_tensors
+    pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
     grad_composite, grad_ready = grads if len(grads) == 2 else (None, grads[0])
     to_pred = to_target = None
     if grad_loss is not None:
-        to_pred = _loss_grad(call, ctx, grad_loss)
+        to_pred = _loss_grad(call, ctx, grad_loss, pred, target, mask)
     if grad_ready is not None and grad_ready.numel():
         second = (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * grad_ready).to(pred.dtype)
         to_pred = second if to_pred is None else to_pred + second

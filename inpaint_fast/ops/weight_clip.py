@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -79,7 +80,7 @@ def limits(bound: Bound | None, name: str = "bound") -> tuple[float, float]:
     if bound is None:
         return -math.inf, math.inf
     pair = tuple(bound) if isinstance(bound, (tuple, list)) else (bound, bound)
-    if len(pair) != 2 or not all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in pair):
+    if len(pair) != 2 or not all(isinstance(x, Real) and not isinstance(x, bool) for x in pair):
         raise TypeError(f"{name}: a number or a pair (low, high) is expected, got {bound!r}")
     low, high = pair if isinstance(bound, (tuple, list)) else (-bound, bound)
     if not low <= high:  # NaN too
@@ -149,7 +150,8 @@ def reference_step(
         return
     s = settings
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-        g = g if grad_scale is None else g / grad_scale.to(g.dtype)
+        if grad_scale is not None:  # in float32 or better: the scale may be more than float16 holds
+            g = (g.to(torch.promote_types(g.dtype, torch.float32)) / grad_scale).to(g.dtype)
         g = (-g if s.maximize else g) + s.weight_decay * p
         s0, s1, s2 = (states[i] if states else None for states in (state0, state1, state2))
         t = steps[i].add_(1).item() if steps else 0

@@ -65,9 +65,10 @@ class _OnePass(torch.optim.Optimizer, ABC):
         super().load_state_dict(state_dict)
         for group, clip in zip(self.param_groups, clips, strict=True):
             group.setdefault("clip", clip)
-        for state in self.state.values():
-            if "step" in state:
-                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32)
+        for group in self.param_groups:
+            for param in group["params"]:
+                if "step" in self.state.get(param, ()):
+                    self.state[param]["step"] = self._count(group, param, self.state[param]["step"])
 
     @abstractmethod
     def _states(self, group: dict[str, Any]) -> States:
@@ -121,6 +122,9 @@ class _OnePass(torch.optim.Optimizer, ABC):
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is None and found_inf is None and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
             return
+        for i, grad in enumerate(lists[1]):
+            if grad.layout != torch.strided:
+                raise TypeError(f"gradient {i}, {tuple(grad.shape)}: a dense one is expected, got layout {grad.layout}")
         buckets: dict[Any, list[int]] = {}
         for i, (param, first) in enumerate(zip(params, new, strict=True)):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
@@ -129,14 +133,16 @@ class _OnePass(torch.optim.Optimizer, ABC):
             on_device = (None if x is None else x.to(device, non_blocking=True) for x in (scale, found_inf))
             clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
 
+    @staticmethod
+    def _count(group: dict[str, Any], param: Tensor, steps: Any) -> Tensor:
+        """The number of steps of one parameter. On a GPU it lies there: only the device knows what GradScaler skips."""
+        on_device = param.is_cuda or group.get("capturable")
+        return torch.as_tensor(steps, dtype=torch.float32, device=param.device if on_device else "cpu")
+
     def _start(self, group: dict[str, Any], param: Tensor, state: dict, names: States, counts: bool) -> None:
         """The states before the first step of one parameter."""
-        if param.grad.layout != torch.strided:
-            raise TypeError(f"a gradient {tuple(param.shape)} is sparse; {type(self).__name__} takes dense ones")
         if counts:
-            # On a GPU the count stays there: only the device knows whether a step of GradScaler's counts.
-            on_device = param.is_cuda or group.get("capturable")
-            state["step"] = torch.zeros((), dtype=torch.float32, device=param.device if on_device else "cpu")
+            state["step"] = self._count(group, param, 0.0)
         for name in names:
             if name is not None:
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)

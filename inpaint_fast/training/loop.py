@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from inpaint_fast._devices import device_of
 from inpaint_fast.data import Batch, Batches, heldout_crops, open_images, prefetch
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.recipe import Recipe, System
@@ -37,7 +38,7 @@ class Run:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.device = _device(recipe.device)
+        self.device = device_of(recipe.device)
         self.images = open_images(recipe.data, "train")
         self.heldout_images = open_images(recipe.data, "heldout")
         crop = {"size": recipe.size, "crop": recipe.crop}
@@ -178,18 +179,6 @@ class Progress:
                     "A smaller --lr is the usual cure."
                 )
         return losses
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device: 'auto', 'cpu', 'cuda' or 'cuda:1' is expected, got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device: {name!r} was asked for and this PyTorch ({torch.__version__}) sees no CUDA GPU")
-    return device
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -44,6 +44,13 @@ class Recipe(ABC):
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("heldout_crops", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: at least {least} is expected, got {getattr(self, name)}")
+        if self.seconds is not None and not self.seconds >= 0:
+            raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+
     @abstractmethod
     def build(self) -> System:
         """The networks and optimizers of this recipe, on the CPU, initialised from torch's global generator."""

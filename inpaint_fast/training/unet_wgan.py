@@ -70,6 +70,7 @@ class UNetWGAN(UNetL2):
     """The critic as the author's program has it, or as the document's table prints it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.critic_steps < 1:
             raise ValueError(f"critic_steps: at least 1 is expected, got {self.critic_steps} (unet_l2 has no critic)")
         if self.clip is not None and not self.clip > 0:

@@ -102,6 +102,41 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_apart(tmp_path, weights
     assert sorted(path.name for path in out.iterdir()) == ["a.jpg.png", "a.png.png"]
 
 
+def test_nothing_is_ever_written_over(tmp_path, weights, capsys) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a", "b"):
+        write_png(folder / f"{name}.png", torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8))
+    mask = tmp_path / "mask.png"
+    write_png(mask, box(70, 70, 5, 5, 9, 9).to(torch.uint8) * 255)
+    before = {path: path.read_bytes() for path in (*folder.iterdir(), mask)}
+    for arguments in (
+        (folder / "a.png", "--out", folder),
+        (folder, "--out", folder),
+        (folder / "a.png", "--out", mask),
+    ):
+        assert run("complete", *arguments, "--mask", mask, "--weights", weights) == 2
+        assert "written over" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_the_mask_is_the_one_of_that_very_name(tmp_path, weights, capsys) -> None:
+    pictures, masks, out = (tmp_path / name for name in ("pictures", "masks", "out"))
+    pictures.mkdir(), masks.mkdir()
+    picture = torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8)
+    for name in ("photo", "b[1]"):
+        write_png(pictures / f"{name}.png", picture)
+        write_png(masks / f"{name}.png", box(70, 70, 40, 40, 9, 9).to(torch.uint8) * 255)
+    write_png(masks / "photo.1.png", box(70, 70, 5, 5, 9, 9).to(torch.uint8) * 255)
+    assert run("complete", pictures, "--mask", masks, "--weights", weights, "--out", out) == 0
+    known = ~box(70, 70, 40, 40, 9, 9)[0]
+    for name in ("photo", "b[1]"):
+        assert torch.equal(read_image(out / f"{name}.png")[:, known], picture[:, known])
+    (masks / "photo.jpg").write_bytes((masks / "photo.png").read_bytes())
+    assert run("complete", pictures / "photo.png", "--mask", masks, "--weights", weights, "--out", tmp_path / "o") == 2
+    assert "one mask" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -110,6 +145,7 @@ def test_pictures_that_differ_in_their_suffix_alone_keep_apart(tmp_path, weights
         (["complete", "PICTURE", "--box", "300", "1", "500", "5"], "left"),
         (["complete", "PICTURE", "--box", "1", "1", "5", "5", "--out", "x.jpg"], "only PNG"),
         (["complete", "PICTURE", "--mask", "nomask.png"], "nomask.png"),
+        (["complete", "PICTURE", "--box", "1", "1", "5", "5", "--device", "cuda:77"], "device"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(arguments, words, weights, capsys) -> None:

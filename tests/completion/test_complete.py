@@ -67,6 +67,16 @@ def test_a_large_hole_in_a_large_picture_stays_bounded(generator) -> None:
     assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
 
 
+def test_a_generator_of_the_callers_is_left_as_it_is(generator) -> None:
+    generator.train()
+    picture, mask = samples("heldout")[0], box(*samples("heldout")[0].shape[1:], 9, 9, 30, 30)
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    ipf.complete(picture, mask, weights=generator)
+    ipf.complete(picture, mask, weights=generator, device="cpu")
+    assert generator.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
+
+
 def test_wrong_shapes_are_named(generator) -> None:
     with pytest.raises(ValueError, match=r"image.*float32"):
         ipf.complete(torch.rand(3, 8, 8), torch.zeros(1, 8, 8), weights=generator)

@@ -345,6 +345,45 @@ def test_func_grad_and_second_derivatives() -> None:
     torch.testing.assert_close(grad, 2 * (pred - target) / pred.numel())
 
 
+def test_what_cannot_look_into_an_operator_takes_the_reference_or_refuses() -> None:
+    from torch.autograd import forward_ad
+
+    pred, target = random(2, 3, 4, 4), random(2, 3, 4, 4)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(pred, torch.ones_like(pred))
+        tangent = forward_ad.unpack_dual(ipf.masked_l2(dual, target)).tangent
+        torch.testing.assert_close(tangent, (2 * (pred - target) / pred.numel()).sum())
+        with pytest.raises(ipf.BackendError, match="forward-mode"):
+            ipf.masked_l2(dual, target, backend="cpp")
+    with pytest.raises(ValueError, match="'gpu'"):
+        torch.func.grad(lambda p: ipf.masked_l2(p, target, backend="gpu"))(pred)
+
+
+@pytest.mark.parametrize("composite", [False, True])
+def test_activation_checkpointing(implementation, composite) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    pred, target = (random(*SMALL, device=implementation.device) for _ in range(2))
+    mask = mask_of("bool", SMALL, torch.float32, implementation.device)
+
+    def loss(p: Tensor, t: Tensor) -> Tensor:
+        if not composite:
+            return ipf.masked_l2(2 * p, t, mask, backend=implementation.backend)
+        value, picture = ipf.masked_l2_composite(2 * p, t, mask, backend=implementation.backend)
+        return value + picture.mean()
+
+    values = with_gradients(lambda p, t: checkpoint(loss, p, t, use_reentrant=False), pred, target)
+    for value, expected in zip(values, with_gradients(loss, pred, target), strict=True):
+        torch.testing.assert_close(value, expected)
+
+
+def test_second_derivatives_of_half_differences_do_not_overflow() -> None:
+    pred = torch.tensor([60000.0], dtype=torch.float16, requires_grad=True)
+    loss = ipf.masked_l2(pred, torch.tensor([-60000.0], dtype=torch.float16), weight=1e-6)
+    (grad,) = torch.autograd.grad(loss, pred, create_graph=True)
+    assert grad.item() == pytest.approx(0.24, rel=1e-2)
+
+
 def test_autocast_computes_mixed_dtypes_in_float32() -> None:
     pred, target = random(2, 3, 8, 8, dtype=torch.bfloat16).requires_grad_(), random(2, 3, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -418,6 +457,11 @@ def test_use_backend_forces_and_restores() -> None:
     with ipf.use_backend("reference"):
         assert backend_of("masked_l2") == "reference"
     assert backend_of("masked_l2") == before
+    again = ipf.use_backend("reference")
+    for _ in range(2):
+        with again:
+            assert backend_of("masked_l2") == "reference"
+        assert backend_of("masked_l2") == before
     with pytest.raises(ValueError, match="'fast'"):
         ipf.use_backend("fast")
     assert backend_of("masked_l2") == before

@@ -145,6 +145,15 @@ def test_scale_and_found_inf(implementation) -> None:
         assert all(torch.equal(value, expected) for value, expected in zip(part, want, strict=True))
 
 
+def test_a_grad_scale_beyond_float16(implementation) -> None:
+    prepare(implementation)
+    device = implementation.device
+    param, grad = (torch.full((8,), x, dtype=torch.float16, device=device) for x in (1.0, 32768.0))
+    scale = torch.tensor(65536.0, device=device)
+    clipped_step([param], [grad], [], [], [], [], Settings(3, 0.1), scale, backend=implementation.backend)
+    assert (param == torch.tensor(0.95, dtype=torch.float16)).all()
+
+
 @given(st.lists(st.tuples(st.lists(st.integers(0, 9), max_size=4), st.sampled_from(DTYPES), st.booleans()), max_size=6))
 def test_any_list_of_tensors(description) -> None:
     for backend in FAST_BACKENDS:

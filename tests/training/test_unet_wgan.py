@@ -139,3 +139,6 @@ def test_wrong_settings_are_named() -> None:
         UNetWGAN(critic_steps=0)
     with pytest.raises(ValueError, match="clip.*-1"):
         UNetWGAN(clip=-1)
+    for name, value in (("steps", -5), ("batch_size", 0), ("evaluate_every", 0), ("seconds", float("nan"))):
+        with pytest.raises(ValueError, match=f"{name}.*at least"):
+            UNetWGAN(**{name: value})
