@@ -118,7 +118,8 @@ def masked_l2_composite(
 
     Returns:
         (loss, composite): a scalar, and a picture of pred's shape and dtype (float32 for mixed dtypes under autocast).
-        Both carry gradients to pred and image.
+        Both carry gradients to pred and image. On the CPU a picture of 4 MB or more cannot be resized in place: its
+        memory is kept for the next one.
     """
     if mask is None:
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
