@@ -16,6 +16,7 @@ import argparse
 import csv
 import ctypes
 import importlib.util
+import io
 import math
 import platform
 import re
@@ -277,19 +278,19 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
     What was wrong has no times; what did not run has none either, and gives its reason as its backend.
     """
     from inpaint_fast import __version__
+    from inpaint_fast._files import write_whole
 
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for r in results:
-            q25, median, q75 = r.quartiles or (None, None, None)
-            share = r.rate / r.ceiling if r.rate and r.ceiling else None
-            numbers = ["" if x is None else f"{x:.6g}" for x in (median, q25, q75, r.rate, share, r.error)]
-            backend = r.problem if r.problem and not r.wrong else r.backend
-            writer.writerow([r.case, r.implementation, backend, *numbers[:4], r.unit, *numbers[4:], r.device,
-                             torch.get_num_threads(), torch.__version__, __version__])  # fmt: skip
-    temporary.replace(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for r in results:
+        q25, median, q75 = r.quartiles or (None, None, None)
+        share = r.rate / r.ceiling if r.rate and r.ceiling else None
+        numbers = ["" if x is None else f"{x:.6g}" for x in (median, q25, q75, r.rate, share, r.error)]
+        backend = r.problem if r.problem and not r.wrong else r.backend
+        writer.writerow([r.case, r.implementation, backend, *numbers[:4], r.unit, *numbers[4:], r.device,
+                         torch.get_num_threads(), torch.__version__, __version__])  # fmt: skip
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def device_name(device: torch.device) -> str:
