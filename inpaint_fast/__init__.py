@@ -14,12 +14,20 @@ from typing import Any
 
 from inpaint_fast import _extension  # noqa: F401  (first: it says so when the compiled operators are missing)
 from inpaint_fast._version import __version__
-from inpaint_fast.ops import BackendError, clip_weights_, masked_l2, masked_l2_composite, use_backend
+from inpaint_fast.ops import (
+    BackendError,
+    clip_weights_,
+    dilated_block,
+    masked_l2,
+    masked_l2_composite,
+    norm_act,
+    use_backend,
+)
 
-_MODULES = ("completion", "data", "losses", "models", "optim", "training")
+_MODULES = ("completion", "data", "losses", "models", "nn", "optim", "training")
 __all__ = [
-    "BackendError", "__version__", "clip_weights_", "complete", "masked_l2", "masked_l2_composite", "use_backend",
-    *_MODULES,
+    "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "dilated_block", "masked_l2",
+    "masked_l2_composite", "norm_act", "use_backend", *_MODULES,
 ]  # fmt: skip
 
 
@@ -28,6 +36,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"inpaint_fast.{name}")
     if name == "complete":
         return importlib.import_module("inpaint_fast.completion").complete
+    if name == "accelerate":
+        return importlib.import_module("inpaint_fast.nn").accelerate
     raise AttributeError(f"module 'inpaint_fast' has no attribute {name!r}")
 
 

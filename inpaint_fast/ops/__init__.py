@@ -1,7 +1,12 @@
 """Functional operators: one file each, found by the operator's stem (schema, shape function, gradient, reference)."""
 
 from inpaint_fast.ops._backends import BackendError, backend_of, use_backend
+from inpaint_fast.ops.dilated_block import dilated_block
 from inpaint_fast.ops.masked_l2 import masked_l2, masked_l2_composite
+from inpaint_fast.ops.norm_act import norm_act
 from inpaint_fast.ops.weight_clip import clip_weights_
 
-__all__ = ["BackendError", "backend_of", "clip_weights_", "masked_l2", "masked_l2_composite", "use_backend"]
+__all__ = [
+    "BackendError", "backend_of", "clip_weights_", "dilated_block", "masked_l2", "masked_l2_composite", "norm_act",
+    "use_backend",
+]  # fmt: skip
