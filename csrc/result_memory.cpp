@@ -66,17 +66,33 @@ bool is_dense(const Tensor& tensor) {
   return walk.dims == 1 && walk.strides[0][0] == 1;
 }
 
+// A tensor in a kept block; nothing when there is no memory.
+std::optional<Tensor> in_kept_block(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                                    torch::headeronly::IntHeaderOnlyArrayRef strides, int64_t bytes) {
+  const int64_t size = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+  void* const block = kept().take(size);
+  if (!block) return std::nullopt;
+  return torch::stable::from_blob(block, sizes, strides, like.device(), like.scalar_type(),
+                                  [size](void* memory) { kept().give_back(size, memory); });
+}
+
 }  // namespace
 
 Tensor empty_result_like(const Tensor& tensor) {
   const int64_t bytes = tensor.numel() * bytes_of(kind_of(tensor));
-  if (bytes >= kLargeResult && is_dense(tensor)) {
-    const int64_t size = (bytes + kLargePage - 1) / kLargePage * kLargePage;
-    if (void* block = kept().take(size))
-      return torch::stable::from_blob(block, tensor.sizes(), tensor.strides(), tensor.device(), tensor.scalar_type(),
-                                      [size](void* memory) { kept().give_back(size, memory); });
-  }
+  if (bytes >= kLargeResult && is_dense(tensor))
+    if (auto result = in_kept_block(tensor, tensor.sizes(), tensor.strides(), bytes)) return *result;
   return torch::stable::empty_like(tensor);
+}
+
+Tensor empty_result(const Tensor& like, const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t numel = 1;
+  for (size_t d = sizes.size(); d-- > 0; numel *= sizes[d]) strides[d] = numel;
+  const int64_t bytes = numel * bytes_of(kind_of(like));
+  if (bytes >= kLargeResult)
+    if (auto result = in_kept_block(like, sizes, strides, bytes)) return *result;
+  return torch::stable::new_empty(like, sizes);
 }
 
 }  // namespace inpaint_fast

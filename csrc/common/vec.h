@@ -277,6 +277,18 @@ INPAINT_FAST_INLINE bool any(Comparison lanes_that_are) {
   return all != 0;
 }
 
+// Lane i of the result is lane from[i] of a followed by b.
+INPAINT_FAST_INLINE Floats shuffled(Floats a, Floats b, Int32s from) {
+#if defined(__GNUC__) && !defined(__clang__)
+  return __builtin_shuffle(a, b, from);
+#else
+  Floats v;
+  for (int i = 0; i < lanes<Floats>(); ++i)
+    v[i] = from[i] < lanes<Floats>() ? a[from[i]] : b[from[i] - lanes<Floats>()];
+  return v;
+#endif
+}
+
 // Writes past the caches: for results larger than they are, so that no line is read only to be overwritten.
 // p must be aligned to kVectorBytes. Types without such a store write as usual.
 template <class T, class Vector>

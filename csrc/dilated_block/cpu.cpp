@@ -1,0 +1,171 @@
+// The 3x3 convolution of any dilation by Winograd's F(4x4, 3x3) with its epilogue, and the gradient of its weights.
+#include "common/activation.h"
+#include "dilated_block/winograd_tiles.h"
+
+namespace inpaint_fast {
+namespace INPAINT_FAST_ISA {
+namespace {
+
+// B^T patch B of 16 channels; the 36 results lie `plane` apart.
+INPAINT_FAST_INLINE void transform_patch(const float* const pixels[], float* to, int64_t plane) {
+  for (int lane = 0; lane < kPanel; lane += kLanes)
+    transform_2d<6, 6>([](const Floats* in, Floats* out) { patch_1d(in, out); },
+                       [&](int i, int j) { return load(pixels[i * 6 + j] + lane, Floats{}); },
+                       [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+}
+
+// A^T products A, and the epilogue, for one block of 32 output channels; `products` are those of tile `begin`, the 36
+// lie `plane` apart.
+template <Activation kActivation>
+void transform_products(const DilatedBlock& args, const float* epilogue, const float* products, int64_t plane,
+                        int64_t begin, int64_t end, const TileWriter& writer) {
+  const Tiling& tiling = args.tiling;
+  const int64_t of_row = writer.of_row, of_column = tiling.dilation_w * writer.of_column;
+  const int64_t channels = round_up(args.output.channels, kColumns);
+  const Floats slope = broadcast<Floats>(args.slope);
+  for (int64_t index = begin; index < end; ++index, products += kColumns) {
+    const Tile tile(tiling, index);
+    const int64_t rows = clipped((tiling.height - tile.y + tiling.dilation_h - 1) / tiling.dilation_h, 0, 4);
+    const int64_t columns = clipped((tiling.width - tile.x + tiling.dilation_w - 1) / tiling.dilation_w, 0, 4);
+    float* const place = writer.place(tile);
+    if (index + 1 < end) {  // the next tile's pixels are on their way while this one is computed
+      const float* const next = writer.place(Tile(tiling, index + 1));
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j)
+          for (int lane = 0; lane < kColumns; lane += 16)
+            __builtin_prefetch(next + i * of_row + j * of_column + lane, 1);
+    }
+    for (int lane = 0; lane < kColumns; lane += kLanes) {
+      const auto row = [&](EpilogueRow which) { return load(epilogue + which * channels + lane, Floats{}); };
+      const Floats scale_before = row(kScaleBefore), shift_before = row(kShiftBefore);
+      const Floats scale_after = row(kScaleAfter), shift_after = row(kShiftAfter);
+      transform_2d<6, 4>([](const Floats* in, Floats* out) { tile_1d(in, out); },
+                         [&](int i, int j) { return load(products + (i * 6 + j) * plane + lane, Floats{}); },
+                         [&](int i, int j, Floats v) {
+                           if (i >= rows || j >= columns) return;
+                           v = activated<kActivation>(v * scale_before + shift_before, slope);
+                           store(place + i * of_row + j * of_column + lane, v * scale_after + shift_after);
+                         });
+    }
+  }
+}
+
+}  // namespace
+
+void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* workspace) {
+  const int64_t tiles = end - begin, panels = round_up(args.input.channels, kPanel) / kPanel;
+  // Planes end with a panel that is not used: 36 of them at a power of two apart would share one set of the cache.
+  const int64_t patch_plane = panels * tiles * kPanel + kPanel, product_plane = tiles * kColumns + kPanel;
+  float* const patches = workspace;
+  float* const products = patches + args.patch_floats();
+  float* const rows = products + args.product_floats();
+
+  const TileReader<6> reader{args.tiling, args.input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
+  reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+    transform_patch(pixels, patches + (panel * tiles + tile - begin) * kPanel, patch_plane);
+  });
+
+  const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
+  for (int64_t block = 0; block * kColumns < args.output.channels; ++block) {
+    for (int k = 0; k < kSpectrum; ++k) {
+      const float* const weights = args.weights + (block * kSpectrum + k) * args.input.channels * kColumns;
+      for (int64_t group = 0; group < groups; ++group) {
+        const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+        multiply<kPanel, 1, false>(last - first, patches + k * patch_plane + first * kPanel, tiles * kPanel,
+                                   args.input.channels, weights, products + k * product_plane + first * kColumns);
+      }
+    }
+    for (int64_t first = begin, last; first < end; first = last) {
+      last = end_of_run(args.tiling, first, end);
+      const TileWriter writer(args.tiling, args.output, block, first, last, rows);
+      with_activation(args.activation, [&](auto activation) {
+        transform_products<decltype(activation)::value>(args, args.epilogue + block * kColumns,
+                                                        products + (first - begin) * kColumns, product_plane, first,
+                                                        last, writer);
+      });
+      writer.finish();
+    }
+  }
+}
+
+void transform_weights(const Weights& weights, float* transformed, int64_t begin, int64_t end) {
+  const int64_t plane = weights.in_channels * kColumns;
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t first = block * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
+    for (int64_t in = 0; in < weights.in_channels; ++in) {
+      float taps[9][kColumns] = {};
+      const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
+      for (int64_t out = 0; out < channels; ++out)
+        for (int tap = 0; tap < 9; ++tap)
+          taps[tap][out] = from[out * weights.of_out + tap / 3 * weights.of_row + tap % 3 * weights.of_column];
+      float* const to = transformed + block * kSpectrum * plane + in * kColumns;
+      for (int lane = 0; lane < kColumns; lane += kLanes)
+        transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
+                           [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
+                           [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+    }
+  }
+}
+
+// ---- the gradient of the weights ----
+
+void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  const int64_t patch_plane = args.panels() * args.chunk * kPanel + kPanel;
+  const TileReader<6> patches{args.tiling,           args.input, args.tiling.padding_h,
+                              args.tiling.padding_w, args.zeros, workspace};
+  patches.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+    transform_patch(pixels, args.patches + (panel * args.chunk + tile - args.begin) * kPanel, patch_plane);
+  });
+  const int64_t grad_plane = args.blocks() * args.chunk * kColumns + kPanel;
+  const TileReader<4> grads{args.tiling, args.grad, 0, 0, args.zeros, workspace};
+  grads.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+    constexpr int kPanels = kColumns / kPanel;  // of a block
+    float* const to =
+        args.grad_tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
+    for (int lane = 0; lane < kPanel; lane += kLanes)
+      transform_2d<4, 6>([](const Floats* in, Floats* out) { grad_tile_1d(in, out); },
+                         [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
+                         [&](int i, int j, Floats v) { store(to + (i * 6 + j) * grad_plane + lane, v); });
+  });
+}
+
+void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
+  const int64_t blocks = args.blocks(), panels = args.panels();
+  constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
+  for (int64_t pair = begin; pair < end; ++pair) {
+    const int64_t k = pair / blocks, block = pair % blocks;
+    const float* const patches = args.patches + k * (panels * args.chunk * kPanel + kPanel);
+    const float* const grads =
+        args.grad_tiles + k * (blocks * args.chunk * kColumns + kPanel) + block * args.chunk * kColumns;
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int group = 0; group < kGroups; ++group) {
+        const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
+        multiply<1, kPanel, true>(last - first, patches + panel * args.chunk * kPanel + first, kPanel * kPanel,
+                                  args.end - args.begin, grads,
+                                  args.sums + ((pair * panels + panel) * kPanel + first) * kColumns);
+      }
+  }
+}
+
+void transform_sums(const WeightGradient& args, const Weights& grad_weight, int64_t begin, int64_t end) {
+  const int64_t rows = args.panels() * kPanel, plane = args.blocks() * rows * kColumns;
+  for (int64_t block = begin; block < end; ++block) {
+    const int64_t first = block * kColumns, channels = clipped(grad_weight.out_channels - first, 0, kColumns);
+    for (int64_t in = 0; in < grad_weight.in_channels; ++in) {
+      float taps[9][kColumns];
+      const float* const from = args.sums + (block * rows + in) * kColumns;
+      for (int lane = 0; lane < kColumns; lane += kLanes)
+        transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
+                           [&](int i, int j) { return load(from + (i * 6 + j) * plane + lane, Floats{}); },
+                           [&](int i, int j, Floats v) { store(taps[i * 3 + j] + lane, v); });
+      float* const to = grad_weight.data + first * grad_weight.of_out + in * grad_weight.of_in;
+      for (int64_t out = 0; out < channels; ++out)
+        for (int tap = 0; tap < 9; ++tap)
+          to[out * grad_weight.of_out + tap / 3 * grad_weight.of_row + tap % 3 * grad_weight.of_column] =
+              taps[tap][out];
+    }
+  }
+}
+
+}  // namespace INPAINT_FAST_ISA
+}  // namespace inpaint_fast

@@ -1,0 +1,117 @@
+// What the Winograd kernels of dilated_block compute, told in numbers and pointers. float32 throughout.
+//
+// A convolution of dilation d is d*d undilated ones, each on the pixels whose row and column have the same remainders
+// by d. So a tile is 4x4 output pixels d apart, and its patch the 6x6 input pixels d apart that they need. With the
+// matrices of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3:
+//
+//     output = A^T [ (G weight G^T) * (B^T patch B) ] A,   the product summed over the input channels
+//
+// which takes 36 multiplications a tile and channel pair where the definition takes 144.
+#pragma once
+
+#include <stdint.h>
+
+#include "common/activation_kind.h"
+#include "common/cpu_capability.h"
+
+namespace inpaint_fast {
+
+constexpr int kSpectrum = 36;  // 6x6 numbers stand for a tile, a patch and a weight
+constexpr int kPanel = 16;     // input channels that lie together in a transformed patch
+constexpr int kColumns = 32;   // output channels that lie together in a transformed weight
+
+inline constexpr int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
+
+// A picture stack in memory: sizes and strides in elements. channel == 1 is channels_last.
+struct Pictures {
+  float* data = nullptr;
+  int64_t channels = 0, height = 0, width = 0;
+  int64_t of_image = 0, of_channel = 0, of_row = 0, of_column = 0;  // strides
+};
+
+// How the output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
+// neighbouring columns follow one another.
+struct Tiling {
+  int64_t images = 0, height = 0, width = 0;  // of the output
+  int64_t dilation_h = 1, dilation_w = 1, padding_h = 0, padding_w = 0;
+  int64_t rows = 0, per_row = 0;  // tile rows, tiles in a row
+
+  // Tiles along a side: d start in every full period of 4d pixels, one at each of the first d pixels of a part of one.
+  static int64_t along(int64_t side, int64_t dilation) {
+    const int64_t period = 4 * dilation, rest = side % period;
+    return side / period * dilation + (rest < dilation ? rest : dilation);
+  }
+  // The first output pixel of tile `index` along a side.
+  static int64_t origin(int64_t index, int64_t dilation) { return index / dilation * 4 * dilation + index % dilation; }
+  void cut() { rows = along(height, dilation_h), per_row = along(width, dilation_w); }
+  int64_t tiles() const { return images * rows * per_row; }
+  // No run of so many tiles reads more columns than this, whatever the width of the pictures.
+  int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
+};
+
+// y = scale_after * activation(scale_before * convolution + shift_before) + shift_after, for each output channel.
+enum EpilogueRow : int { kScaleBefore = 0, kShiftBefore, kScaleAfter, kShiftAfter, kEpilogueRows };
+
+struct DilatedBlock {
+  Tiling tiling;
+  Pictures input, output;
+  const float* weights = nullptr;   // transformed: [output channels / 32][36][input channels][32]
+  const float* epilogue = nullptr;  // [kEpilogueRows][output channels, rounded up to 32]
+  const float* zeros = nullptr;     // as many as input channels, rounded up to 16
+  Activation activation = Activation::none;
+  float slope = 0;
+  int64_t task_tiles = 0;  // the most tiles of one task
+
+  // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
+  int64_t patch_floats() const { return kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel); }
+  int64_t product_floats() const { return kSpectrum * (kColumns * task_tiles + kPanel); }
+  int64_t workspace_floats() const {
+    return patch_floats() + product_floats() + tiling.window(task_tiles) * 4 * kColumns;  // 4 x 32 > 6 x 16
+  }
+};
+
+// weight(out, in, row, column) at data + out * of_out + in * of_in + row * of_row + column * of_column. Swapped and
+// negative strides give the weights of the data gradient.
+struct Weights {
+  float* data = nullptr;
+  int64_t out_channels = 0, in_channels = 0;
+  int64_t of_out = 0, of_in = 0, of_row = 0, of_column = 0;
+  int64_t blocks() const { return round_up(out_channels, kColumns) / kColumns; }
+  int64_t transformed_floats() const { return blocks() * kSpectrum * in_channels * kColumns; }
+};
+
+// The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks
+// of tiles small enough for a last-level cache; transformed back once.
+struct WeightGradient {
+  Tiling tiling;
+  Pictures input, grad;          // grad: of the output
+  const float* zeros = nullptr;  // as many as the most channels of the two, rounded up to 16
+  float* patches = nullptr;      // [36][input channels / 16][chunk][16]
+  float* grad_tiles = nullptr;   // [36][output channels / 32][chunk][32]
+  float* sums = nullptr;         // [36][output channels / 32][input channels, rounded up to 16][32]
+  int64_t chunk = 0;             // tiles
+  int64_t begin = 0, end = 0;    // tiles of this chunk
+  int64_t panels() const { return round_up(input.channels, kPanel) / kPanel; }
+  int64_t blocks() const { return round_up(grad.channels, kColumns) / kColumns; }
+  int64_t patch_floats() const { return kSpectrum * (panels() * kPanel * chunk + kPanel); }
+  int64_t grad_tile_floats() const { return kSpectrum * (blocks() * kColumns * chunk + kPanel); }
+  int64_t sum_floats() const { return kSpectrum * blocks() * panels() * kPanel * kColumns; }
+  int64_t workspace_floats(int64_t tiles) const { return 6 * kPanel * tiling.window(tiles); }
+};
+
+// Tiles [begin, end) of a block, in a workspace of workspace_floats().
+INPAINT_FAST_DECLARE_CPU_KERNEL(void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end,
+                                                   float* workspace))
+// Blocks [begin, end) of 32 output channels of G weight G^T.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const Weights& weights, float* transformed, int64_t begin,
+                                                       int64_t end))
+// Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
+INPAINT_FAST_DECLARE_CPU_KERNEL(void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end,
+                                                  float* workspace))
+// Adds the chunk's products to sums, for the pairs [begin, end) of (number of the 36, block of 32 output channels).
+INPAINT_FAST_DECLARE_CPU_KERNEL(void add_products(const WeightGradient& args, int64_t begin, int64_t end))
+// Blocks [begin, end) of 32 output channels of G^T sums G.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_sums(const WeightGradient& args, const Weights& grad_weight,
+                                                    int64_t begin, int64_t end))
+
+}  // namespace inpaint_fast
