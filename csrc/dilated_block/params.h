@@ -60,7 +60,7 @@ struct DilatedBlock {
   const float* zeros = nullptr;     // as many as input channels, rounded up to 16
   Activation activation = Activation::none;
   float slope = 0;
-  int64_t task_tiles = 0;  // the most tiles of one task
+  int64_t task_tiles = 0;  // the most tiles of one call
 
   // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
   int64_t patch_floats() const { return kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel); }
