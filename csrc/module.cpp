@@ -29,6 +29,7 @@ PYBIND11_MODULE(_C, m) {
         "Every instruction set that this build has and this processor runs, slowest first.");
   m.def("set_cpu_capability", &inpaint_fast::set_cpu_capability, pybind11::arg("name"),
         "Force one instruction set by name. ValueError when it is not there.");
+  inpaint_fast::define_dilated_block(m);
   inpaint_fast::define_weight_clip(m);
   inpaint_fast::cpu_capability();
 }

@@ -7,6 +7,7 @@ class module_;
 
 namespace inpaint_fast {
 
+void define_dilated_block(pybind11::module_& m);
 void define_weight_clip(pybind11::module_& m);
 
 }  // namespace inpaint_fast

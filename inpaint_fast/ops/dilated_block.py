@@ -1,7 +1,7 @@
 """The dilated-convolution block: a 3x3 convolution of any dilation and its epilogue, in one pass.
 
 On the CPU it is Winograd's F(4x4, 3x3) on the phases of the map (csrc/dilated_block/params.h says how): 4 times fewer
-multiplications than the definition, at every dilation. Where that does not pay (`algorithm` tells), and for
+multiplications than the definition, at every dilation. Where that does not pay (`plan` tells), and for
 `precision="exact"`, PyTorch's own convolution runs.
 
 Weights are transformed once and kept for inference; in training they are transformed at every step. Source of the
@@ -11,6 +11,7 @@ method: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016)
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from inpaint_fast import _extension
 from inpaint_fast.ops._activations import ACTIVATIONS, activate, check_activation
 from inpaint_fast.ops._backends import Definition, Operator
 
@@ -125,22 +127,44 @@ def dilated_block(
     tensors = [input, weight, bias, scale, shift]
     if input.dtype != torch.float64:
         tensors = [t if t is None else t.float() for t in tensors]
-    if precision == "exact" or algorithm(input.shape, weight.shape, dilation, padding, input.dtype) == "direct":
+    training = _wants_grad(input, weight, bias, scale, shift)
+    if precision == "exact" or _algorithm(input, weight, dilation, padding, training) == "direct":
         y = _direct(*tensors, dilation, padding, activation, slope, order)
     else:
         y = _winograd(backend, weight, *tensors, dilation, padding, activation, slope, order)
     return y.to(input.dtype)
 
 
-def algorithm(
-    input_shape: tuple[int, ...],
-    weight_shape: tuple[int, ...],
-    dilation: Size = 1,
-    padding: Size | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> str:
-    """What `precision="fast"` runs on the CPU for these shapes: "winograd" or "direct" (PyTorch's own convolution)."""
-    return "winograd" if dtype != torch.float64 else "direct"
+@dataclass(frozen=True)
+class Plan:
+    """What `precision="fast"` does on the CPU for one shape, and the memory it takes besides its tensors."""
+
+    algorithm: str
+    """"winograd", or "direct" (PyTorch's own convolution)."""
+    workspace_bytes: int
+    """Of each thread; kept from call to call."""
+    transformed_bytes: int
+    """Of the transformed weights; kept as long as the weight lives, in inference."""
+
+
+def plan(
+    input: Tensor, weight: Tensor, *, dilation: Size = 1, padding: Size | None = None, training: bool = False
+) -> Plan:
+    """What `dilated_block` will do with these tensors; they may be on the meta device. Arguments as there.
+
+    Args:
+        training: a gradient is wanted, so that weights are transformed at every call.
+    """
+    dilation, padding, _ = _check(input, weight, None, dilation, padding, None, None, "none", None, "norm_act", "fast")
+    chosen = _algorithm(input, weight, dilation, padding, training)
+    if chosen == "direct":
+        return Plan(chosen, 0, 0)
+    height, width = (side + 2 * (p - d) for side, d, p in zip(input.shape[2:], dilation, padding, strict=True))
+    images, channels, out = input.shape[0], input.shape[1], weight.shape[0]
+    workspace = _extension.module.dilated_block_workspace(
+        images, channels, out, height, width, *dilation, _is_channels_last(input)
+    )
+    return Plan(chosen, workspace, 4 * _transformed_numel(out, channels))
 
 
 def prepare(weight: Tensor) -> None:
@@ -226,6 +250,27 @@ def _wants_grad(*tensors: Tensor | None) -> bool:
 
 # ---- the two algorithms ----
 
+# Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
+LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
+LEAST_TILES = 4  # in all pictures: each task reads all transformed weights
+LEAST_TILES_TRAINING = 24  # where they are transformed at every call, twice, and a gradient is transformed back
+LEAST_GAIN = 1.6  # multiplications of the definition for one of ours; 4 where 4x4 tiles fit and nothing is padding
+
+
+def _algorithm(
+    input: Tensor, weight: Tensor, dilation: tuple[int, int], padding: tuple[int, int], training: bool
+) -> str:
+    if input.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
+        return "direct"
+    taps = tiles = 1
+    for side, d, p in zip(input.shape[2:], dilation, padding, strict=True):
+        out = side + 2 * (p - d)
+        # Pairs of a result and a tap on it that is no padding: PyTorch skips the others.
+        taps *= sum(max(0, min(out, side + p - k * d) - max(0, p - k * d)) for k in range(3))
+        tiles *= out // (4 * d) * d + min(out % (4 * d), d)
+    enough = input.shape[0] * tiles >= (LEAST_TILES_TRAINING if training else LEAST_TILES)
+    return "winograd" if enough and taps >= LEAST_GAIN * 36 * tiles else "direct"
+
 
 def _direct(input, weight, bias, scale, shift, dilation, padding, activation, slope, order) -> Tensor:
     """PyTorch's convolution; in the order "norm_act" scale and shift go into its weights, which are few."""
@@ -297,8 +342,12 @@ def _fake(
     return _pictures_like(input, weight.shape[0], height, width, channels_last)
 
 
+def _transformed_numel(out_channels: int, in_channels: int) -> int:
+    return (out_channels + 31) // 32 * 32 * 36 * in_channels  # blocks of 32 output channels, as params.h has them
+
+
 def _fake_weights(weight):
-    return weight.new_empty(-(-weight.shape[0] // 32) * 36 * weight.shape[1] * 32)
+    return weight.new_empty(_transformed_numel(*weight.shape[:2]))
 
 
 def _fake_input_gradient(grad, weight, dilation_h, dilation_w, padding_h, padding_w, channels_last):

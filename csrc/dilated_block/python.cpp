@@ -1,0 +1,30 @@
+// What the module tells about dilated_block besides its operators.
+#include <pybind11/pybind11.h>
+
+#include "common/python.h"
+#include "dilated_block/tasks.h"
+
+namespace inpaint_fast {
+namespace {
+
+int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last) {
+  DilatedBlock args;
+  args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
+  args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
+  args.tiling.cut();
+  args.input.channels = in_channels, args.output.channels = out_channels;
+  args.input.of_channel = args.output.of_channel = channels_last ? 1 : height * width;
+  if (args.tiling.tiles() == 0) return 0;
+  const Tasks tasks(args);
+  return 4 * args.workspace_floats();
+}
+
+}  // namespace
+
+void define_dilated_block(pybind11::module_& m) {
+  m.def("dilated_block_workspace", &workspace_bytes,
+        "Bytes that one thread needs for an output of (images, out_channels, height, width).");
+}
+
+}  // namespace inpaint_fast
