@@ -83,8 +83,8 @@ def dilated_block(
     scale and shift are those of a normalisation in eval mode.
 
     Args:
-        input: (N, C_in, H, W); float32, float64, float16 or bfloat16; any strides. The result has its memory format.
-        weight: (C_out, C_in, 3, 3), any strides.
+        input: (N, C_in, H, W); float32, float64, float16 or bfloat16; any strides.
+        weight: (C_out, C_in, 3, 3), any strides. The result is channels_last where input or weight is.
         bias, scale, shift: (C_out,) or None.
         dilation: 1 or more; one number or (vertical, horizontal).
         padding: zeros round the input, 0 or more; one number or (vertical, horizontal). None: the dilation, so that the
@@ -287,12 +287,12 @@ def _winograd(
 ) -> Tensor:
     """`parameter`: the weight as the caller has it, by which its transform is kept."""
     settings = (*dilation, *padding)
-    layout = torch.channels_last if _is_channels_last(input) else torch.contiguous_format
+    channels_last = _is_channels_last(input) or _is_channels_last(parameter)  # as F.conv2d
 
     def run(transformed, scale, shift, activation):
         return _operator.call(
             backend, "dilated_block", input, weight, transformed, bias, scale, shift, *settings,
-            ACTIVATIONS.index(activation), slope, order == "norm_act", layout == torch.channels_last,
+            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last,
         )  # fmt: skip
 
     if not _wants_grad(input, weight, bias, scale, shift):
@@ -304,8 +304,8 @@ def _winograd(
     return _affine(run(None, None, None, activation), scale, shift)
 
 
-def _is_channels_last(input: Tensor) -> bool:
-    return input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous()
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 # Weights of inference, transformed: weight -> (its version and address, the transform).
@@ -437,4 +437,5 @@ _operator = Operator(
             f"(Tensor grad, Tensor input, Tensor weight, {_SETTINGS}) -> Tensor", _fake_weight_gradient
         ),
     },
+    backends=("cpp", "reference"),
 )

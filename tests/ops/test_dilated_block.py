@@ -1,0 +1,453 @@
+"""dilated_block: every implementation against the float64 reference, and when which algorithm runs."""
+
+from __future__ import annotations
+
+import importlib
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support import assert_as_good, relative_error
+from torch import Tensor
+from torch.nn import functional as F
+
+import inpaint_fast as ipf
+from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
+from inpaint_fast.ops._backends import OPERATORS
+
+STEM = "dilated_block"
+module = importlib.import_module("inpaint_fast.ops.dilated_block")  # its name is also that of its function
+reference, plan, prepare, forget, DTYPES = (
+    getattr(module, name) for name in ("reference", "plan", "prepare", "forget", "DTYPES")
+)
+compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+# The relative error that Winograd's F(4x4, 3x3) may have in float32 (2-norms), and what rounding a result adds.
+BOUND = 1e-5
+LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
+SHAPE = (2, 19, 21, 35)  # no multiple of a vector, a tile or a panel
+OUT = 37
+
+
+@pytest.fixture
+def winograd(monkeypatch) -> None:
+    """Winograd for every shape, however small."""
+    always_winograd(monkeypatch)
+
+
+def always_winograd(patch: pytest.MonkeyPatch) -> None:
+    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
+        patch.setattr(module, name, 0)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64).to(dtype)
+
+
+def weights(out: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Weights that keep the input's scale, as a network's do."""
+    return (torch.randn(out, channels, 3, 3, dtype=torch.float64) / (9 * max(channels, 1)) ** 0.5).to(dtype)
+
+
+def laid_out(tensor: Tensor, layout: str) -> Tensor:
+    """The same values in another memory order."""
+    if layout == "channels_last":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        n, c, h, w = tensor.shape
+        return tensor.new_full((n, c + 1, h + 2, 2 * w), float("nan"))[:, 1:, 1:-1, ::2].copy_(tensor)
+    if layout == "transposed":
+        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+    return tensor
+
+
+def run(function, tensors: list[Tensor | None], seed: Tensor, **settings) -> list[Tensor]:
+    """The result and the gradients of all tensors."""
+    input, weight, bias, scale, shift = (t if t is None else t.detach().requires_grad_() for t in tensors)
+    y = function(input, weight, bias, scale=scale, shift=shift, **settings)
+    sources = [t for t in (input, weight, bias, scale, shift) if t is not None]
+    return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
+
+
+def arguments(dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, affine: bool = True):
+    vectors = [random(out), random(out).abs() + 0.5, random(out)] if affine else [random(out), None, None]
+    tensors = [random(*shape), weights(out, shape[1]), *vectors]
+    return [t if t is None else t.to(dtype) for t in tensors]
+
+
+def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    return [t if t is None else t.double() for t in tensors]
+
+
+# ---- parity ----
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
+def test_parity(implementation, winograd, activation, order, affine) -> None:
+    torch.manual_seed(0)
+    tensors = arguments(affine=affine)
+    settings = {"dilation": 2, "activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
+    seed = random(SHAPE[0], OUT, *SHAPE[2:])
+    exact = run(reference, exactly(tensors), seed.double(), **settings)
+    values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
+    for value, wanted in zip(values, exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+    with torch.no_grad():  # the epilogue in the kernel, the weights kept
+        named = dict(zip(("input", "weight", "bias", "scale", "shift"), tensors, strict=True))
+        y = ipf.dilated_block(**named, backend=implementation.backend, **settings)
+    assert relative_error(y, exact[0]) < BOUND
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
+def test_dtypes(implementation, winograd, dtype) -> None:
+    torch.manual_seed(0)
+    tensors = arguments(dtype)
+    seed = random(SHAPE[0], OUT, *SHAPE[2:], dtype=dtype)
+    settings = {"dilation": 3, "activation": "leaky_relu", "order": "act_norm"}
+    exact = run(reference, exactly(tensors), seed.double(), **settings)
+    values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
+    for value, plain, wanted in zip(values, run(reference, tensors, seed, **settings), exact, strict=True):
+        assert value.dtype == dtype
+        assert_as_good(value, plain, wanted)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
+@pytest.mark.parametrize("dilation", (1, 2, 3, 8))
+def test_layouts(implementation, winograd, layout, weight_layout, dilation) -> None:
+    torch.manual_seed(0)
+    tensors = arguments(affine=False)
+    seed = random(SHAPE[0], OUT, *SHAPE[2:])
+    settings = {"dilation": dilation, "activation": "relu"}
+    exact = run(reference, exactly(tensors), seed.double(), **settings)
+    tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
+    values = run(ipf.dilated_block, tensors, laid_out(seed, layout), backend=implementation.backend, **settings)
+    for value, wanted in zip(values, exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+    assert values[0].is_contiguous(memory_format=torch.channels_last) == ("channels_last" in (layout, weight_layout))
+
+
+@given(data=st.data())
+def test_any_shape_dilation_and_padding(data) -> None:
+    draw = data.draw
+    dilation = draw(st.tuples(st.integers(1, 32), st.integers(1, 32)))
+    padding = tuple(draw(st.integers(0, 2 * d + 1)) for d in dilation)
+    sides = [draw(st.integers(max(1, 2 * (d - p) + 1), max(1, 2 * (d - p) + 1) + 24))
+             for d, p in zip(dilation, padding, strict=True)]  # fmt: skip
+    shape = (draw(st.integers(0, 3)), draw(st.integers(1, 50)), *sides)
+    out, layout = draw(st.integers(1, 70)), draw(st.sampled_from(LAYOUTS))
+    torch.manual_seed(0)
+    tensors = arguments(shape=shape, out=out, affine=False)
+    settings = {"dilation": dilation, "padding": padding, "activation": draw(st.sampled_from(ACTIVATIONS))}
+    size = [side + 2 * (p - d) for side, d, p in zip(sides, dilation, padding, strict=True)]
+    seed = random(shape[0], out, *size)
+    exact = run(reference, exactly(tensors), seed.double(), **settings)
+    tensors[0] = laid_out(tensors[0], layout)
+    with pytest.MonkeyPatch.context() as patch:
+        always_winograd(patch)
+        values = run(ipf.dilated_block, tensors, seed, **settings)
+    for value, wanted in zip(values, exact, strict=True):
+        # A result that cancels to nothing has no relative error: 1e-6 of what was added up is allowed besides.
+        bound = BOUND * wanted.norm() + 1e-6 * wanted.numel() ** 0.5
+        assert (value.double() - wanted).norm() <= bound
+
+
+@compiled
+@pytest.mark.parametrize("dilation", (1, 2, 4, 8, 16))
+def test_error_at_256_channels(dilation, record_property) -> None:
+    """Below 1e-5 of the norm, forward and both gradients; recorded with the direct convolution's beside it."""
+    torch.manual_seed(0)
+    tensors = [random(1, 256, 64, 64), weights(256, 256), None, None, None]
+    assert plan(*tensors[:2], dilation=dilation, training=True).algorithm == "winograd"
+    seed = random(1, 256, 64, 64)
+    exact = run(reference, exactly(tensors), seed.double(), dilation=dilation)
+    for precision in ("fast", "exact"):
+        values = run(ipf.dilated_block, tensors, seed, dilation=dilation, precision=precision)
+        errors = [relative_error(value, wanted) for value, wanted in zip(values, exact, strict=True)]
+        record_property(precision, errors)
+        print(f"dilation {dilation}, {precision}: forward, input gradient, weight gradient "
+              + ", ".join(f"{error:.1e}" for error in errors))  # fmt: skip
+        assert max(errors) < BOUND
+
+
+# ---- derivatives ----
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradcheck(activation, order) -> None:
+    torch.manual_seed(0)
+    tensors = [t.requires_grad_() for t in arguments(torch.float64, (1, 2, 5, 4), 2)]
+
+    def function(input, weight, bias, scale, shift):
+        return ipf.dilated_block(
+            input, weight, bias, scale=scale, shift=shift, dilation=2, activation=activation, order=order
+        )
+
+    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors)
+
+
+@compiled
+@pytest.mark.parametrize("activation", ("none", "elu", "tanh"))
+def test_second_derivatives(winograd, activation) -> None:
+    torch.manual_seed(0)
+
+    def penalty(function, tensors) -> list[Tensor]:  # a gradient penalty, as a Wasserstein critic has
+        input, weight, bias = (t.detach().requires_grad_() for t in tensors[:3])
+        y = function(input, weight, bias, dilation=2, activation=activation)
+        (grad,) = torch.autograd.grad(y.square().sum(), input, create_graph=True)
+        return list(torch.autograd.grad(grad.square().sum(), (input, weight, bias)))
+
+    tensors = arguments(affine=False)
+    for value, wanted in zip(
+        penalty(ipf.dilated_block, tensors), penalty(reference, exactly(tensors[:3])), strict=True
+    ):
+        assert relative_error(value, wanted) < 3 * BOUND
+
+
+@compiled
+@pytest.mark.parametrize("slope", (-0.5, 0.0, 0.3))
+def test_any_negative_slope(winograd, slope) -> None:
+    torch.manual_seed(0)
+    tensors, seed = arguments(affine=False), random(SHAPE[0], OUT, *SHAPE[2:])
+    settings = {"activation": "leaky_relu", "slope": slope}
+    exact = run(reference, exactly(tensors), seed.double(), **settings)
+    for value, wanted in zip(run(ipf.dilated_block, tensors, seed, **settings), exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+
+
+@compiled
+def test_only_the_gradients_that_are_wanted(winograd) -> None:
+    tensors = arguments(affine=False)
+    for index in range(3):
+        args = [t.detach().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
+        ipf.dilated_block(*args).sum().backward()  # its gradient is an expanded number
+        assert [a.grad is not None for a in args] == [i == index for i in range(3)]
+        exact = [t.detach().double().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
+        reference(*exact).sum().backward()
+        assert relative_error(args[index].grad, exact[index].grad) < BOUND
+
+
+def test_functional_transforms_run_the_reference() -> None:
+    tensors = arguments(affine=False)
+    args = tensors[:3]
+    value, tangent = torch.func.jvp(lambda x: ipf.dilated_block(x, *args[1:]), (args[0],), (args[0],))
+    torch.testing.assert_close(value - args[2][:, None, None], tangent, rtol=1e-4, atol=1e-5)
+    stacked = torch.func.vmap(lambda x: ipf.dilated_block(x, *args[1:]))(args[0][None])
+    torch.testing.assert_close(stacked[0], reference(*args))
+    with pytest.raises(ipf.BackendError, match="only 'reference' can"):
+        torch.func.vmap(lambda x: ipf.dilated_block(x, *args[1:], backend="cpp"))(args[0][None])
+
+
+# ---- PyTorch's machinery ----
+
+
+@compiled
+def test_opcheck(winograd) -> None:
+    input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
+    settings = (2, 2, 2, 2, 1, 0.0, True)
+    ops = torch.ops.inpaint_fast
+    transformed = ops.dilated_block_weights(weight)
+    grad = random(1, 7, 9, 8)
+    last = input.contiguous(memory_format=torch.channels_last)
+    wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
+    for op, args in (
+        (ops.dilated_block, (input, weight, transformed, bias, scale, shift, *settings, False)),
+        (ops.dilated_block, (last, weight, None, None, None, None, *settings, True)),
+        (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False)),
+        (ops.dilated_block_weights, (weight,)),
+        (ops.dilated_block_input_gradient, (grad, weight, 2, 2, 2, 2, True)),
+        (ops.dilated_block_weight_gradient, (grad, input, weight, 2, 2, 2, 2)),
+    ):
+        torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("channels_last", (False, True))
+def test_compile(winograd, channels_last) -> None:
+    torch.manual_seed(0)
+    tensors = arguments()
+    if channels_last:
+        tensors[0] = laid_out(tensors[0], "channels_last")
+    seed = random(SHAPE[0], OUT, *SHAPE[2:])
+
+    def function(input, weight, bias, scale, shift):
+        y = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, dilation=2, activation="relu")
+        return ipf.dilated_block(y, weight.transpose(0, 1), dilation=1).relu()
+
+    def both(f) -> list[Tensor]:
+        args = [t.detach().requires_grad_() for t in tensors]
+        y = f(*args)
+        return [y.detach(), *torch.autograd.grad(y, args, seed[:, : y.shape[1]])]
+
+    faster = torch.compile(function, fullgraph=True)
+    for value, wanted in zip(both(faster), both(function), strict=True):
+        assert relative_error(value, wanted) < 1e-6
+    with torch.no_grad():
+        assert relative_error(faster(*tensors), function(*tensors)) < 1e-6
+
+
+@compiled
+def test_autocast(winograd) -> None:
+    tensors = arguments(affine=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ipf.dilated_block(tensors[0].bfloat16(), *tensors[1:3])
+        single = ipf.dilated_block(*tensors[:3])
+    assert y.dtype == torch.bfloat16 and single.dtype == torch.float32
+    exact = reference(*exactly(tensors[:3]))
+    assert relative_error(single, exact) < BOUND
+    assert relative_error(y, reference(tensors[0].bfloat16().double(), *exactly(tensors[1:3]))) < 2**-8
+
+
+@compiled
+def test_bitwise_equal_for_any_number_of_threads(winograd) -> None:
+    torch.manual_seed(0)
+    tensors = arguments(shape=(3, 40, 33, 41), out=70, affine=False)
+    before = torch.get_num_threads()
+    for layout in ("nchw", "channels_last"):
+        tensors[0], seed = laid_out(tensors[0], layout), random(3, 70, 33, 41)
+        results = []
+        for threads in (1, 2, 4, 2):
+            torch.set_num_threads(threads)
+            results.append(run(ipf.dilated_block, tensors, seed, dilation=2, activation="relu"))
+        torch.set_num_threads(before)
+        assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+
+
+# ---- what can go wrong ----
+
+
+@compiled
+@pytest.mark.parametrize("bad", (float("nan"), float("inf"), -float("inf")))
+def test_nan_and_inf(winograd, bad) -> None:
+    torch.manual_seed(0)
+    input, weight = random(1, 8, 24, 24), weights(32, 8)
+    clean = ipf.dilated_block(input, weight, dilation=2)
+    input[0, 3, 11, 9] = bad
+    direct = F.conv2d(input, weight, padding=2, dilation=2)
+    ours = ipf.dilated_block(input, weight, dilation=2)
+    assert not torch.isfinite(ours[~torch.isfinite(direct)]).any()
+    changed = (ours != clean).any(1)[0].nonzero()
+    distance = (changed - torch.tensor([11, 9])).abs().amax()
+    assert distance <= 5 * 2  # patches are 6 pixels wide, 2 apart
+    far = torch.ones(24, 24, dtype=torch.bool)
+    far[1:22, :20] = False
+    assert torch.equal(ours[0, :, far], clean[0, :, far])
+
+
+@compiled
+def test_kept_weights_follow_every_change(winograd) -> None:
+    torch.manual_seed(0)
+    input, weight = random(1, 20, 9, 9), torch.nn.Parameter(weights(20, 20))
+
+    def right() -> None:
+        with torch.no_grad():
+            assert relative_error(ipf.dilated_block(input, weight), reference(input.double(), weight.double())) < BOUND
+
+    right()
+    assert weight in module._kept
+    with torch.no_grad():
+        weight.mul_(2)  # as an optimizer does
+    right()
+    weight.data = weights(20, 20)
+    right()
+    weight.data.zero_()  # PyTorch does not count this one
+    forget(weight)
+    right()
+    half = weight.detach().bfloat16()
+    assert ipf.dilated_block(input.bfloat16(), half).dtype == torch.bfloat16
+    with torch.inference_mode():
+        right()
+        assert torch.equal(ipf.dilated_block(input, weights(20, 20) * 0), torch.zeros(1, 20, 9, 9))
+    other = torch.nn.Parameter(weights(20, 20))
+    prepare(other)
+    assert other in module._kept
+    count = len(module._kept)
+    del other
+    assert len(module._kept) == count - 1
+
+
+def test_exact_is_the_direct_convolution() -> None:
+    input, weight, bias, _, _ = arguments(shape=(1, 32, 24, 24), out=32)
+    y = ipf.dilated_block(input, weight, bias, dilation=2, precision="exact", activation="relu")
+    assert torch.equal(y, F.conv2d(input, weight, bias, padding=2, dilation=2).relu())
+
+
+@compiled
+def test_plan() -> None:
+    def of(shape, out, layout=torch.contiguous_format, dtype=torch.float32, **settings):
+        input = torch.empty(shape, device="meta", dtype=dtype).to(memory_format=layout)
+        return plan(input, torch.empty(out, shape[1], 3, 3, device="meta", dtype=dtype), **settings)
+
+    for dilation, layout in product((1, 2, 4, 8, 16), (torch.contiguous_format, torch.channels_last)):
+        found = of((1, 256, 64, 64), 256, layout, dilation=dilation)
+        assert found.algorithm == "winograd" and found.transformed_bytes == 256 * 256 * 36 * 4
+        assert 0 < found.workspace_bytes < 4 << 20
+    assert of((1, 3, 256, 256), 64).algorithm == "direct"  # few channels
+    assert of((1, 256, 64, 64), 256, dilation=32).algorithm == "direct"  # 2x2 pixels for each tile of 4x4
+    assert of((1, 256, 8, 8), 256).algorithm == "winograd"
+    assert of((1, 256, 8, 8), 256, training=True).algorithm == "direct"  # 4 tiles for two transforms
+    assert of((1, 256, 64, 64), 256, dtype=torch.float64).algorithm == "direct"
+
+
+def test_registered_for_the_cpu() -> None:
+    assert OPERATORS[STEM].backends == ("cpp", "reference")
+    for backend in ("cuda", "triton"):
+        with pytest.raises(ipf.BackendError, match="there is no .* kernel for dilated_block yet"):
+            ipf.dilated_block(random(1, 2, 5, 5), weights(2, 2), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"input": [1]}, TypeError, "input: a torch.Tensor is expected, got list"),
+        ({"input": torch.ones(1, 4, 8, 8, dtype=torch.int32)}, TypeError, "input: float32"),
+        ({"input": torch.ones(4, 8, 8)}, ValueError, r"input: \(N, C, H, W\) is expected"),
+        ({"input": torch.ones(1, 4, 3, 8), "padding": 0, "dilation": 2}, ValueError, "its height must be at least 5"),
+        ({"input": torch.ones(1, 4, 8, 8).to_sparse()}, TypeError, "input: a dense tensor"),
+        ({"weight": torch.ones(6, 4, 5, 5)}, ValueError, r"weight: \(C_out, 4, 3, 3\) is expected"),
+        ({"weight": torch.ones(6, 2, 3, 3)}, ValueError, r"weight: \(C_out, 4, 3, 3\) is expected"),
+        ({"weight": torch.ones(6, 4, 3, 3, dtype=torch.float64)}, TypeError, "weight: the dtype of input"),
+        ({"bias": torch.ones(5)}, ValueError, r"bias: \(6,\)"),
+        ({"scale": torch.ones(6, 1)}, ValueError, r"scale: \(6,\)"),
+        ({"shift": torch.ones(6, device="meta")}, TypeError, "shift: it is on meta"),
+        ({"dilation": 0}, ValueError, "dilation: at least 1 is expected, got 0"),
+        ({"dilation": 1.5}, TypeError, "dilation: a whole number or a pair"),
+        ({"dilation": (1, 2, 3)}, TypeError, "dilation: a whole number or a pair"),
+        ({"padding": -1}, ValueError, "padding: at least 0"),
+        ({"padding": True}, TypeError, "padding: a whole number"),
+        ({"activation": "gelu"}, ValueError, "activation: one of 'none'"),
+        ({"activation": "relu", "slope": 0.1}, TypeError, "slope: 'relu' takes none"),
+        ({"activation": "elu", "slope": "x"}, TypeError, "slope: a number is expected"),
+        ({"order": "act"}, ValueError, "order: 'norm_act' or 'act_norm'"),
+        ({"precision": "best"}, ValueError, "precision: 'fast' or 'exact'"),
+        ({"backend": "tpu"}, ValueError, "backend: one of"),
+    ],
+)
+def test_bad_input(changes, error, message) -> None:
+    named = {"input": torch.ones(1, 4, 8, 8), "weight": torch.ones(6, 4, 3, 3)} | changes
+    with pytest.raises(error, match=message):
+        ipf.dilated_block(named.pop("input"), named.pop("weight"), **named)
+
+
+@compiled
+def test_direct_calls_of_the_operators_do_not_crash() -> None:
+    ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(6, 4)
+    nothing = (None, None, None, None)
+    for call in (
+        lambda: ops.dilated_block(input, weights(6, 5), *nothing, 1, 1, 1, 1, 0, 0.0, True, False),
+        lambda: ops.dilated_block(input, weight, *nothing, 9, 9, 0, 0, 0, 0.0, True, False),
+        lambda: ops.dilated_block(input, weight, *nothing, 0, 1, 1, 1, 0, 0.0, True, False),
+        lambda: ops.dilated_block(input, weight, *nothing, 1, 1, 1, 1, 99, 0.0, True, False),
+        lambda: ops.dilated_block(input, weight, random(7), None, None, None, 1, 1, 1, 1, 0, 0.0, True, False),
+        lambda: ops.dilated_block(input.double(), weight, *nothing, 1, 1, 1, 1, 0, 0.0, True, False),
+        lambda: ops.dilated_block_weights(random(6, 4, 5, 5)),
+        lambda: ops.dilated_block_input_gradient(random(1, 5, 8, 8), weight, 1, 1, 1, 1, False),
+        lambda: ops.dilated_block_weight_gradient(random(1, 6, 7, 8), input, weight, 1, 1, 1, 1),
+    ):
+        with pytest.raises(RuntimeError):
+            call()
