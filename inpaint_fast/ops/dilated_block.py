@@ -72,3 +72,7 @@ def dilated_block(
         input, weight, bias, dilation=dilation, padding=padding, scale=scale, shift=shift, activation=activation,
         slope=slope, order=order,
     )  # fmt: skip
+
+
+def prepare(weight: Tensor) -> None:
+    """Transform a weight ahead of its first call; the transformed weight is kept until the weight changes."""
