@@ -23,8 +23,16 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, Proxy, Tracer
 
-from inpaint_fast.nn.blocks import PLAIN, Chain, Folded, FusedSequential, check_precision, find_chain, why_not
-from inpaint_fast.nn.blocks import undisturbed as nobody_looks
+from inpaint_fast.nn.blocks import (
+    PLAIN,
+    Chain,
+    Folded,
+    FusedSequential,
+    check_precision,
+    find_chain,
+    undisturbed,
+    why_not,
+)
 from inpaint_fast.ops.dilated_block import prepare
 
 # ---- the modules ----
@@ -33,29 +41,35 @@ from inpaint_fast.ops.dilated_block import prepare
 class Fusion:
     """A chain whose modules are called one by one, by a forward that was traced.
 
-    It holds while every module stands where it stood and nobody looks at what passes between them. Asked anew by each
-    module at each call, so that a hook, a replaced norm or a copy of one module alone are met with plain computation.
+    It holds while every module stands where it stood, nobody looks at what passes between them, and the settings that
+    the forward may branch on are what they were. Asked anew by each module at each call, so that a hook, a replaced
+    norm or a copy of one module alone are met with plain computation.
 
     Args:
         chain: the modules; each gets a reference to this.
         places: for each module the one that has it as a child, and the name of that child.
+        owner: the module whose forward calls them.
+        settings: its attributes that are plain values.
     """
 
-    def __init__(self, chain: Chain, places: list[tuple[nn.Module, str]]) -> None:
-        self.chain, self.places = chain, places
+    def __init__(
+        self, chain: Chain, places: list[tuple[nn.Module, str]], owner: nn.Module, settings: dict[str, Any]
+    ) -> None:
+        self.chain, self.places, self.owner, self.settings = chain, places, owner, settings
         for module in chain.modules:
             module._fusion = self
 
     def __reduce__(self) -> tuple:
-        return Fusion, (self.chain, self.places)  # a copy is tied to the copies of the modules
+        return Fusion, (self.chain, self.places, self.owner, self.settings)  # a copy is tied to copies of the modules
 
     def holds(self, module: nn.Module) -> bool:
-        modules = self.chain.modules
+        modules, attributes = self.chain.modules, self.owner.__dict__
         return (
             any(module is member for member in modules)
+            and all(name in attributes and attributes[name] == value for name, value in self.settings.items())
             and why_not(self.chain.conv) is None
             and all(
-                parent._modules.get(name) is member and type(member) in REPLACEMENT.values() and nobody_looks(member)
+                parent._modules.get(name) is member and type(member) in PLAIN and undisturbed(member)
                 for member, (parent, name) in zip(modules, self.places, strict=True)
             )
         )
@@ -181,9 +195,10 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     state_dict, parameter objects (an optimizer made before stays valid) and `isinstance(module, nn.Conv2d)` stay.
 
     Accelerate the module that you call, last: after layers were replaced, before torch.compile and
-    DistributedDataParallel. Called again it looks anew; do so after changing an attribute that a forward branches on.
-    Outside an nn.Sequential a fused convolution called by itself returns what its chain does; with a hook on it, on the
-    norm or on the activation the three are computed one by one.
+    DistributedDataParallel. Called again it looks anew. Outside an nn.Sequential a fused convolution called by itself
+    returns what its whole chain does, as after torch.ao.quantization.fuse_modules. With a hook on it, on the norm or on
+    the activation, with one of them replaced, or with another value in an attribute of the module whose forward calls
+    them, the three are computed one by one.
 
     Args:
         model: any nn.Module.
@@ -230,7 +245,7 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
             if chain.norm is not None:
                 chain.norm._folded = Folded()
     for module in names:
-        if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in _chains(module).values()):
+        if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in _chains(module)):
             module.__class__ = FusedSequential
         if type(module) is FusedSequential:
             module.precision = precision
@@ -251,6 +266,15 @@ def acceleration_report(model: nn.Module) -> Report:
 
 
 # ---- what the forwards do ----
+
+_OWN = frozenset(vars(nn.Module()))  # the attributes of every module
+
+
+def _is_plain(value: Any) -> bool:
+    """A value that a forward may branch on."""
+    if isinstance(value, (tuple, list, set)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 class _Trace(Tracer):
@@ -277,6 +301,11 @@ class _Trace(Tracer):
         with torch.random.fork_rng(devices=[]):
             self.trace(stand_in)
         self.kept = {node for node, proxy in self._proxies.items() if proxy() is not None}
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values among the attributes of the module, as the forward left them."""
+        attributes = vars(self.root).items()
+        return {name: copy.copy(value) for name, value in attributes if name not in _OWN and _is_plain(value)}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return True
@@ -349,15 +378,13 @@ class _Calls:
         parents = [parent for parent, _ in self.places[conv]]
         sequential = next((parent for parent in parents if _is_sequential(parent)), None)
         if sequential is not None and not owners:
-            chains = _chains(sequential)
-            if conv not in chains:
-                return Chain(conv), "it has hooks"
-            return chains[conv], _after(chains[conv], list(sequential))
+            chain = next((chain for chain in _chains(sequential) if chain.conv is conv), None)
+            return (Chain(conv), "it has hooks") if chain is None else (chain, _after(chain, list(sequential)))
         if not owners:
             return Chain(conv), self._why_unseen(conv)
         if self.count[conv] != 1 or len(parents) != 1:
             return Chain(conv), f"it is called {max(self.count[conv], len(parents))} times"
-        if not nobody_looks(conv):
+        if not undisturbed(conv):
             return Chain(conv), "it has hooks"
         return self._fuse(conv, owners[0])
 
@@ -377,8 +404,9 @@ class _Calls:
         if len(chain.modules) > 1:
             for module in chain.modules[1:]:
                 module.__class__ = REPLACEMENT[PLAIN[type(module)]]
-            fusion = Fusion(chain, [self.places[module][0] for module in chain.modules])
-            vars(owner).setdefault("_fusions", []).append(fusion)
+            settings = {name: value for name, value in traces[0].settings().items() if vars(owner).get(name) == value}
+            places = [self.places[module][0] for module in chain.modules]
+            vars(owner).setdefault("_fusions", []).append(Fusion(chain, places, owner, settings))
         return chain, note
 
     def _why_unseen(self, conv: nn.Module) -> str:
@@ -401,10 +429,10 @@ def _has_forward(module: nn.Module) -> bool:
     return own and not _is_sequential(module) and bool(module._modules)
 
 
-def _chains(sequential: nn.Sequential) -> dict[nn.Module, Chain]:
+def _chains(sequential: nn.Sequential) -> list[Chain]:
     children = list(sequential)
-    found = {child: find_chain(children[i:]) for i, child in enumerate(children)}
-    return {child: chain for child, chain in found.items() if chain is not None}
+    found = [find_chain(children[i:]) for i in range(len(children))]
+    return [chain for chain in found if chain is not None]
 
 
 # ---- why a chain ends ----
@@ -419,7 +447,7 @@ def _after(chain: Chain, children: list[nn.Module]) -> str:
 
 def _left_beside(module: nn.Module) -> str:
     name = type(module).__name__
-    return f"the {name} that follows has hooks" if not nobody_looks(module) else f"a {name} follows"
+    return f"the {name} that follows has hooks" if not undisturbed(module) else f"a {name} follows"
 
 
 def _named(user: Node) -> str:

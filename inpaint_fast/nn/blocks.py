@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from inpaint_fast.ops._activations import check_activation
 from inpaint_fast.ops.dilated_block import dilated_block
@@ -52,7 +53,7 @@ def why_not(conv: nn.Module) -> str | None:
 def undisturbed(module: nn.Module) -> bool:
     """Nobody looks at or changes what goes in and comes out of this module: no hooks, no forward of its own."""
     hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return not hooks and "forward" not in module.__dict__
+    return not (hooks or _has_any_global_hook() or "forward" in module.__dict__)
 
 
 @dataclass
