@@ -76,7 +76,7 @@ class Fusion:
 
 
 class _Member:
-    """What modules that may be in a `Fusion` share. Not registered, and not copied: the module that traced it does."""
+    """What modules that may be in a `Fusion` share. A copy of one alone is in none; a copy of its owner makes anew."""
 
     _fusion: Fusion | None = None
 
@@ -93,10 +93,11 @@ class AcceleratedConv2d(_Member, nn.Conv2d):
     precision = "fast"
 
     def forward(self, input: Tensor) -> Tensor:
-        if why_not(self) is not None:  # its stride, say, was changed after it was accelerated
-            return super().forward(input)
-        chain = self._fusion.chain if self._fused() else Chain(self)
-        return chain(input, self.precision)
+        if self._fused():
+            return self._fusion.chain(input, self.precision)
+        if why_not(self) is None:
+            return Chain(self)(input, self.precision)
+        return super().forward(input)  # its stride, say, was changed after it was accelerated
 
 
 class _PassesOn(_Member):
