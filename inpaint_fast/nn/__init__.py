@@ -1,0 +1,11 @@
+"""Modules over the operators, and `accelerate`, which swaps them into any network.
+
+block = DilatedConvBlock(256, 256, dilation=4)   # nn.Sequential(Conv2d, BatchNorm2d, ReLU), fused
+net = accelerate(net)                            # its 3x3 convolutions, faster, same state_dict
+print(acceleration_report(net))                  # what was swapped, and why the rest was left
+"""
+
+from inpaint_fast.nn.accelerate import AcceleratedConv2d, Report, accelerate, acceleration_report
+from inpaint_fast.nn.blocks import DilatedConvBlock, FusedSequential
+
+__all__ = ["AcceleratedConv2d", "DilatedConvBlock", "FusedSequential", "Report", "accelerate", "acceleration_report"]

@@ -1,0 +1,639 @@
+"""accelerate: the same network, its state, its outputs and its gradients, by the fused operators."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from nn.networks import INPUTS, NETWORKS, ResNet, UNet, VGGFeatures
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrizations, weight_norm
+
+import inpaint_fast as ipf
+from inpaint_fast.nn import AcceleratedConv2d, DilatedConvBlock, FusedSequential, acceleration_report
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    """With statistics and affine parameters of no special value."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return network
+
+
+def twins(network: nn.Module, **options) -> tuple[nn.Module, nn.Module]:
+    """The network, and an accelerated copy."""
+    theirs = randomised(network)
+    return theirs, ipf.accelerate(copy.deepcopy(theirs), **options)
+
+
+def outputs(network: nn.Module, *input: Tensor) -> list[Tensor]:
+    output = network(*input)
+    return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def assert_near(ours: Tensor, theirs: Tensor, name: str = "") -> None:
+    scale = theirs.detach().double().abs().max().item() or 1.0
+    tolerance = (1e-9 if theirs.dtype == torch.float64 else 1e-4) * scale
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance, msg=lambda text: f"{name}: {text}")
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module, *input: Tensor) -> None:
+    """Outputs, gradients of all parameters and of the input, and buffers afterwards."""
+    results = []
+    for network in (ours, theirs):
+        leaves = [x.clone().requires_grad_() for x in input]
+        made = outputs(network, *leaves)
+        loss = sum((y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum() for y in made)
+        named = {**dict(network.named_parameters()), **{f"input{i}": leaf for i, leaf in enumerate(leaves)}}
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        results.append((made, dict(zip(named, gradients, strict=True)), buffers))
+    (ours_made, ours_gradients, ours_buffers), (made, gradients, buffers) = results
+    for i, (a, b) in enumerate(zip(ours_made, made, strict=True)):
+        assert_near(a, b, f"output {i}")
+    # A bias before a norm has no gradient but rounding errors: the scale is that of the largest gradient.
+    largest = max(g.abs().max().item() for g in gradients.values() if g is not None)
+    tolerance = 1e-9 if made[0].dtype == torch.float64 else 1e-4
+    assert list(ours_gradients) == list(gradients)
+    for name, gradient in gradients.items():
+        assert (ours_gradients[name] is None) == (gradient is None), name
+        if gradient is not None:
+            torch.testing.assert_close(ours_gradients[name], gradient, rtol=0, atol=tolerance * largest)
+    assert list(ours_buffers) == list(buffers)
+    for name, buffer in buffers.items():
+        assert_near(ours_buffers[name], buffer, name)
+
+
+def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
+
+
+def left(network: nn.Module) -> dict[str, str]:
+    return {entry.name: entry.reason for entry in acceleration_report(network).left}
+
+
+def notes(network: nn.Module) -> dict[str, str]:
+    return {entry.name: entry.note for entry in acceleration_report(network).swapped}
+
+
+class Chain(nn.Module):
+    """One convolution with its norm and activation, called by a forward that a test gives."""
+
+    def __init__(self, call: Callable | None = None, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), activation or nn.ReLU()
+        self.call = call or one_by_one
+        self.flag = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def one_by_one(net: Chain, x: Tensor) -> Tensor:
+    return net.act(net.bn(net.conv(x)))
+
+
+X = torch.linspace(-1, 1, 2 * 3 * 8 * 9).view(2, 3, 8, 9).sin()
+
+
+# ---- published networks ----
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_published_networks(name: str, train: bool, dtype: torch.dtype) -> None:
+    theirs, ours = twins(NETWORKS[name]().to(dtype))
+    assert any(swapped(ours).values())
+    assert_same(ours.train(train), theirs.train(train), torch.randn(INPUTS[name], dtype=dtype))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_state_parameters_and_copies(name: str) -> None:
+    network = randomised(NETWORKS[name]())
+    theirs = copy.deepcopy(network)
+    parameters, children = list(network.parameters()), list(network.modules())
+    assert ipf.accelerate(network) is network
+    assert list(network.state_dict()) == list(theirs.state_dict())
+    assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
+    assert all(a is b for a, b in zip(network.modules(), children, strict=True))
+    theirs.load_state_dict(network.state_dict())
+    network.load_state_dict(theirs.state_dict())
+    input = torch.randn(INPUTS[name])
+    stream = io.BytesIO()
+    torch.save(network, stream)
+    stream.seek(0)
+    fused = fused_modules(network, input)
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network)), torch.load(stream, weights_only=False)):
+        assert swapped(other) == swapped(network)
+        assert fused_modules(other, input) == fused
+        assert_same(other, copy.deepcopy(theirs), input)
+
+
+def fused_modules(network: nn.Module, input: Tensor) -> list[tuple[str, str, str]]:
+    """What each call of dilated_block in eval mode was given to fuse: the fusion is there, and not only the result."""
+    from inpaint_fast.nn import blocks
+
+    calls, operator = [], blocks.dilated_block
+
+    def recorded(*args, **options):
+        calls.append((options.get("activation", "none"), options.get("order", ""), "scale" in options))
+        return operator(*args, **options)
+
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    blocks.dilated_block = recorded
+    try:
+        network(input)
+    finally:
+        blocks.dilated_block = operator
+        for module, mode in modes.items():
+            module.training = mode
+    return calls
+
+
+def test_the_operators_get_what_the_report_says() -> None:
+    for name, make in NETWORKS.items():
+        network = ipf.accelerate(make())
+        calls = fused_modules(network, torch.randn(INPUTS[name]))
+        assert len(calls) == len(swapped(network))
+        fused = sum(scale + (activation != "none") for activation, _, scale in calls)
+        assert fused == sum(map(len, swapped(network).values())), name
+
+
+def test_an_optimizer_made_before_goes_on() -> None:
+    theirs = randomised(ResNet())
+    ours = copy.deepcopy(theirs)
+    steps = []
+    for network in (ours, theirs):
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+        if network is ours:
+            ipf.accelerate(network)
+        torch.manual_seed(1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(torch.randn(INPUTS["resnet"])).square().mean().backward()
+            optimizer.step()
+        steps.append(network.state_dict())
+    for name, tensor in steps[1].items():
+        assert_near(steps[0][name], tensor, name)
+
+
+def test_what_the_report_says() -> None:
+    network = ipf.accelerate(UNet())
+    assert swapped(network)["down1.conv1"] == ("down1.bn1", "down1.act1")
+    assert swapped(network)["down1.conv2"] == ("down1.act2", "down1.bn2")
+    assert swapped(network)["last"] == () and "the model cannot be traced" in notes(network)["last"]
+    assert not left(network)
+    network = ipf.accelerate(NETWORKS["aspp"]())
+    assert swapped(network)["head"] == ("head_norm",) and "function relu" in notes(network)["head"]
+    assert left(network)["classes"] == "its kernel is 1x1, not 3x3"
+    text = str(acceleration_report(network))
+    assert text.startswith("3 of 7 convolutions swapped") and "branches.2.0 + branches.2.1 + branches.2.2" in text
+    network = ipf.accelerate(ResNet())
+    assert swapped(network)["layer1.0.conv1"] == ("layer1.0.bn1",)
+    assert "several times" in notes(network)["layer1.0.conv1"] and "add" in notes(network)["layer1.0.conv2"]
+    assert left(network)["layer2.0.conv1"] == "stride (2, 2)"
+
+
+# ---- which convolutions ----
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": 0},
+        {"padding": "valid"},
+        {"padding": "same", "dilation": (2, 3)},
+        {"padding": (3, 1), "dilation": 2, "bias": False},
+    ],
+    ids=str,
+)
+def test_all_paddings(options: dict) -> None:
+    theirs, ours = twins(nn.Conv2d(3, 4, 3, dtype=torch.float64, **options))
+    assert type(ours) is AcceleratedConv2d and isinstance(ours, nn.Conv2d)
+    assert_same(ours, theirs, X.double())
+    assert_same(ours, theirs, X[0].double())  # one picture without a batch
+
+
+class OwnConv(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * 2
+
+
+@pytest.mark.parametrize(
+    ("conv", "reason"),
+    [
+        (nn.Conv2d(3, 4, 5), "5x5"),
+        (nn.Conv2d(3, 4, 3, stride=2), "stride"),
+        (nn.Conv2d(3, 6, 3, groups=3), "groups 3"),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "padding_mode 'reflect'"),
+        (nn.LazyConv2d(4, 3), "LazyConv2d"),
+        (OwnConv(3, 4, 3), "OwnConv"),
+        (parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "Parametrized"),
+        (parametrizations.spectral_norm(nn.Conv2d(3, 4, 3)), "Parametrized"),
+        (weight_norm(nn.Conv2d(3, 4, 3)), "weight_norm"),
+        (nn.Conv2d(3, 4, 3, dtype=torch.complex64), "complex64"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_left(conv: nn.Module, reason: str) -> None:
+    before = type(conv)
+    network = ipf.accelerate(nn.Sequential(conv, nn.ReLU()))
+    assert reason in left(network)["0"] and not swapped(network)
+    assert type(conv) is before and type(network) is nn.Sequential
+
+
+def test_nothing_to_swap() -> None:
+    network = ipf.accelerate(nn.Sequential(nn.Linear(3, 4), nn.ReLU()))
+    assert acceleration_report(network).swapped == acceleration_report(network).left == []
+    assert str(acceleration_report(network)) == "0 of 0 convolutions swapped"
+
+
+def test_a_convolution_that_is_changed_afterwards() -> None:
+    theirs, ours = twins(Chain())
+    for network in (ours, theirs):
+        network.conv.stride = (2, 2)
+    assert_same(ours, theirs, X)
+    for network in (ours, theirs):
+        network.conv.stride, network.conv.padding, network.conv.dilation = (1, 1), (3, 3), (3, 3)
+    assert_same(ours, theirs, X)
+    for network in (ours, theirs):
+        torch.manual_seed(0)
+        parametrizations.weight_norm(network.conv)
+    assert_same(ours, theirs, X)
+
+
+# ---- what is fused, and what is not ----
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [nn.ReLU(inplace=True), nn.LeakyReLU(0.3), nn.ELU(0.7, inplace=True), nn.Sigmoid(), nn.Tanh()],
+    ids=str,
+)
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    "call", [one_by_one, lambda net, x: net.bn(net.act(net.conv(x)))], ids=["norm_act", "act_norm"]
+)
+def test_activations_in_both_orders(call: Callable, train: bool, activation: nn.Module) -> None:
+    theirs, ours = twins(Chain(call, activation).double())
+    assert len(swapped(ours)["conv"]) == 2
+    assert_same(ours.train(train), theirs.train(train), X.double())
+    [(_, order, scaled)] = fused_modules(ours, X.double())
+    assert scaled and order == ("norm_act" if call is one_by_one else "act_norm")
+
+
+def used_between(net: Chain, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.act(net.bn(y)) + y
+
+
+def used_after_the_norm(net: Chain, x: Tensor) -> Tensor:
+    y = net.bn(net.conv(x))
+    return net.act(y) + y
+
+
+def called_twice(net: Chain, x: Tensor) -> Tensor:
+    return one_by_one(net, x) + net.act(net.bn(net.conv(x.flip(3))))
+
+
+def in_place_between(net: Chain, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    y.mul_(2)
+    return net.act(net.bn(y))
+
+
+def kept_in_an_attribute(net: Chain, x: Tensor) -> Tensor:
+    net.seen = net.conv(x)
+    return net.act(net.bn(net.seen))
+
+
+LIST: list[Tensor] = []
+
+
+def kept_in_a_list(net: Chain, x: Tensor) -> Tensor:
+    LIST.append(net.conv(x))
+    return net.act(net.bn(LIST[-1]))
+
+
+def otherwise_in_training(net: Chain, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.act(net.bn(y)) + (y if net.training else 0)
+
+
+def by_the_flag(net: Chain, x: Tensor) -> Tensor:
+    y = net.conv(x)
+    return net.act(net.bn(y)) + (y if net.flag else 0)
+
+
+def by_the_values(net: Chain, x: Tensor) -> Tensor:
+    return one_by_one(net, x) if x.sum() > 0 else net.act(net.conv(x))
+
+
+def functional(net: Chain, x: Tensor) -> Tensor:
+    return F.elu(net.bn(net.conv(x)))
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize(
+    ("call", "fused", "note"),
+    [
+        (used_between, (), "used 2 times"),
+        (used_after_the_norm, ("bn",), "used 2 times"),
+        (called_twice, (), "called 2 times"),
+        (in_place_between, (), "used 2 times"),
+        (kept_in_an_attribute, (), "keeps"),
+        (kept_in_a_list, (), "keeps"),
+        (otherwise_in_training, (), "used 2 times"),
+        (by_the_flag, ("bn", "act"), ""),
+        (by_the_values, (), "cannot be traced"),
+        (functional, ("bn",), "function elu"),
+    ],
+)
+def test_forwards_of_every_kind(call: Callable, fused: tuple, note: str, train: bool) -> None:
+    theirs, ours = twins(Chain(call).double())
+    LIST.clear()
+    assert swapped(ours)["conv"] == fused and note in notes(ours)["conv"]
+    for input in (X.double(), -X.double()):
+        assert_same(ours.train(train), theirs.train(train), input)
+    if call is kept_in_an_attribute:
+        assert_near(ours.seen, theirs.seen)
+    if call is kept_in_a_list:
+        assert_near(LIST[0], LIST[1])
+
+
+def test_a_setting_changed_afterwards() -> None:
+    theirs, ours = twins(Chain(by_the_flag))
+    ours.flag = theirs.flag = True
+    assert_same(ours, theirs, X)
+    ipf.accelerate(ours)
+    assert swapped(ours)["conv"] == ()
+    theirs, ours = twins(VGGFeatures())
+    ours.taps = theirs.taps = (1, 3, 11)
+    assert_same(ours, theirs, torch.randn(INPUTS["vgg"]))
+
+
+def test_tracing_leaves_no_trace() -> None:
+    network = Chain(kept_in_an_attribute)
+    before, generator = set(vars(network)), torch.get_rng_state()
+    ipf.accelerate(network)
+    assert set(vars(network)) - before == {"_acceleration_report"} and "seen" not in vars(network)
+    assert torch.equal(torch.get_rng_state(), generator) and network.training and network.bn.num_batches_tracked == 0
+
+
+def test_shared_modules() -> None:
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = Chain(), Chain()
+            self.right.conv, self.right.act = self.left.conv, self.left.act
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.left(x) + self.right(x)
+
+    theirs, ours = twins(Siamese())
+    assert swapped(ours) == {"left.conv": ()} and "2 times" in notes(ours)["left.conv"]
+    assert_same(ours, theirs, X)
+    conv, relu = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(inplace=True)  # in an nn.Sequential sharing is no hindrance
+    theirs, ours = twins(nn.Sequential(conv, nn.BatchNorm2d(3), relu, conv, relu, conv))
+    assert_same(ours, theirs, X)
+    assert [scaled for _, _, scaled in fused_modules(ours, X)] == [True, False, False]
+
+
+def test_a_subclass_of_sequential_keeps_its_class() -> None:
+    class ConvNormAct(nn.Sequential):
+        pass
+
+    theirs, ours = twins(nn.Sequential(ConvNormAct(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())))
+    assert type(ours[0]) is ConvNormAct and swapped(ours)["0.0"] == ("0.1", "0.2")
+    assert_same(ours, theirs, X)
+
+
+def test_a_sequential_taken_apart() -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU())
+    theirs, ours = twins(layers)
+    assert isinstance(ours, FusedSequential) and isinstance(ours, nn.Sequential)
+    a = b = X
+    for mine, other in zip(ours, theirs, strict=True):
+        a, b = mine(a), other(b)
+        assert_near(a, b)
+    for end in range(1, 6):
+        assert_same(ours[:end], theirs[:end], X)
+    assert_same(nn.Sequential(*list(ours.children())[:-1]), nn.Sequential(*list(theirs.children())[:-1]), X)
+    assert_same(ours.append(nn.Tanh()), theirs.append(nn.Tanh()), X)
+
+
+# ---- hooks, replaced modules, copies of parts ----
+
+
+@pytest.mark.parametrize("make", [Chain, lambda: nn.Sequential(*Chain().children())], ids=["forward", "sequential"])
+def test_hooks(make: Callable) -> None:
+    theirs, ours = twins(make())
+    for i, name in enumerate(name for name, _ in theirs.named_children()):
+        seen: list[Tensor] = []
+        handles = [
+            network.get_submodule(name).register_forward_hook(lambda m, x, y, seen=seen: seen.append(y.clone()))
+            for network in (ours, theirs)
+        ]
+        assert_same(ours, theirs, X)
+        assert_near(*seen)
+        for handle in handles:
+            handle.remove()
+        assert fused_modules(ours, X) == [("relu", "norm_act", True)], i
+
+
+def test_hooks_from_before() -> None:
+    network = Chain()
+    network.bn.register_forward_hook(lambda m, x, y: y * 2)
+    theirs, ours = twins(network)
+    assert swapped(ours)["conv"] == () and "hooks" in notes(ours)["conv"]
+    assert_same(ours, theirs, X)
+
+
+def test_a_hook_for_all_modules() -> None:
+    theirs, ours = twins(Chain())
+    seen: dict[type, Tensor] = {}
+    handle = nn.modules.module.register_module_forward_hook(lambda m, x, y: seen.__setitem__(type(m), y))
+    try:
+        ours(X), theirs(X)
+    finally:
+        handle.remove()
+    assert_near(seen[AcceleratedConv2d], seen[nn.Conv2d])
+
+
+@pytest.mark.parametrize("child", ["conv", "bn", "act"])
+def test_replaced_children(child: str) -> None:
+    theirs, ours = twins(Chain())
+    new = {"conv": nn.Conv2d(3, 4, 3), "bn": nn.GroupNorm(2, 4), "act": nn.GELU()}[child]
+    for network in (ours, theirs):
+        setattr(network, child, copy.deepcopy(new))
+    assert_same(ours, theirs, X)
+
+
+def test_copies_of_one_module_are_what_it_was() -> None:
+    theirs, ours = twins(Chain())
+    for make in (copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))):
+        assert_near(make(ours.conv)(X), theirs.conv(X))
+        y = torch.randn(2, 4, 5, 5)
+        assert_near(make(ours.act)(y), theirs.act(y))
+        assert_near(make(ours.bn)(y), copy.deepcopy(theirs.bn)(y))
+
+
+def test_twice_is_once_and_other_precision() -> None:
+    theirs, ours = twins(UNet())
+    before = swapped(ours)
+    assert swapped(ipf.accelerate(ours, precision="exact")) == before
+    assert {module.precision for module in ours.modules() if isinstance(module, AcceleratedConv2d)} == {"exact"}
+    assert_same(ours, theirs, torch.randn(INPUTS["unet"]))
+
+
+def test_a_dilated_conv_block_inside() -> None:
+    block = randomised(DilatedConvBlock(3, 4, 2, precision="exact"))
+    theirs, ours = twins(nn.Sequential(block, nn.Conv2d(4, 4, 3)))
+    assert type(ours[0]) is DilatedConvBlock and ours[0].precision == "exact"
+    assert swapped(ours) == {"0.0": ("0.1", "0.2"), "1": ()}
+    assert_same(ours, theirs, X)
+
+
+# ---- inference ----
+
+
+def bump(network: nn.Module) -> None:
+    """In place, as an optimizer or an EMA does."""
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            if tensor.is_floating_point():
+                tensor.mul_(1.1)
+
+
+def another_state(network: nn.Module) -> None:
+    network.load_state_dict({name: tensor * 2 for name, tensor in network.state_dict().items()})
+
+
+def other_tensors(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = module.running_mean + 1
+            module.weight = nn.Parameter(module.weight * 3)
+
+
+def rounded(network: nn.Module) -> None:
+    network.to(torch.bfloat16).to(torch.float32)
+
+
+def train_a_step(network: nn.Module) -> None:
+    network.train()(torch.linspace(-2, 3, 2 * 3 * 16 * 18).view(2, 3, 16, 18))
+    network.eval()
+
+
+def other_eps(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.5
+
+
+CHANGES = [bump, another_state, other_tensors, rounded, train_a_step, other_eps]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+@pytest.mark.parametrize("make", [VGGFeatures, lambda: VGGFeatures().features], ids=["forward", "sequential"])
+def test_inference_is_never_stale(make: Callable, change: Callable) -> None:
+    theirs, ours = twins(make().eval(), inference=True)
+    input = torch.randn(INPUTS["vgg"])
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            for a, b in zip(outputs(ours, input), outputs(theirs, input), strict=True):
+                assert_near(a, b)
+    before = outputs(theirs, input)[-1].detach()
+    for network in (ours, theirs):
+        change(network)
+    with torch.no_grad():
+        for a, b in zip(outputs(ours, input), outputs(theirs, input), strict=True):
+            assert_near(a, b)
+    assert not torch.equal(outputs(theirs, input)[-1], before)
+    assert_same(ours, theirs, input)  # gradients in eval mode, the norm's too
+    assert_same(ours.train(), theirs.train(), input)
+
+
+def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from inpaint_fast.nn import blocks
+
+    folds, fold, prepared = [], blocks._fold, []
+    monkeypatch.setattr(blocks, "_fold", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
+    monkeypatch.setattr(sys.modules["inpaint_fast.nn.accelerate"], "prepare", prepared.append)
+    _, ours = twins(Chain().eval(), inference=True)
+    assert [weight is ours.conv.weight for weight in prepared] == [True]
+    with torch.no_grad():
+        ours(X), ours(X)
+    assert folds == [ours.bn] and ours.bn._folded.values is not None
+    assert list(ours.state_dict()) == list(Chain().state_dict())
+    assert copy.deepcopy(ours).bn._folded.values is None
+    ours.train()(X)
+    assert ours.bn._folded.values is None
+    ipf.accelerate(ours)
+    assert "_folded" not in vars(ours.bn)
+
+
+def test_inference_tensors_are_never_kept() -> None:
+    """Made under inference_mode they have no version counter."""
+    with torch.inference_mode():
+        network = randomised(Chain()).eval()
+        ours = ipf.accelerate(copy.deepcopy(network), inference=True)
+        for net in (ours, network):
+            net(X), net.bn.running_mean.add_(1)
+        assert_near(ours(X), network(X))
+
+
+# ---- other systems ----
+
+
+@pytest.mark.parametrize("name", ["vgg", *(pytest.param(name, marks=pytest.mark.long) for name in NETWORKS)])
+def test_compile_and_export(name: str) -> None:
+    theirs, ours = twins(NETWORKS[name]())
+    input = torch.randn(INPUTS[name])
+    compiled = torch.compile(ours, fullgraph=True, backend="aot_eager")
+    for train in (True, False):
+        ours.train(train), theirs.train(train)
+        for a, b in zip(outputs(compiled, input), outputs(theirs, input), strict=True):
+            assert_near(a, b)
+    exported = torch.export.export(ours, (input,)).module()
+    for a, b in zip(outputs(exported, input), outputs(theirs, input), strict=True):
+        assert_near(a, b)
+
+
+def test_functional_call_and_half_precision() -> None:
+    theirs, ours = twins(Chain().eval())
+    state = {name: tensor * 1.5 for name, tensor in theirs.state_dict().items()}
+    assert_near(torch.func.functional_call(ours, state, X), torch.func.functional_call(theirs, state, X))
+    ours.bfloat16(), theirs.bfloat16()
+    torch.testing.assert_close(ours(X.bfloat16()), theirs(X.bfloat16()), rtol=0.03, atol=0.03)
+    assert ours(X.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "name"),
+    [
+        ({"model": "net"}, TypeError, "model"),
+        ({"model": nn.ReLU(), "precision": "high"}, ValueError, "precision"),
+        ({"model": nn.ReLU(), "inference": True}, ValueError, "inference"),
+    ],
+    ids=["model", "precision", "inference"],
+)
+def test_a_wrong_argument_is_named(arguments: dict, error: type, name: str) -> None:
+    with pytest.raises(error, match=f"^{name}: .*expected"):
+        ipf.accelerate(**arguments)
+
+
+def test_the_report_of_a_model_that_was_not_accelerated() -> None:
+    with pytest.raises(ValueError, match=r"model: this ReLU was not accelerated; call accelerate\(model\)"):
+        acceleration_report(nn.ReLU())
