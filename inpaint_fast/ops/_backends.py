@@ -29,6 +29,7 @@ BACKENDS = ("cuda", "triton", "cpp", "reference")
 PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # looked for, not imported
 SUFFIX = {"cpp": "", "cuda": "", "triton": "_triton"}
+LANGUAGE = {"cpp": "C++", "cuda": "CUDA", "triton": "Triton"}
 
 library = torch.library.Library("inpaint_fast", "DEF")
 _forced: str | None = None
@@ -94,19 +95,21 @@ class Operator:
     Attributes:
         stem: the name that finds everything: csrc/<stem>, kernels/<stem>.py, ops/<stem>.py.
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
+        backends: those that have been written, whether or not this build and this machine have them.
         suffixes: backend -> what its registered operators add to these names.
         compiled: the device types that the extension has a kernel for.
     """
 
     stem: str
     definitions: dict[str, Definition]
+    backends: tuple[str, ...] = BACKENDS
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.suffixes = dict(SUFFIX)
+        self.suffixes = {backend: suffix for backend, suffix in SUFFIX.items() if backend in self.backends}
         OPERATORS[self.stem] = self
-        for suffix in dict.fromkeys(SUFFIX.values()):
+        for suffix in dict.fromkeys(self.suffixes.values()):
             self.define(suffix)
         has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
         self.compiled = frozenset(d for d in ("cpu", "cuda") if has_kernel(f"inpaint_fast::{self.stem}", d.upper()))
@@ -195,6 +198,8 @@ def why_not(stem: str, backend: str, device_type: str) -> str | None:
     """Why `backend` cannot run operator `stem` on tensors of that device type; None when it can."""
     if backend == "reference":
         return None
+    if backend not in OPERATORS[stem].backends:
+        return f"there is no {LANGUAGE[backend]} kernel for {stem} yet"
     if backend == "triton":
         if not TRITON_INSTALLED:
             return "Triton is not installed. Type: pip install 'triton>=3.6'"
