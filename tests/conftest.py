@@ -15,6 +15,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from inpaint_fast import _extension  # noqa: E402
+from inpaint_fast.ops._backends import OPERATORS  # noqa: E402
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
@@ -38,23 +39,34 @@ class Implementation:
         return "-".join(filter(None, (self.backend, self.capability, self.device if self.device != "cpu" else "")))
 
 
-def implementations() -> list[Implementation]:
+def stem_of(module: object) -> str:
+    """The operator that a test module is about: its STEM."""
+    return getattr(module, "STEM", "masked_l2")
+
+
+def implementations(stem: str) -> list[Implementation]:
     found = [Implementation("reference"), Implementation("triton"), Implementation("emulated")]
     if _extension.module:
         found += [Implementation("cpp", capability=name) for name in _extension.module.cpu_capabilities()]
     if torch.cuda.is_available():
         found += [Implementation("cuda", "cuda"), Implementation("triton", "cuda")]
-    return found
+    written = OPERATORS[stem].backends
+    return [each for each in found if (each.backend if each.backend != "emulated" else "cuda") in written]
 
 
-@pytest.fixture(params=implementations(), ids=str)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "implementation" in metafunc.fixturenames:
+        metafunc.parametrize("implementation", implementations(stem_of(metafunc.module)), ids=str, indirect=True)
+
+
+@pytest.fixture
 def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
     """Each implementation in turn; its instruction set is the one in use while the test runs."""
     chosen: Implementation = request.param
     if chosen.backend == "emulated":
         from emulation.build import load
 
-        load("masked_l2")
+        load(stem_of(request.module))
     if chosen.capability is None:
         yield chosen
         return

@@ -47,7 +47,7 @@ Tensor dense_like(const Tensor& tensor, const Tensor& like) {
 
 bool is_float(ScalarKind kind) { return kind != ScalarKind::none && kind != ScalarKind::uint8; }
 
-NormAct prepare(const Tensor& input, int64_t activation, double slope, bool act_first) {
+NormAct prepare(const Tensor& input, bool training, int64_t activation, double slope, bool act_first) {
   NormAct args;
   args.kind = kind_of(input);
   STD_TORCH_CHECK(is_float(args.kind), "input: its dtype is not float32, float64, float16 or bfloat16");
@@ -64,6 +64,7 @@ NormAct prepare(const Tensor& input, int64_t activation, double slope, bool act_
   args.activation = static_cast<Activation>(activation);
   args.slope = slope;
   args.act_first = act_first;
+  args.training = training;
   // Larger than a last-level cache's share of one core: the results would not survive there anyway.
   args.stream = input.numel() * bytes_of(args.kind) > (int64_t{4} << 20);
   return args;
@@ -202,7 +203,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(const Tensor& gi
                                                                 double momentum, double eps, int64_t activation,
                                                                 double slope, bool act_first) {
   const Tensor input = dense(given);
-  NormAct args = prepare(input, activation, slope, act_first);
+  NormAct args = prepare(input, training, activation, slope, act_first);
   const int64_t channels = args.channels;
   const double count = static_cast<double>(args.samples * args.pixels);
   STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean, running_var: both or none");
@@ -244,7 +245,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward_cpu(const Tensor& given_gra
                                                          int64_t activation, double slope, bool act_first,
                                                          bool want_input, bool want_parameters) {
   const Tensor input = dense(given);
-  NormAct args = prepare(input, activation, slope, act_first);
+  NormAct args = prepare(input, training, activation, slope, act_first);
   check_same_sizes(given_grad, input, "grad");
   STD_TORCH_CHECK(kind_of(given_grad) == args.kind, "grad: its dtype is not that of input");
   const Tensor grad = dense_like(given_grad, input);

@@ -75,7 +75,7 @@ struct Wide<Floats> {
   }
 };
 
-// Sums of a and of a * b.
+// Sums of a and of a * b; or of the differences d = u - shift, taken as doubles, and of d * d.
 template <class A, bool Rows>
 struct Sums {
   Doubles first[2] = {}, second[2] = {};
@@ -88,9 +88,22 @@ struct Sums {
       second[i] += wide_a.parts[i] * wide_b.parts[i];
     }
   }
-  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) {
+  template <class V>
+  INPAINT_FAST_MEMBER void add_about(int64_t c, V u, const Parameter<double, Rows>& shift) {
+    const Wide<V> wide(u);
+    for (int i = 0; i < static_cast<int>(sizeof wide / sizeof(Doubles)); ++i) {
+      const Doubles d = wide.parts[i] - shift.at(c, Doubles{});
+      first[i] += d;
+      second[i] += d * d;
+    }
+  }
+  INPAINT_FAST_MEMBER void add_about(int64_t c, A u, const Parameter<double, Rows>& shift) {
+    add_doubles(u - shift.get(c), u - shift.get(c));
+  }
+  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) { add_doubles(a, b); }
+  INPAINT_FAST_MEMBER void add_doubles(double a, double b) {
     rest_first += a;
-    rest_second += static_cast<double>(a) * b;
+    rest_second += a * b;
   }
   void totals(int64_t channels, double* firsts, double* seconds) const {
     const Doubles both_first = first[0] + first[1], both_second = second[0] + second[1];
@@ -109,9 +122,22 @@ struct Sums<A, true> {
       store(second + c, load(second + c, Doubles{}) + wide_a.parts[i] * wide_b.parts[i]);
     }
   }
-  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) {
+  template <class V>
+  INPAINT_FAST_MEMBER void add_about(int64_t c, V u, const Parameter<double, true>& shift) {
+    const Wide<V> wide(u);
+    for (int i = 0; i < static_cast<int>(sizeof wide / sizeof(Doubles)); ++i, c += lanes<Doubles>()) {
+      const Doubles d = wide.parts[i] - shift.at(c, Doubles{});
+      store(first + c, load(first + c, Doubles{}) + d);
+      store(second + c, load(second + c, Doubles{}) + d * d);
+    }
+  }
+  INPAINT_FAST_MEMBER void add_about(int64_t c, A u, const Parameter<double, true>& shift) {
+    add_doubles(c, u - shift.get(c), u - shift.get(c));
+  }
+  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) { add_doubles(c, a, b); }
+  INPAINT_FAST_MEMBER void add_doubles(int64_t c, double a, double b) {
     first[c] += a;
-    second[c] += static_cast<double>(a) * b;
+    second[c] += a * b;
   }
   void totals(int64_t channels, double* firsts, double* seconds) const {
     for (int64_t c = 0; c < channels; ++c) firsts[c] = first[c], seconds[c] = second[c];
@@ -179,15 +205,14 @@ struct Steps {
   }
 
   void moments(double* means, double* squares) const {
-    OfChannels shift;
+    Parameter<double, Rows> shift;
     for (int64_t c = 0; c < channels; ++c) {
       const A u = u_of(to_scalar(input[first_element<Rows>(args, chunk, c)], A{}));
-      shift.set(c, u - u == 0 ? u : A(0));  // an infinite one would make every difference NaN
+      shift.set(c, u - u == 0 ? u : 0);  // an infinite one would make every difference NaN
     }
     Sums<A, Rows> sums;
     walk<T, Rows>(args, chunk, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
-      const auto u = u_of(load(input + i, zero)), d = u - shift.at(c, zero);
-      sums.add(c, d, d);
+      sums.add_about(c, u_of(load(input + i, zero)), shift);
     });
     sums.totals(channels, means, squares);
     const double n = static_cast<double>(chunk.count());
@@ -213,7 +238,7 @@ struct Steps {
   INPAINT_FAST_MEMBER V grad_of(int64_t i, int64_t c, V d, const OfChannels& scale, const OfChannels& offset) const {
     const V g = load(grad + i, V{});
     if (ActFirst) return g;
-    return g * activation_slope<F>(d * scale.at(c, d) + offset.at(c, d), broadcast<V>(slope));
+    return times_activation_slope<F>(g, d * scale.at(c, d) + offset.at(c, d), broadcast<V>(slope));
   }
 
   void sums(double* firsts, double* seconds) const {
@@ -232,9 +257,9 @@ struct Steps {
     walk<T, Rows>(args, chunk, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
       typedef decltype(zero) V;
       const V x = load(input + i, zero), d = u_of(x) - shift.at(c, zero);
-      const V g = grad_of(i, c, d, scale, offset);
-      V result = by_grad.at(c, zero) * g + (by_value.at(c, zero) * d + constant.at(c, zero));
-      if (ActFirst) result = result * activation_slope<F>(x, broadcast<V>(slope));
+      V result = by_grad.at(c, zero) * grad_of(i, c, d, scale, offset);
+      if (args.training) result = result + (by_value.at(c, zero) * d + constant.at(c, zero));
+      if (ActFirst) result = times_activation_slope<F>(result, x, broadcast<V>(slope));
       put(output + i, result, args.stream);
     });
     if (args.stream) stream_fence();

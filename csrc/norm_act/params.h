@@ -7,6 +7,8 @@
 // and for the gradient, with g = d loss / d z,
 //
 //   d loss / d u = by_grad * g + by_value * (u - shift) + constant
+//
+// whose last two terms are those of the batch's own statistics, in training alone.
 #pragma once
 
 #include <cstdint>
@@ -44,6 +46,7 @@ struct NormAct {
   Activation activation = Activation::none;
   double slope = 0;
   bool act_first = false;
+  bool training = false;
   bool stream = false;  // the output is larger than the caches: write past them
   // Of each channel.
   const double *shift = nullptr, *scale = nullptr, *offset = nullptr;
