@@ -270,7 +270,7 @@ def test_nan_and_inf_as_in_torch(implementation, activation, order) -> None:
                     values = results(ours, x, Parameters(3, x.dtype), grad, *args, implementation.backend)
                     plains = results(plain, x, Parameters(3, x.dtype), grad, *args)
                     for name, expected in plains.items():
-                        if activation == "elu" and math.isnan(bad) and "grad" in name:
+                        if activation == "elu" and plains["y"].isnan().any() and "grad" in name:
                             continue  # PyTorch's slope of elu at NaN is NaN or 1, by the element's place in memory
                         torch.testing.assert_close(values[name], expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
