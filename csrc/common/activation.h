@@ -95,7 +95,7 @@ INPAINT_FAST_INLINE V activated(V x, V slope) {
   return x;
 }
 
-// d activated(x) / dx, from x alone; where torch has two choices (relu at 0, elu at 0), the one of torch.
+// d activated(x) / dx, from x alone; at 0 what torch takes it for.
 template <Activation A, class V>
 INPAINT_FAST_INLINE V activation_slope(V x, V slope) {
   const V zero = broadcast<V>(0), one = broadcast<V>(1);
@@ -111,6 +111,14 @@ INPAINT_FAST_INLINE V activation_slope(V x, V slope) {
     return broadcast<V>(4) * e / (sum * sum);
   }
   return one;
+}
+
+// g * d activated(x) / dx. relu's zero is one whatever g is, as in torch.
+template <Activation A, class V>
+INPAINT_FAST_INLINE V times_activation_slope(V g, V x, V slope) {
+  if constexpr (A == Activation::none) return g;
+  if constexpr (A == Activation::relu) return x <= broadcast<V>(0) ? broadcast<V>(0) : g;
+  return g * activation_slope<A>(x, slope);
 }
 
 // ---- from a number at run time to a template argument ----

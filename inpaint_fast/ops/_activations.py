@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# The order is the number that the compiled kernels know each by (csrc/common/activation.h).
+# The order is the number that the compiled kernels know each by (csrc/common/activation_kind.h).
 ACTIVATIONS = ("none", "relu", "leaky_relu", "elu", "sigmoid", "tanh")
 ORDERS = ("norm_act", "act_norm")
 DEFAULT_SLOPE = {"leaky_relu": 0.01, "elu": 1.0}

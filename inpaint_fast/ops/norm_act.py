@@ -1,11 +1,28 @@
-"""Batch normalisation and activation in one operator, for training."""
+"""Batch normalisation and activation in one operator, for training: Ioffe and Szegedy, Batch Normalization (2015).
+
+The forward pass keeps nothing for the backward pass but its input and two numbers a channel: the gradient computes the
+normalised value and the activation's slope anew. PyTorch's own modules keep the normalised picture besides, and go over
+it once more in each direction.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast.ops._activations import activate, check_activation
+from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, activate, check_activation
+from inpaint_fast.ops._backends import Definition, Operator
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+# ---- the reference: what "correct" means ----
 
 
 def reference(
@@ -30,6 +47,9 @@ def reference(
     return y if order == "act_norm" else activate(y, activation, slope)
 
 
+# ---- the public function ----
+
+
 def norm_act(
     input: Tensor,
     running_mean: Tensor | None,
@@ -47,9 +67,206 @@ def norm_act(
 ) -> Tensor:
     """Batch normalisation and activation: `F.batch_norm` with the activation after it ("norm_act") or before it.
 
-    In training mode the running statistics are updated in place, as F.batch_norm does.
+    Equivalent to `activation(F.batch_norm(input, ...))` in the order "norm_act" and to
+    `F.batch_norm(activation(input), ...)` in the order "act_norm". In training mode the running statistics are updated
+    in place, as F.batch_norm does: by the mean and the unbiased variance of the batch.
+
+    Args:
+        input: (N, C, ...), 2 dimensions or more; float32, float64, float16 or bfloat16, computed in float32 or better.
+            Contiguous and channels_last memory is read as it lies, any other is copied once.
+        running_mean, running_var: (C,), of input's dtype or float32; float64 for a float64 input. Both None: nothing is
+            updated, which training mode alone allows.
+        weight, bias: (C,) or None (1 and 0), of the dtype of the running statistics.
+        training: normalise by the statistics of this batch; otherwise by running_mean and running_var.
+        momentum: the share of this batch in the updated running statistics.
+        eps: added to the variance; above 0 in training.
+        activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
+        slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
+        order: "norm_act" or "act_norm".
+        backend: "cpp" or "reference"; None takes the fastest that is there.
+
+    Returns:
+        A tensor of input's shape, dtype and memory format (contiguous where input had to be copied). On the CPU one of
+        4 MB or more cannot be resized in place: its memory is kept for the next one.
+
+    Raises:
+        TypeError: a dtype is not one of these, dtypes or devices differ, or something is no tensor or no number.
+        ValueError: shapes do not fit, training has a single value per channel, or an argument has no such value.
+        BackendError: the backend that was asked for cannot run here.
+
+    Gradients are defined for input, weight and bias, to any order. Under the transforms of `torch.func` and
+    forward-mode differentiation the reference runs, and a backend asked for by name is refused. NaN in a channel gives
+    NaN, as in PyTorch.
     """
-    return reference(
-        input, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps,
-        activation=activation, slope=slope, order=order,
+    parameter = check_activation(activation, slope, order)
+    _check(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    backend = _choose(input, backend)
+    if backend == "reference":
+        return reference(
+            input, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps,
+            activation=activation, slope=slope, order=order,
+        )  # fmt: skip
+    y, _, _, new_mean, new_var = _operator.call(
+        backend, "norm_act", input, running_mean, running_var, weight, bias, training, float(momentum), float(eps),
+        ACTIVATIONS.index(activation), parameter, order == "act_norm",
     )  # fmt: skip
+    if training and running_mean is not None:
+        with torch.no_grad():
+            running_mean.copy_(new_mean)
+            running_var.copy_(new_var)
+    return y
+
+
+# ---- arguments ----
+
+
+def _check(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> None:
+    """Raises the error that names the wrong argument."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"input: a torch.Tensor is expected, got {type(input).__name__}")
+    if input.layout != torch.strided:
+        raise TypeError(f"input: a dense tensor is expected, got layout {input.layout}")
+    if input.dtype not in DTYPES:
+        raise TypeError(f"input: float32, float64, float16 or bfloat16 is expected, got {input.dtype}")
+    if input.dim() < 2:
+        raise ValueError(f"input: (N, C, ...), 2 dimensions or more, is expected, got shape {tuple(input.shape)}")
+    if not isinstance(training, bool):
+        raise TypeError(f"training: True or False is expected, got {training!r}")
+    for name, number in (("momentum", momentum), ("eps", eps)):
+        if not isinstance(number, Real):
+            raise TypeError(f"{name}: a number is expected, got {type(number).__name__}")
+    if not eps >= 0 or (training and eps == 0):
+        raise ValueError(f"eps: a number above 0 is expected (0 outside training), got {eps}")
+    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+        if tensor is None and not training:
+            raise ValueError(f"{name}: a tensor is expected outside training, got None")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean, running_var: both or neither are expected, got one")
+    dtypes = [input.dtype] if input.dtype in (torch.float64, torch.float32) else [input.dtype, torch.float32]
+    first = None
+    of_channels = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, tensor in of_channels.items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: a torch.Tensor or None is expected, got {type(tensor).__name__}")
+        if tensor.device != input.device:
+            raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected")
+        if tensor.shape != (input.shape[1],):
+            raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}")
+        if tensor.dtype not in dtypes:
+            raise TypeError(f"{name}: {' or '.join(map(str, dtypes))} is expected, got {tensor.dtype}")
+        first = first or (name, tensor.dtype)
+        if tensor.dtype != first[1]:
+            raise TypeError(f"{name}: the dtype of {first[0]}, {first[1]}, is expected, got {tensor.dtype}")
+    if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
+        # The words of F.batch_norm.
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
+
+
+def _choose(input: Tensor, backend: str | None) -> str:
+    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return _operator.only_reference(backend, "under torch.func and forward-mode differentiation")
+    return _operator.choose(input.device, backend)
+
+
+# ---- the operator: schemas, shape functions, gradient formulas ----
+
+
+def _result_like(input: Tensor) -> Tensor:
+    if input.is_contiguous() or input.movedim(1, -1).is_contiguous():
+        return torch.empty_like(input)
+    return torch.empty_like(input, memory_format=torch.contiguous_format)
+
+
+def _fake(
+    input, running_mean, running_var, weight, bias, training, momentum, eps, activation, slope, act_first
+):  # fmt: skip
+    def of_channels(like: Tensor | None) -> Tensor:
+        return input.new_empty(0) if like is None or not training else torch.empty_like(like)
+
+    mean, invstd = (input.new_empty(input.shape[1], dtype=torch.float64) for _ in range(2))
+    return _result_like(input), mean, invstd, of_channels(running_mean), of_channels(running_var)
+
+
+def _fake_backward(
+    grad, input, weight, bias, mean, invstd, training, activation, slope, act_first, want_input, want_parameters
+):
+    grad_input = _result_like(input) if want_input else input.new_empty(0)
+    return (grad_input, *(input.new_empty(0) if p is None or not want_parameters else torch.empty_like(p)
+                          for p in (weight, bias)))  # fmt: skip
+
+
+def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+    input, _, _, weight, bias, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.act_first = inputs
+    _, mean, invstd, new_mean, new_var = output
+    ctx.mark_non_differentiable(mean, invstd, new_mean, new_var)
+    ctx.save_for_backward(input, weight, bias, mean, invstd)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    """Gradients of y with respect to input, weight and bias."""
+    input, weight, bias, mean, invstd = ctx.saved_tensors  # once: activation checkpointing allows no second look
+    wanted = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
+    grads: list[Tensor | None] = [None, None, None]
+    if grad is not None:
+        if torch.is_grad_enabled():  # a second derivative was asked for
+            grads = _differentiable_grads(ctx, grad, (input, weight, bias), mean, invstd, wanted)
+        else:
+            all_grads = call(
+                "norm_act_backward", grad, input, weight, bias, mean, invstd, ctx.training, ctx.activation, ctx.slope,
+                ctx.act_first, wanted[0], wanted[1] or wanted[2],
+            )  # fmt: skip
+            grads = [g if wish else None for g, wish in zip(all_grads, wanted, strict=True)]
+    return (grads[0], None, None, grads[1], grads[2], *[None] * 6)
+
+
+def _differentiable_grads(
+    ctx: Any, grad: Tensor, operands: tuple[Tensor | None, ...], mean: Tensor, invstd: Tensor, wanted: list[bool]
+) -> list[Tensor | None]:
+    """The gradients by the reference, as functions of grad and the operands that can be differentiated again."""
+    # Views, so that one operand's gradient does not run on into another that it was computed from.
+    input, weight, bias = (None if operand is None else operand.view_as(operand) for operand in operands)
+    dtype = next((p.dtype for p in (weight, bias) if p is not None), input.dtype)
+    statistics = (None, None) if ctx.training else (mean.to(dtype), (invstd**-2 - ctx.eps).to(dtype))
+    activation = ACTIVATIONS[ctx.activation]
+    y = reference(
+        input, *statistics, weight, bias, training=ctx.training, eps=ctx.eps, activation=activation,
+        slope=ctx.slope if activation in DEFAULT_SLOPE else None, order="act_norm" if ctx.act_first else "norm_act",
+    )  # fmt: skip
+    chosen = [operand for operand, wish in zip((input, weight, bias), wanted, strict=True) if wish]
+    found = iter(torch.autograd.grad(y, chosen, grad, create_graph=True))
+    return [next(found) if wish else None for wish in wanted]
+
+
+_operator = Operator(
+    "norm_act",
+    {
+        "norm_act": Definition(
+            "(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, bool training,"
+            " float momentum, float eps, int activation, float slope, bool act_first)"
+            " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+            _fake,
+            _setup_context,
+            _backward,
+        ),
+        "norm_act_backward": Definition(
+            "(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, bool training,"
+            " int activation, float slope, bool act_first, bool want_input, bool want_parameters)"
+            " -> (Tensor, Tensor, Tensor)",
+            _fake_backward,
+        ),
+    },
+    backends=("cpp", "reference"),
+)
