@@ -54,8 +54,8 @@ def reference(
 
 def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     if scale is not None:
-        y = y * scale[:, None, None]
-    return y if shift is None else y + shift[:, None, None]
+        y = (y * scale[:, None, None]).to(y.dtype)  # which autocast may have made narrower than the scale's
+    return y if shift is None else (y + shift[:, None, None]).to(y.dtype)
 
 
 # ---- the public functions ----
