@@ -4,6 +4,7 @@ import contextlib
 import csv
 import importlib
 import math
+import os
 import sys
 import types
 from functools import partial
@@ -210,6 +211,40 @@ def test_threads_are_set(script, tmp_path):
         assert {row["threads"] for row in read(tmp_path / "a.csv")} == {"1"}
     finally:
         torch.set_num_threads(before)
+
+
+LIMITS = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "INPAINT_FAST_CPU_CAPABILITY": "avx2"}
+
+
+def test_a_limit_of_the_instruction_set_starts_the_command_line_again(harness, script, monkeypatch):
+    started = []
+
+    def start(command, env):
+        started.append((command, env))
+        return types.SimpleNamespace(returncode=7)
+
+    for name in LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(harness.subprocess, "run", start)
+    argv = ["--case", "avx2_add", "--isa", "avx2"]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "add", *argv])
+    assert script(*argv) == 7
+    ((command, env),) = started
+    assert command == [sys.executable, "-m", "add", *argv]
+    assert {name: env[name] for name in LIMITS} == LIMITS and env.items() >= os.environ.items()
+
+
+def test_the_process_with_the_limit_runs_and_names_its_cases_by_it(script, monkeypatch, tmp_path):
+    for name, value in LIMITS.items():
+        monkeypatch.setenv(name, value)
+    argv = ["--case", "^avx2_add", "--isa", "avx2", "--repeats", "1", "--csv", str(tmp_path / "a.csv")]
+    monkeypatch.setattr(sys, "orig_argv", ["python", *argv])
+    assert script(*argv) == 0
+    assert {row["case"] for row in read(tmp_path / "a.csv")} == {"avx2_add 64x64"}
+
+
+def test_a_limit_needs_the_command_line_that_is_to_start_again(script, capsys):
+    assert "are not from there" in exit_sentence(capsys, lambda: script("--isa", "avx2"))
 
 
 def test_peers_take_turns_in_rotating_order(harness, clock):

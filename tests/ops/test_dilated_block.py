@@ -188,7 +188,7 @@ def test_gradcheck(activation, order) -> None:
         )
 
     assert torch.autograd.gradcheck(function, tensors)
-    assert torch.autograd.gradgradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
 @compiled

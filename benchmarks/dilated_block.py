@@ -1,0 +1,212 @@
+"""The dilated-convolution block, 3x3 convolution + BatchNorm + ReLU, against every stack that runs it on a CPU.
+
+`infer_*` is the block in eval mode under no_grad; `train_*` is forward + backward with the norm in training mode, to
+the input and all parameters, `train_conv_*` the same without the norm. b: batch, c: channels in and out, d: dilation;
+float32, padding = dilation. inpaint_fast is nn.DilatedConvBlock on channels_last tensors, the layout to take for speed,
+inpaint_fast_nchw the same on contiguous ones. The compiled block is channels_last, for inference with its weights
+frozen. OpenVINO and ONNX Runtime (pip install 'inpaint_fast[peers]') run it exported, in latency mode, on as many
+threads as torch; nothing limits the instruction set of ONNX Runtime, so that it stays out with `--isa avx2`.
+
+`work` counts the direct convolution with the taps on padding, in training three times. Winograd's algorithm needs up to
+4 times fewer multiplications: its rate, set beside the ceiling and the rates of direct convolutions (which may pass a
+matrix product by a third), shows what it saves.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.benchmarks import harness
+from inpaint_fast.nn import DilatedConvBlock
+from inpaint_fast.ops import backend_of
+from inpaint_fast.ops.dilated_block import plan
+
+NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+SIZES = {64: (28, 56, 100, 128), 128: (28, 56, 100, 128), 256: (28, 56, 100, 128), 512: (28, 56)}  # channels: sides
+KINK = 1e-4  # far above the rounding errors of the results, which are about 1
+
+
+class Problem:
+    """One block of plain modules and its input; both are copied for whoever runs them."""
+
+    def __init__(self, batch: int, channels: int, side: int, dilation: int, *, norm: bool, training: bool) -> None:
+        self.channels, self.dilation, self.norm, self.training = channels, dilation, norm, training
+        layers = [nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)]
+        if norm:  # as in a trained network, no statistic or parameter is 0 or 1
+            layers.append(nn.BatchNorm2d(channels))
+            with torch.no_grad():
+                for tensor in (layers[1].running_var, layers[1].weight):
+                    tensor.uniform_(0.5, 1.5)
+                for tensor in (layers[1].running_mean, layers[1].bias):
+                    tensor.normal_(0, 0.2)
+        self.block = nn.Sequential(*layers, nn.ReLU(inplace=True)).train(training)
+        self.input = torch.randn(batch, channels, side, side)
+        self.work = 2.0 * 9 * channels * self.input.numel()
+
+    def plain(self, layout: torch.memory_format = NCHW, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor]:
+        block = copy.deepcopy(self.block).to(dtype=dtype, memory_format=layout)
+        return block, self.input.clone().to(dtype=dtype, memory_format=layout)
+
+    def ours(self, layout: torch.memory_format) -> tuple[nn.Module, Tensor]:
+        plain, input = self.plain(layout)
+        block = DilatedConvBlock(self.channels, self.channels, self.dilation, norm="batch" if self.norm else None)
+        block.load_state_dict(plain.state_dict())
+        return block.to(memory_format=layout).train(self.training), input
+
+    def backend(self, layout: torch.memory_format) -> str:
+        block, input = self.plain(layout)
+        chosen = plan(input, block[0].weight, dilation=self.dilation, training=self.training)
+        return f"{backend_of('dilated_block')}, {chosen.algorithm}"
+
+    def case(self, run: Callable[[nn.Module, Tensor], harness.Run], *peers: harness.Implementation) -> harness.Case:
+        """`run(block, input)` prepares that block for timing."""
+        implementations = [
+            harness.Implementation(
+                "inpaint_fast", lambda: run(*self.ours(CHANNELS_LAST)), lambda: self.backend(CHANNELS_LAST)
+            ),
+            harness.Implementation("inpaint_fast_nchw", lambda: run(*self.ours(NCHW)), lambda: self.backend(NCHW)),
+            harness.Implementation("eager", lambda: run(*self.plain(NCHW))),
+            harness.Implementation("eager_channels_last", lambda: run(*self.plain(CHANNELS_LAST))),
+        ]
+        return harness.Case(
+            [*implementations, *peers],
+            reference=lambda: run(*self.plain(dtype=torch.float64))(),
+            bound=1e-5,
+            work=(3 if self.training else 1) * self.work,
+            unit="GFLOP/s",
+            memory="reused",
+        )
+
+
+def infer(batch: int, channels: int, side: int, dilation: int, peers: bool = True) -> harness.Case:
+    problem = Problem(batch, channels, side, dilation, norm=True, training=False)
+    if not peers:
+        return problem.case(_inference)
+    model = functools.cache(lambda: _onnx(*problem.plain()))
+    return problem.case(
+        _inference,
+        harness.Implementation("compile_freezing", lambda: _frozen(*problem.plain(CHANNELS_LAST)), "inductor"),
+        harness.Implementation("openvino", lambda: _openvino(model, problem.input), "openvino"),
+        harness.Implementation("onnxruntime", lambda: _onnxruntime(model, problem.input), "onnxruntime"),
+    )
+
+
+def train(batch: int, channels: int, side: int, dilation: int, norm: bool = True) -> harness.Case:
+    problem = Problem(batch, channels, side, dilation, norm=norm, training=True)
+    # At ReLU's kink a rounding error decides whether a gradient passes, and would be measured as an error of that whole
+    # gradient, hundreds of times the arithmetic's. So none comes from there.
+    with torch.no_grad():
+        block, input = problem.plain(dtype=torch.float64)
+        grad = torch.randn_like(problem.input) * (block[:-1](input).abs() > KINK)
+
+    def compiled() -> harness.Run:
+        block, input = problem.plain(CHANNELS_LAST)
+        return _training(grad, _compile(block), input)
+
+    return problem.case(partial(_training, grad), harness.Implementation("compile", compiled, "inductor"))
+
+
+# ---- how each of them runs ----
+
+
+def _inference(block: nn.Module, input: Tensor) -> harness.Run:
+    def run() -> Tensor:
+        with torch.no_grad():
+            return block(input)
+
+    return run
+
+
+def _training(grad: Tensor, block: nn.Module, input: Tensor) -> harness.Run:
+    """One call: the result, the gradients of the input and of the parameters."""
+    grad = torch.empty_like(input).copy_(grad)  # in the layout and dtype of input
+    input.requires_grad_()
+    parameters = list(block.parameters())
+    # The convolution's bias has a gradient that is computed, but before a norm it is 0 but for rounding.
+    compared = [p for i, p in enumerate(parameters) if not (i == 1 and len(parameters) == 4)]
+
+    def run() -> list[Tensor]:
+        for tensor in (input, *parameters):
+            tensor.grad = None
+        output = block(input)
+        output.backward(grad)
+        return [output.detach(), input.grad, *(parameter.grad for parameter in compared)]
+
+    return run
+
+
+def _compile(block: nn.Module) -> nn.Module:
+    torch._dynamo.reset()  # otherwise each case is a recompilation of the one before: for any shape, and at last none
+    return torch.compile(block, fullgraph=True, dynamic=False)
+
+
+def _frozen(block: nn.Module, input: Tensor) -> harness.Run:
+    import torch._inductor.config
+
+    run = _inference(_compile(block), input)
+    with torch._inductor.config.patch(freezing=True):
+        run()  # compiles
+    return run
+
+
+def _onnx(block: nn.Module, input: Tensor) -> bytes:
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
+    with warnings.catch_warnings(action="ignore"):
+        return torch.onnx.export(block, (input,), dynamo=True, verbose=False).model_proto.SerializeToString()
+
+
+def _openvino(model: Callable[[], bytes], input: Tensor) -> harness.Run:
+    import openvino
+
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    core = openvino.Core()
+    request = core.compile_model(core.read_model(model=model()), "CPU", settings).create_infer_request()
+    return lambda: request.infer([input.numpy()], share_inputs=True, share_outputs=True)[0]
+
+
+def _onnxruntime(model: Callable[[], bytes], input: Tensor) -> harness.Run:
+    import onnxruntime
+
+    if "ONEDNN_MAX_CPU_ISA" in os.environ:
+        raise RuntimeError("nothing limits its instruction set")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads must not wait in a peer's turn
+    session = onnxruntime.InferenceSession(model(), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: input.numpy()}
+    return lambda: session.run(None, feed)[0]
+
+
+def main(argv: list[str] | None = None) -> int:
+    cases = {
+        f"infer_b{batch}_c256_64x64_d{dilation}": partial(infer, batch, 256, 64, dilation)
+        for batch in (1, 4)
+        for dilation in (1, 2, 4, 8, 16)
+    }
+    for kind, norm in (("train", True), ("train_conv", False)):
+        cases |= {f"{kind}_b4_c256_64x64_d{d}": partial(train, 4, 256, 64, d, norm) for d in (2, 8)}
+    cases |= {
+        f"infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, peers=False)
+        for channels, sides in SIZES.items()
+        for side in sides
+        for dilation in (1, 2)
+    }
+    return harness.main(argv, cases, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Batch normalisation + ReLU in training, forward + backward to input and parameters, against PyTorch's modules.
+
+inpaint_fast is norm_act on channels_last tensors, inpaint_fast_nchw the same on contiguous ones. float32. `work` counts
+the least traffic: in the forward pass the input read and the result written once, in the backward pass the input and
+the gradient read and one gradient written. The second look that each pass must take at its input may be at a cache.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import inpaint_fast as ipf
+from inpaint_fast.benchmarks import harness
+from inpaint_fast.ops import backend_of
+
+NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+KINK = 1e-4  # far above the rounding errors of the results, which are about 1
+
+
+def ours(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
+    statistics = norm.running_mean, norm.running_var
+    return ipf.norm_act(input, *statistics, norm.weight, norm.bias, training=True, activation="relu")
+
+
+def eager(norm: nn.BatchNorm2d, input: Tensor) -> Tensor:
+    return F.relu(norm(input), inplace=True)
+
+
+def case(batch: int, channels: int, side: int, memory: str) -> harness.Case:
+    input = torch.randn(batch, channels, side, side)
+    norm = nn.BatchNorm2d(channels)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_(0, 0.2)
+        # At ReLU's kink a rounding error decides whether a gradient passes, which is no matter of the arithmetic.
+        normalised = copy.deepcopy(norm).double()(input.double())
+        grad = torch.randn_like(input) * (normalised.abs() > KINK)
+
+    def prepare(function: Callable, layout: torch.memory_format, dtype: torch.dtype = torch.float32) -> harness.Run:
+        own = copy.deepcopy(norm).to(dtype)
+        x, g = (tensor.clone().to(dtype=dtype, memory_format=layout) for tensor in (input, grad))
+        x.requires_grad_()
+
+        def run() -> list[Tensor]:
+            leaves = x, own.weight, own.bias
+            for leaf in leaves:
+                leaf.grad = None
+            y = function(own, x)
+            y.backward(g)
+            return [y.detach(), *(leaf.grad for leaf in leaves)]
+
+        return run
+
+    def compiled() -> harness.Run:
+        torch._dynamo.reset()
+        return prepare(torch.compile(eager, fullgraph=True, dynamic=False), CHANNELS_LAST)
+
+    implementations = [
+        harness.Implementation("inpaint_fast", partial(prepare, ours, CHANNELS_LAST), lambda: backend_of("norm_act")),
+        harness.Implementation("inpaint_fast_nchw", partial(prepare, ours, NCHW), lambda: backend_of("norm_act")),
+        harness.Implementation("eager", partial(prepare, eager, NCHW)),
+        harness.Implementation("eager_channels_last", partial(prepare, eager, CHANNELS_LAST)),
+        harness.Implementation("compile", compiled, "inductor"),
+    ]
+    return harness.Case(
+        implementations,
+        reference=lambda: prepare(eager, NCHW, torch.float64)(),
+        bound=1e-5,
+        work=5 * input.nbytes,
+        unit="GB/s",
+        memory=memory,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    cases = {
+        "train_4x256x64x64": partial(case, 4, 256, 64, "fresh"),
+        "train_4x256x64x64_reused": partial(case, 4, 256, 64, "reused"),
+    }
+    return harness.main(argv, cases, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
