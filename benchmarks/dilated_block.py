@@ -2,10 +2,11 @@
 
 `infer_*` is the block in eval mode under no_grad; `train_*` is forward + backward with the norm in training mode, to
 the input and all parameters, `train_conv_*` the same without the norm. b: batch, c: channels in and out, d: dilation;
-float32, padding = dilation. inpaint_fast is nn.DilatedConvBlock on channels_last tensors, the layout to take for speed,
-inpaint_fast_nchw the same on contiguous ones. The compiled block is channels_last, for inference with its weights
-frozen. OpenVINO and ONNX Runtime (pip install 'inpaint_fast[peers]') run it exported, in latency mode, on as many
-threads as torch; nothing limits the instruction set of ONNX Runtime, so that it stays out with `--isa avx2`.
+float32, padding = dilation. inpaint_fast is nn.DilatedConvBlock, for inference by way of `accelerate`, on channels_last
+tensors, the layout to take for speed; inpaint_fast_nchw the same on contiguous ones. The compiled block is
+channels_last, for inference with its weights frozen. OpenVINO and ONNX Runtime (pip install 'inpaint_fast[peers]') run
+it exported, in latency mode, on as many threads as torch; nothing limits the instruction set of ONNX Runtime, so that
+it stays out with `--isa avx2`.
 
 `work` counts the direct convolution with the taps on padding, in training three times. Winograd's algorithm needs up to
 4 times fewer multiplications: its rate, set beside the ceiling and the rates of direct convolutions (which may pass a
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.benchmarks import harness
-from inpaint_fast.nn import DilatedConvBlock
+from inpaint_fast.nn import DilatedConvBlock, accelerate
 from inpaint_fast.ops import backend_of
 from inpaint_fast.ops.dilated_block import plan
 
@@ -61,7 +62,8 @@ class Problem:
         plain, input = self.plain(layout)
         block = DilatedConvBlock(self.channels, self.channels, self.dilation, norm="batch" if self.norm else None)
         block.load_state_dict(plain.state_dict())
-        return block.to(memory_format=layout).train(self.training), input
+        block.to(memory_format=layout).train(self.training)
+        return (block if self.training else accelerate(block, inference=True)), input
 
     def backend(self, layout: torch.memory_format) -> str:
         block, input = self.plain(layout)

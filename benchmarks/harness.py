@@ -205,7 +205,9 @@ class Timer:
     def sample(self, run: Run, calls: int) -> float:
         """Milliseconds per call over `calls` calls in a row."""
         if self.device.type != "cuda":
-            if self.flush is not None:
+            if self.flush is None:
+                run()  # what ran before it has filled the caches, and its threads may still wait awake
+            else:
                 self.flush.zero_()
             start = self.clock()
             for _ in range(calls):

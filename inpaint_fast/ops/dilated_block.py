@@ -126,13 +126,13 @@ def dilated_block(
         )  # fmt: skip
     tensors = [input, weight, bias, scale, shift]
     if input.dtype != torch.float64:
-        tensors = [t if t is None else t.float() for t in tensors]
+        tensors = [t if t is None or t.dtype == torch.float32 else t.float() for t in tensors]
     training = _wants_grad(input, weight, bias, scale, shift)
     if precision == "exact" or _algorithm(input, weight, dilation, padding, training) == "direct":
         y = _direct(*tensors, dilation, padding, activation, slope, order)
     else:
         y = _winograd(backend, weight, *tensors, dilation, padding, activation, slope, order)
-    return y.to(input.dtype)
+    return y if y.dtype == input.dtype else y.to(input.dtype)
 
 
 @dataclass(frozen=True)

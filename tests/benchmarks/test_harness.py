@@ -256,7 +256,8 @@ def test_peers_take_turns_in_rotating_order(harness, clock):
     reference = torch.ones(1, dtype=torch.float64)
     case = harness.Case([enter("a"), enter("b")], lambda: reference, 1e-6, 8, "GB/s")
     harness.measure("turns", case, 3, clock)
-    assert "".join(order[-6:]) == "abbaab"  # with the ceiling between them: ab. b.a .ab
+    # An untimed call before each timed one; with the ceiling between them: ab. b.a .ab
+    assert "".join(order[-12:]) == "aabbbbaaaabb"
 
 
 def test_short_calls_are_batched_and_cold_calls_are_not(harness):
