@@ -60,7 +60,8 @@ def case(batch: int, channels: int, side: int, memory: str) -> harness.Case:
 
     def compiled() -> harness.Run:
         torch._dynamo.reset()
-        return prepare(torch.compile(eager, fullgraph=True, dynamic=False), CHANNELS_LAST)
+        # Contiguous, as in benchmarks/dilated_block.py, which says why.
+        return prepare(torch.compile(eager, fullgraph=True, dynamic=False), NCHW)
 
     implementations = [
         harness.Implementation("inpaint_fast", partial(prepare, ours, CHANNELS_LAST), lambda: backend_of("norm_act")),
