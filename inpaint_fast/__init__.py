@@ -21,13 +21,14 @@ from inpaint_fast.ops import (
     masked_l2,
     masked_l2_composite,
     norm_act,
+    transposed_block,
     use_backend,
 )
 
 _MODULES = ("completion", "data", "losses", "models", "nn", "optim", "training")
 __all__ = [
     "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "dilated_block", "masked_l2",
-    "masked_l2_composite", "norm_act", "use_backend", *_MODULES,
+    "masked_l2_composite", "norm_act", "transposed_block", "use_backend", *_MODULES,
 ]  # fmt: skip
 
 

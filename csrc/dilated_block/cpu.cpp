@@ -66,30 +66,39 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
   });
 
   const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
-  for (int64_t block = 0; block * kColumns < args.output.channels; ++block) {
-    for (int k = 0; k < kSpectrum; ++k) {
-      const float* const weights = args.weights + (block * kSpectrum + k) * args.input.channels * kColumns;
-      for (int64_t group = 0; group < groups; ++group) {
-        const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
-        multiply<kPanel, 1, false>(last - first, patches + k * patch_plane + first * kPanel, tiles * kPanel,
-                                   args.input.channels, weights, products + k * product_plane + first * kColumns);
+  const float* weights = args.weights;
+  for (int parity = 0; parity < args.parities; ++parity) {
+    const Support support = support_of(args.parities, parity);
+    const Pictures output = pixels_of(args.output, args.parities, parity);
+    for (int k = 0; k < kSpectrum; ++k)
+      if (!support.has(k)) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
+    for (int64_t block = 0; block * kColumns < output.channels; ++block) {
+      for (int k = 0; k < kSpectrum; ++k) {
+        if (!support.has(k)) continue;
+        for (int64_t group = 0; group < groups; ++group) {
+          const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+          multiply<kPanel, 1, false>(last - first, patches + k * patch_plane + first * kPanel, tiles * kPanel,
+                                     args.input.channels, weights, products + k * product_plane + first * kColumns);
+        }
+        weights += args.input.channels * kColumns;
       }
-    }
-    for (int64_t first = begin, last; first < end; first = last) {
-      last = end_of_run(args.tiling, first, end);
-      const TileWriter writer(args.tiling, args.output, block, first, last, rows);
-      with_activation(args.activation, [&](auto activation) {
-        transform_products<decltype(activation)::value>(args, args.epilogue + block * kColumns,
-                                                        products + (first - begin) * kColumns, product_plane, first,
-                                                        last, writer);
-      });
-      writer.finish();
+      for (int64_t first = begin, last; first < end; first = last) {
+        last = end_of_run(args.tiling, first, end);
+        const TileWriter writer(args.tiling, output, block, first, last, rows);
+        with_activation(args.activation, [&](auto activation) {
+          transform_products<decltype(activation)::value>(args, args.epilogue + block * kColumns,
+                                                          products + (first - begin) * kColumns, product_plane, first,
+                                                          last, writer);
+        });
+        writer.finish();
+      }
     }
   }
 }
 
 void transform_weights(const Weights& weights, float* transformed, int64_t begin, int64_t end) {
   const int64_t plane = weights.in_channels * kColumns;
+  const Support support = weights.support;
   for (int64_t block = begin; block < end; ++block) {
     const int64_t first = block * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
     for (int64_t in = 0; in < weights.in_channels; ++in) {
@@ -97,12 +106,16 @@ void transform_weights(const Weights& weights, float* transformed, int64_t begin
       const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
       for (int64_t out = 0; out < channels; ++out)
         for (int tap = 0; tap < 9; ++tap)
-          taps[tap][out] = from[out * weights.of_out + tap / 3 * weights.of_row + tap % 3 * weights.of_column];
-      float* const to = transformed + block * kSpectrum * plane + in * kColumns;
+          if (support.has_tap(tap / 3, tap % 3))
+            taps[tap][out] = from[out * weights.of_out + tap / 3 * weights.of_row + tap % 3 * weights.of_column];
+      float* const to = transformed + block * support.side() * support.side() * plane + in * kColumns;
       for (int lane = 0; lane < kColumns; lane += kLanes)
         transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
                            [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
-                           [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+                           [&](int i, int j, Floats v) {
+                             if (!support.has(i * 6 + j)) return;
+                             store(to + ((i - support.row) * support.side() + j - support.column) * plane + lane, v);
+                           });
     }
   }
 }

@@ -29,6 +29,19 @@ struct Pictures {
   int64_t of_image = 0, of_channel = 0, of_row = 0, of_column = 0;  // strides
 };
 
+// Which of the 3x3 taps may be other than zero: rows [row, row + taps) and as many columns from `column` on. Without
+// the first or the last tap in a direction, the first or the last of the 6 numbers is zero in that direction. The
+// defaults are a whole weight.
+struct Support {
+  int row = 0, column = 0, taps = 3;
+  int side() const { return taps + 3; }  // of the numbers that are not always zero: rows [row, row + side()) of the 6
+  bool has_tap(int r, int c) const { return r >= row && r < row + taps && c >= column && c < column + taps; }
+  bool has(int k) const {
+    const int r = k / 6, c = k % 6;
+    return r >= row && r < row + side() && c >= column && c < column + side();
+  }
+};
+
 // How the output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
 // neighbouring columns follow one another.
 struct Tiling {
@@ -49,13 +62,29 @@ struct Tiling {
   int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
 };
 
+// A transposed convolution of stride 2 with 4x4 taps and padding 1 is four convolutions of the input, one for the
+// output pixels of each parity, with 2x2 taps each. Its tiles are of output pixels of one parity.
+constexpr int kParities = 4;
+inline Support support_of(int parities, int parity) {
+  return parities == 1 ? Support{} : Support{parity / 2, parity % 2, 2};
+}
+inline Pictures pixels_of(Pictures pictures, int parities, int parity) {
+  if (parities == 1) return pictures;
+  pictures.data += parity / 2 * pictures.of_row + parity % 2 * pictures.of_column;
+  pictures.height /= 2, pictures.width /= 2;
+  pictures.of_row *= 2, pictures.of_column *= 2;
+  return pictures;
+}
+
 // y = scale_after * activation(scale_before * convolution + shift_before) + shift_after, for each output channel.
 enum EpilogueRow : int { kScaleBefore = 0, kShiftBefore, kScaleAfter, kShiftAfter, kEpilogueRows };
 
 struct DilatedBlock {
   Tiling tiling;
   Pictures input, output;
-  const float* weights = nullptr;   // transformed: [output channels / 32][36][input channels][32]
+  int parities = 1;  // or kParities, for a transposed convolution
+  // Transformed: [parities][output channels / 32][side * side][input channels][32], side * side being 36 or 25.
+  const float* weights = nullptr;
   const float* epilogue = nullptr;  // [kEpilogueRows][output channels, rounded up to 32]
   const float* zeros = nullptr;     // as many as input channels, rounded up to 16
   Activation activation = Activation::none;
@@ -70,14 +99,25 @@ struct DilatedBlock {
   }
 };
 
-// weight(out, in, row, column) at data + out * of_out + in * of_in + row * of_row + column * of_column. Swapped and
-// negative strides give the weights of the data gradient.
+// weight(out, in, row, column) at data + out * of_out + in * of_in + row * of_row + column * of_column; taps outside
+// the support are zeros. Swapped and negative strides give the weights of the data gradient.
 struct Weights {
   float* data = nullptr;
   int64_t out_channels = 0, in_channels = 0;
   int64_t of_out = 0, of_in = 0, of_row = 0, of_column = 0;
+  int parities = 1;  // or kParities: the strides are those of the first
+  Support support;
   int64_t blocks() const { return round_up(out_channels, kColumns) / kColumns; }
-  int64_t transformed_floats() const { return blocks() * kSpectrum * in_channels * kColumns; }
+  int64_t transformed_floats() const {
+    const int64_t side = support_of(parities, 0).side();
+    return parities * blocks() * side * side * in_channels * kColumns;
+  }
+  Weights of_parity(int64_t parity) const {
+    Weights weights = *this;
+    weights.support = support_of(parities, static_cast<int>(parity));
+    weights.data -= parity / 2 * of_row / 2 + parity % 2 * of_column / 2;  // from tap 3 - 2r on to tap 3 + a - 2r
+    return weights;
+  }
 };
 
 // The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks

@@ -12,20 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from inpaint_fast import _extension
-from inpaint_fast.ops._activations import ACTIVATIONS, activate, check_activation
+from inpaint_fast.ops import _blocks
+from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
 from inpaint_fast.ops._backends import Definition, Operator
+from inpaint_fast.ops._blocks import (
+    activation_gradient,
+    affine,
+    computed,
+    epilogue,
+    gradients_of,
+    is_channels_last,
+    pictures_like,
+    wants_grad,
+)
 
 Size = int | tuple[int, int]
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-PRECISIONS = ("fast", "exact")
 
 
 # ---- the reference: what "correct" means ----
@@ -47,15 +56,7 @@ def reference(
     """`dilated_block` in plain PyTorch."""
     slope = check_activation(activation, slope, order)
     y = F.conv2d(input, weight, bias, padding=dilation if padding is None else padding, dilation=dilation)
-    if order == "norm_act":
-        return activate(_affine(y, scale, shift), activation, slope)
-    return _affine(activate(y, activation, slope), scale, shift)
-
-
-def _affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if scale is not None:
-        y = (y * scale[:, None, None]).to(y.dtype)  # which autocast may have made narrower than the scale's
-    return y if shift is None else (y + shift[:, None, None]).to(y.dtype)
+    return epilogue(y, scale, shift, activation, slope, order)
 
 
 # ---- the public functions ----
@@ -116,7 +117,7 @@ def dilated_block(
     dilation, padding, slope = _check(
         input, weight, bias, dilation, padding, scale, shift, activation, slope, order, precision
     )
-    backend = _choose(input, backend)
+    backend = _blocks.choose(_operator, input, backend)
     if backend == "reference":
         if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
             weight = weight.to(input.dtype)
@@ -124,10 +125,8 @@ def dilated_block(
             input, weight, bias, dilation=dilation, padding=padding, scale=scale, shift=shift, activation=activation,
             slope=slope if activation in ("leaky_relu", "elu") else None, order=order,
         )  # fmt: skip
-    tensors = [input, weight, bias, scale, shift]
-    if input.dtype != torch.float64:
-        tensors = [t if t is None or t.dtype == torch.float32 else t.float() for t in tensors]
-    training = _wants_grad(input, weight, bias, scale, shift)
+    tensors = computed(input, weight, bias, scale, shift)
+    training = wants_grad(input, weight, bias, scale, shift)
     if precision == "exact" or _algorithm(input, weight, dilation, padding, training) == "direct":
         y = _direct(*tensors, dilation, padding, activation, slope, order)
     else:
@@ -162,20 +161,14 @@ def plan(
     height, width = (side + 2 * (p - d) for side, d, p in zip(input.shape[2:], dilation, padding, strict=True))
     images, channels, out = input.shape[0], input.shape[1], weight.shape[0]
     workspace = _extension.module.dilated_block_workspace(
-        images, channels, out, height, width, *dilation, _is_channels_last(input)
+        images, channels, out, height, width, *dilation, is_channels_last(input)
     )
     return Plan(chosen, workspace, 4 * _transformed_numel(out, channels))
 
 
 def prepare(weight: Tensor) -> None:
     """Transform a weight for inference now, not at its first use."""
-    if weight.device.type == "cpu" and weight.dtype != torch.float64 and _operator.choose(weight.device, None) == "cpp":
-        _transformed(weight, weight.detach().float())
-
-
-def forget(weight: Tensor) -> None:
-    """Drop what is kept of a transformed weight."""
-    _kept.pop(weight, None)
+    _blocks.prepare(_operator, weight)
 
 
 # ---- arguments ----
@@ -205,29 +198,12 @@ def _check(
 ) -> tuple[tuple[int, int], tuple[int, int], float]:
     """dilation and padding as pairs and the activation's slope; or the error that names the wrong argument."""
     vectors = {"bias": bias, "scale": scale, "shift": shift}
-    tensors = {"input": input, "weight": weight} | {name: t for name, t in vectors.items() if t is not None}
-    for name, tensor in tensors.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: a torch.Tensor is expected, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
-        if tensor.device != input.device:
-            raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected")
-        if tensor.dtype not in DTYPES:
-            raise TypeError(f"{name}: float32, float64, float16 or bfloat16 is expected, got {tensor.dtype}")
-        if tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
-            raise TypeError(f"{name}: the dtype of input, {input.dtype}, is expected, got {tensor.dtype}")
-    if input.dim() != 4:
-        raise ValueError(f"input: (N, C, H, W) is expected, got shape {tuple(input.shape)}")
+    _blocks.check_tensors(input, weight, **vectors)
     if weight.dim() != 4 or weight.shape[1:] != (input.shape[1], 3, 3):
         raise ValueError(f"weight: (C_out, {input.shape[1]}, 3, 3) is expected, got {tuple(weight.shape)}")
-    for name, tensor in vectors.items():
-        if tensor is not None and tensor.shape != weight.shape[:1]:
-            raise ValueError(f"{name}: ({weight.shape[0]},), one number for each output channel, is expected, "
-                             f"got {tuple(tensor.shape)}")  # fmt: skip
+    _blocks.check_vectors(weight.shape[0], **vectors)
     slope = check_activation(activation, slope, order)
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
+    _blocks.check_precision(precision)
     dilation = _pair("dilation", dilation, 1)
     padding = dilation if padding is None else _pair("padding", padding, 0)
     for side, name, d, p in zip(input.shape[2:], ("height", "width"), dilation, padding, strict=True):
@@ -235,17 +211,6 @@ def _check(
             raise ValueError(f"input: with dilation {d} and padding {p} its {name} must be at least {2 * (d - p) + 1}, "
                              f"got {side}")  # fmt: skip
     return dilation, padding, slope
-
-
-def _choose(input: Tensor, backend: str | None) -> str:
-    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
-    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
-        return _operator.only_reference(backend, "under torch.func and forward-mode differentiation")
-    return _operator.choose(input.device, backend)
-
-
-def _wants_grad(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 # ---- the two algorithms ----
@@ -278,8 +243,10 @@ def _direct(input, weight, bias, scale, shift, dilation, padding, activation, sl
         weight, bias = weight * scale[:, None, None, None], None if bias is None else bias * scale
     if order == "norm_act" and shift is not None:
         bias = shift if bias is None else bias + shift
-    y = activate(F.conv2d(input, weight, bias, padding=padding, dilation=dilation), activation, slope)
-    return y if order == "norm_act" else _affine(y, scale, shift)
+    y = F.conv2d(input, weight, bias, padding=padding, dilation=dilation)
+    if order == "norm_act":
+        scale = shift = None
+    return epilogue(y, scale, shift, activation, slope, order)
 
 
 def _winograd(
@@ -287,7 +254,7 @@ def _winograd(
 ) -> Tensor:
     """`parameter`: the weight as the caller has it, by which its transform is kept."""
     settings = (*dilation, *padding)
-    channels_last = _is_channels_last(input) or _is_channels_last(parameter)  # as F.conv2d
+    channels_last = is_channels_last(input) or is_channels_last(parameter)  # as F.conv2d
 
     def run(transformed, scale, shift, activation):
         return _operator.call(
@@ -295,43 +262,16 @@ def _winograd(
             ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last,
         )  # fmt: skip
 
-    if not _wants_grad(input, weight, bias, scale, shift):
-        return run(_transformed(parameter, weight), scale, shift, activation)
+    if not wants_grad(input, weight, bias, scale, shift):
+        return run(_blocks.transformed(_operator, parameter, weight), scale, shift, activation)
     if scale is None and shift is None:
         return run(None, None, None, activation)
     if order == "norm_act":  # their gradients need the convolution's result
-        return activate(_affine(run(None, None, None, "none"), scale, shift), activation, slope)
-    return _affine(run(None, None, None, activation), scale, shift)
-
-
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-
-
-# Weights of inference, transformed: weight -> (its version and address, the transform).
-_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def _transformed(parameter: Tensor, weight: Tensor) -> Tensor | None:
-    """What is kept of `parameter`, made anew when it has changed. None: the operator itself transforms `weight`."""
-    if torch.compiler.is_compiling() or parameter.is_inference():  # which have no version
-        return None
-    state = (parameter._version, parameter.data_ptr(), parameter.stride())
-    kept = _kept.get(parameter)
-    if kept is None or kept[0] != state:
-        kept = (state, _operator.call("cpp", "dilated_block_weights", weight))
-        _kept[parameter] = kept
-    return kept[1]
+        return epilogue(run(None, None, None, "none"), scale, shift, activation, slope, order)
+    return affine(run(None, None, None, activation), scale, shift)
 
 
 # ---- the operator: schemas, shape functions, gradient formulas ----
-
-
-def _pictures_like(input: Tensor, channels: int, height: int, width: int, channels_last: bool) -> Tensor:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(
-        (input.shape[0], channels, height, width), dtype=input.dtype, device=input.device, memory_format=layout
-    )
 
 
 def _fake(
@@ -339,7 +279,7 @@ def _fake(
     norm_first, channels_last,
 ):  # fmt: skip
     height, width = input.shape[2] + 2 * (padding_h - dilation_h), input.shape[3] + 2 * (padding_w - dilation_w)
-    return _pictures_like(input, weight.shape[0], height, width, channels_last)
+    return pictures_like(input, weight.shape[0], height, width, channels_last)
 
 
 def _transformed_numel(out_channels: int, in_channels: int) -> int:
@@ -352,7 +292,7 @@ def _fake_weights(weight):
 
 def _fake_input_gradient(grad, weight, dilation_h, dilation_w, padding_h, padding_w, channels_last):
     height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
-    return _pictures_like(grad, weight.shape[1], height, width, channels_last)
+    return pictures_like(grad, weight.shape[1], height, width, channels_last)
 
 
 def _fake_weight_gradient(grad, input, weight, dilation_h, dilation_w, padding_h, padding_w):
@@ -370,15 +310,23 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
     wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
     if torch.is_grad_enabled() or not by_formula:  # a second derivative was asked for, or none of ours is there
-        grads = _reference_gradients(ctx, grad, (input, weight, bias, scale, shift), wanted)
+        formula = partial(
+            reference, dilation=tuple(ctx.settings[:2]), padding=tuple(ctx.settings[2:]), activation=activation,
+            slope=ctx.slope if activation in ("leaky_relu", "elu") else None,
+            order="norm_act" if ctx.norm_first else "act_norm",
+        )  # fmt: skip
+
+        def function(input, weight, bias, scale, shift):
+            return formula(input, weight, bias, scale=scale, shift=shift)
+
+        grads = gradients_of(function, (input, weight, bias, scale, shift), grad, wanted)
     else:
-        if activation != "none":
-            grad = _activation_gradient(grad, output, activation, ctx.slope)
+        grad = activation_gradient(grad, output, activation, ctx.slope)
         if not (grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)):
             grad = grad.contiguous()
         grads = [None] * 5
         if wanted[0]:
-            layout = _is_channels_last(input)
+            layout = is_channels_last(input)
             grads[0] = call("dilated_block_input_gradient", grad, weight, *ctx.settings, layout)
         if wanted[1]:
             grads[1] = call("dilated_block_weight_gradient", grad, input, weight, *ctx.settings)
@@ -386,36 +334,6 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
             grads[2] = grad.sum((0, 2, 3))
     to_input, to_weight, to_bias, to_scale, to_shift = grads
     return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 8)
-
-
-def _activation_gradient(grad: Tensor, output: Tensor, activation: str, slope: float) -> Tensor:
-    """grad times the activation's derivative, which its result tells."""
-    aten = torch.ops.aten
-    if activation == "relu":
-        return aten.threshold_backward(grad, output, 0)
-    if activation == "leaky_relu":
-        return aten.leaky_relu_backward(grad, output, slope, True)
-    if activation == "elu":
-        return aten.elu_backward(grad, slope, 1, 1, True, output)
-    return aten.sigmoid_backward(grad, output) if activation == "sigmoid" else aten.tanh_backward(grad, output)
-
-
-def _reference_gradients(ctx: Any, grad: Tensor, tensors: tuple, wanted: list[bool]) -> list[Tensor | None]:
-    """The gradients of the reference, themselves differentiable when grad mode is on."""
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        if not again:
-            tensors = tuple(t if t is None else t.detach().requires_grad_(w) for t, w in zip(tensors, wanted))  # noqa: B905
-        input, weight, bias, scale, shift = tensors
-        activation = ACTIVATIONS[ctx.activation]
-        y = reference(
-            input, weight, bias, dilation=tuple(ctx.settings[:2]), padding=tuple(ctx.settings[2:]), scale=scale,
-            shift=shift, activation=activation, slope=ctx.slope if activation in ("leaky_relu", "elu") else None,
-            order="norm_act" if ctx.norm_first else "act_norm",
-        )  # fmt: skip
-        sources = [t for t, w in zip(tensors, wanted, strict=True) if w]
-        found = iter(torch.autograd.grad(y, sources, grad, create_graph=again))
-    return [next(found) if w else None for w in wanted]
 
 
 _SETTINGS = "int dilation_h, int dilation_w, int padding_h, int padding_w"

@@ -1,0 +1,135 @@
+// What the host does for the operators whose kernels are those of dilated_block: checks, memory, tasks.
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "common/result_memory.h"
+#include "common/torch.h"
+#include "dilated_block/tasks.h"
+
+namespace inpaint_fast {
+
+inline void check_float(const Tensor& tensor, int64_t dims, const char* name) {
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, name, ": its dtype is not float32");
+  STD_TORCH_CHECK(tensor.dim() == dims, name, ": ", dims, " dimensions are expected, got ", tensor.dim());
+}
+
+inline Pictures pictures_of(const Tensor& tensor) {
+  Pictures pictures;
+  pictures.data = static_cast<float*>(tensor.data_ptr());
+  pictures.channels = tensor.size(1), pictures.height = tensor.size(2), pictures.width = tensor.size(3);
+  pictures.of_image = tensor.stride(0), pictures.of_channel = tensor.stride(1);
+  pictures.of_row = tensor.stride(2), pictures.of_column = tensor.stride(3);
+  return pictures;
+}
+
+inline Weights weights_of(const Tensor& tensor) {
+  check_float(tensor, 4, "weight");
+  STD_TORCH_CHECK(tensor.size(2) == 3 && tensor.size(3) == 3, "weight: 3x3 taps are expected");
+  Weights weights;
+  weights.data = static_cast<float*>(tensor.data_ptr());
+  weights.out_channels = tensor.size(0), weights.in_channels = tensor.size(1);
+  weights.of_out = tensor.stride(0), weights.of_in = tensor.stride(1);
+  weights.of_row = tensor.stride(2), weights.of_column = tensor.stride(3);
+  return weights;
+}
+
+inline void check_activation(int64_t activation) {
+  STD_TORCH_CHECK(activation >= 0 && activation < kActivations, "activation: 0 to ", kActivations - 1, " is expected");
+}
+
+inline void check_transformed(const Tensor& transformed, const Weights& weights) {
+  check_float(transformed, 1, "transformed");
+  STD_TORCH_CHECK(transformed.numel() == weights.transformed_floats(), "transformed: it is not of this weight");
+}
+
+inline Tiling tiling_of(int64_t images, int64_t height, int64_t width, int64_t dilation_h, int64_t dilation_w,
+                        int64_t padding_h, int64_t padding_w) {
+  STD_TORCH_CHECK(dilation_h >= 1 && dilation_w >= 1, "dilation: at least 1 is expected");
+  Tiling tiling;
+  tiling.images = images, tiling.height = height, tiling.width = width;
+  tiling.dilation_h = dilation_h, tiling.dilation_w = dilation_w;
+  tiling.padding_h = padding_h, tiling.padding_w = padding_w;
+  tiling.cut();
+  return tiling;
+}
+
+inline Tensor empty_pictures(const Tensor& like, int64_t images, int64_t channels, int64_t height, int64_t width,
+                             bool channels_last) {
+  if (!channels_last) return empty_result(like, {images, channels, height, width});
+  const Tensor pixels_first = empty_result(like, {images, height, width, channels});
+  return torch::stable::transpose(torch::stable::transpose(pixels_first, 1, 3), 2, 3);
+}
+
+// Memory of one thread for one task after the other, kept from call to call; it grows to what the largest needed.
+inline float* workspace(int64_t floats) {
+  struct Memory {
+    float* data = nullptr;
+    int64_t floats = 0;
+    ~Memory() { std::free(data); }
+  };
+  static thread_local Memory memory;
+  if (memory.floats < floats) {
+    std::free(memory.data);
+    memory.floats = 0;
+    memory.data = static_cast<float*>(std::aligned_alloc(64, round_up(floats * 4, 64)));
+    if (!memory.data) throw std::bad_alloc();
+    memory.floats = floats;
+  }
+  return memory.data;
+}
+
+inline Tensor transformed_weights(const Tensor& like, const Weights& weights) {
+  Tensor transformed = empty_result(like, {weights.transformed_floats()});
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(transform_weights);
+  const int64_t floats = weights.transformed_floats() / weights.parities, blocks = weights.blocks();
+  float* const data = static_cast<float*>(transformed.data_ptr());
+  torch::stable::parallel_for(0, weights.parities * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      kernel(weights.of_parity(i / blocks), data + i / blocks * floats, i % blocks, i % blocks + 1);
+  });
+  return transformed;
+}
+
+inline void run(DilatedBlock& args, const Tensor& like) {
+  if (args.tiling.tiles() == 0 || args.output.channels == 0) return;
+  Tensor zeros = torch::stable::new_zeros(like, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
+  args.zeros = static_cast<const float*>(zeros.data_ptr());
+  const Tasks tasks(args);
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(dilated_block);
+  torch::stable::parallel_for(0, tasks.count(), 1, [&](int64_t begin, int64_t end) {
+    float* const memory = workspace(args.workspace_floats());
+    for (int64_t task = begin; task < end; ++task) kernel(args, tasks.begin(task), tasks.begin(task + 1), memory);
+  });
+}
+
+// [kEpilogueRows][channels]; what is absent changes nothing.
+inline std::vector<float> epilogue_of(int64_t out_channels, const std::optional<Tensor>& bias,
+                                      const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
+                                      bool norm_first) {
+  const int64_t channels = round_up(out_channels, kColumns);
+  std::vector<float> epilogue(kEpilogueRows * channels, 0);
+  const auto row = [&](EpilogueRow which) { return epilogue.data() + which * channels; };
+  const auto read = [&](const std::optional<Tensor>& tensor, const char* name, float otherwise) {
+    std::vector<float> values(out_channels, otherwise);
+    if (!tensor) return values;
+    check_float(*tensor, 1, name);
+    STD_TORCH_CHECK(tensor->size(0) == out_channels, name, ": one number for each output channel is expected");
+    const float* const data = static_cast<const float*>(tensor->data_ptr());
+    for (int64_t c = 0; c < out_channels; ++c) values[c] = data[c * tensor->stride(0)];
+    return values;
+  };
+  const auto biases = read(bias, "bias", 0), scales = read(scale, "scale", 1), shifts = read(shift, "shift", 0);
+  for (int64_t c = 0; c < out_channels; ++c) {
+    row(kScaleBefore)[c] = norm_first ? scales[c] : 1;
+    row(kShiftBefore)[c] = norm_first ? biases[c] * scales[c] + shifts[c] : biases[c];
+    row(kScaleAfter)[c] = norm_first ? 1 : scales[c];
+    row(kShiftAfter)[c] = norm_first ? 0 : shifts[c];
+  }
+  return epilogue;
+}
+
+}  // namespace inpaint_fast

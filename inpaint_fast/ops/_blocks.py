@@ -1,0 +1,162 @@
+"""What the operators of convolution, norm and activation share: arguments, epilogue, kept weights, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from inpaint_fast.ops._activations import activate
+from inpaint_fast.ops._backends import Operator
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+PRECISIONS = ("fast", "exact")
+
+
+# ---- arguments ----
+
+
+def check_tensors(input: Tensor, weight: Tensor, **vectors: Tensor | None) -> None:
+    """Raises what is wrong with the tensors whatever the convolution, by name."""
+    given = {name: tensor for name, tensor in vectors.items() if tensor is not None}
+    for name, tensor in {"input": input, "weight": weight, **given}.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: a torch.Tensor is expected, got {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
+        if tensor.device != input.device:
+            raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected")
+        if tensor.dtype not in DTYPES:
+            raise TypeError(f"{name}: float32, float64, float16 or bfloat16 is expected, got {tensor.dtype}")
+        if tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise TypeError(f"{name}: the dtype of input, {input.dtype}, is expected, got {tensor.dtype}")
+    if input.dim() != 4:
+        raise ValueError(f"input: (N, C, H, W) is expected, got shape {tuple(input.shape)}")
+
+
+def check_vectors(channels: int, **vectors: Tensor | None) -> None:
+    """Raises the ValueError that names the one that has not a number for each output channel."""
+    for name, tensor in vectors.items():
+        if tensor is not None and tensor.shape != (channels,):
+            raise ValueError(f"{name}: ({channels},), one number for each output channel, is expected, "
+                             f"got {tuple(tensor.shape)}")  # fmt: skip
+
+
+def check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
+
+
+def choose(operator: Operator, input: Tensor, backend: str | None) -> str:
+    """The backend that runs on these tensors."""
+    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return operator.only_reference(backend, "under torch.func and forward-mode differentiation")
+    return operator.choose(input.device, backend)
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+def computed(input: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    """The tensors as the CPU computes with them: in float32, or as they are where the input is float64."""
+    tensors = [input, *others]
+    if input.dtype == torch.float64:
+        return tensors
+    return [t if t is None or t.dtype == torch.float32 else t.float() for t in tensors]
+
+
+# ---- norm and activation ----
+
+
+def affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    if scale is not None:
+        y = (y * scale[:, None, None]).to(y.dtype)  # which autocast may have made narrower than the scale's
+    return y if shift is None else (y + shift[:, None, None]).to(y.dtype)
+
+
+def epilogue(
+    y: Tensor, scale: Tensor | None, shift: Tensor | None, activation: str, slope: float, order: str
+) -> Tensor:
+    """Norm and activation in plain PyTorch."""
+    if order == "norm_act":
+        return activate(affine(y, scale, shift), activation, slope)
+    return affine(activate(y, activation, slope), scale, shift)
+
+
+def activation_gradient(grad: Tensor, output: Tensor, activation: str, slope: float) -> Tensor:
+    """grad times the activation's derivative, which its result tells where slope >= 0."""
+    aten = torch.ops.aten
+    if activation == "relu":
+        return aten.threshold_backward(grad, output, 0)
+    if activation == "leaky_relu":
+        return aten.leaky_relu_backward(grad, output, slope, True)
+    if activation == "elu":
+        return aten.elu_backward(grad, slope, 1, 1, True, output)
+    if activation == "sigmoid":
+        return aten.sigmoid_backward(grad, output)
+    return aten.tanh_backward(grad, output) if activation == "tanh" else grad
+
+
+# ---- transformed weights of inference ----
+
+# weight -> (its version and address, the transform)
+_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def transformed(operator: Operator, parameter: Tensor, weight: Tensor) -> Tensor | None:
+    """`weight` transformed, as it is kept of `parameter`; made anew when that has changed.
+
+    None where nothing can be kept: the operator itself transforms `weight`.
+    """
+    if torch.compiler.is_compiling() or parameter.is_inference():  # which have no version
+        return None
+    state = (operator.stem, parameter._version, parameter.data_ptr(), parameter.stride())
+    kept = _kept.get(parameter)
+    if kept is None or kept[0] != state:
+        kept = (state, operator.call("cpp", f"{operator.stem}_weights", weight))
+        _kept[parameter] = kept
+    return kept[1]
+
+
+def prepare(operator: Operator, weight: Tensor) -> None:
+    """Transform a weight for inference now, not at its first use."""
+    if weight.device.type == "cpu" and weight.dtype != torch.float64 and operator.choose(weight.device, None) == "cpp":
+        transformed(operator, weight, weight.detach().float())
+
+
+def forget(weight: Tensor) -> None:
+    """Drop what is kept of a transformed weight."""
+    _kept.pop(weight, None)
+
+
+# ---- the operators ----
+
+
+def pictures_like(input: Tensor, channels: int, height: int, width: int, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(
+        (input.shape[0], channels, height, width), dtype=input.dtype, device=input.device, memory_format=layout
+    )
+
+
+def gradients_of(
+    function: Callable[..., Tensor], tensors: Sequence[Tensor | None], grad: Tensor, wanted: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of function(*tensors), themselves differentiable when grad mode is on."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not again:
+            tensors = tuple(t if t is None else t.detach().requires_grad_(w) for t, w in zip(tensors, wanted))  # noqa: B905
+        y = function(*tensors)
+        sources: list[Any] = [t for t, w in zip(tensors, wanted, strict=True) if w]
+        found = iter(torch.autograd.grad(y, sources, grad, create_graph=again))
+    return [next(found) if w else None for w in wanted]
