@@ -2,7 +2,7 @@
 
 Nothing is replaced: modules change their class, so that parameters, buffers, names and hooks stay where they are.
 
-    nn.Conv2d that dilated_block can run   -> AcceleratedConv2d
+    nn.Conv2d that dilated_block can run   -> AcceleratedConv2d, nn.ConvTranspose2d -> AcceleratedConvTranspose2d
     nn.Sequential with a chain in it       -> FusedSequential, which finds its chains at every call
     a chain in a forward of another class  -> a `Fusion`: the convolution computes all of it, the norm and the
                                               activation pass on what they are given
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.fx import Node, Proxy, Tracer
 
 from inpaint_fast.nn.blocks import (
+    CONVOLUTIONS,
     PLAIN,
     Chain,
     Folded,
@@ -33,7 +34,8 @@ from inpaint_fast.nn.blocks import (
     undisturbed,
     why_not,
 )
-from inpaint_fast.ops.dilated_block import prepare
+from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
+from inpaint_fast.ops.transposed_block import prepare as prepare_transposed
 
 # ---- the modules ----
 
@@ -100,6 +102,19 @@ class AcceleratedConv2d(_Member, nn.Conv2d):
         return super().forward(input)  # its stride, say, was changed after it was accelerated
 
 
+class AcceleratedConvTranspose2d(_Member, nn.ConvTranspose2d):
+    """An nn.ConvTranspose2d computed by `inpaint_fast.transposed_block`, with the norm and the activation after it."""
+
+    precision = "fast"
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if output_size is None and self._fused():
+            return self._fusion.chain(input, self.precision)
+        if output_size is None and why_not(self) is None:
+            return Chain(self)(input, self.precision)
+        return super().forward(input, output_size)
+
+
 class _PassesOn(_Member):
     """A norm or activation that the convolution before it has computed already; by itself it is what it was."""
 
@@ -127,6 +142,7 @@ class FusedTanh(_PassesOn, nn.Tanh): ...
 
 REPLACEMENT = {
     nn.Conv2d: AcceleratedConv2d,
+    nn.ConvTranspose2d: AcceleratedConvTranspose2d,
     nn.BatchNorm2d: FusedBatchNorm2d,
     nn.ReLU: FusedReLU,
     nn.LeakyReLU: FusedLeakyReLU,
@@ -134,6 +150,7 @@ REPLACEMENT = {
     nn.Sigmoid: FusedSigmoid,
     nn.Tanh: FusedTanh,
 }
+ACCELERATED = (AcceleratedConv2d, AcceleratedConvTranspose2d)
 PLAIN.update({replacement: plain for plain, replacement in REPLACEMENT.items()})
 
 
@@ -190,7 +207,8 @@ class Report:
 def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast") -> nn.Module:
     """Run the 3x3 convolutions of a network by `dilated_block`, fused with the norm and activation after them.
 
-    In place. Every nn.Conv2d with a 3x3 kernel, stride 1, one group and zero padding, any dilation, is swapped, and an
+    In place. Every nn.Conv2d with a 3x3 kernel, stride 1, one group and zero padding, any dilation, is swapped, every
+    nn.ConvTranspose2d with a 4x4 kernel, stride 2, padding 1 and one group (by `transposed_block`), and an
     nn.BatchNorm2d and an nn.ReLU, LeakyReLU, ELU, Sigmoid or Tanh that follow, in either order, are fused with it where
     the forward shows that nothing else uses what passes between them. Outputs, gradients, running statistics,
     state_dict, parameter objects (an optimizer made before stays valid) and `isinstance(module, nn.Conv2d)` stay.
@@ -228,21 +246,21 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         vars(module).pop("_fusions", None)
         vars(module).pop("_fusion", None)
         vars(module).pop("_folded", None)
-        if not isinstance(module, nn.Conv2d):
+        if not isinstance(module, CONVOLUTIONS):
             continue
         reason = why_not(module)
         if reason is None:
-            module.__class__ = AcceleratedConv2d
+            module.__class__ = REPLACEMENT[PLAIN[type(module)]]
             module.precision = precision
         else:
             report.left.append(Left(name, reason))
 
     calls = _Calls(model, names)
-    for conv in (module for module in names if type(module) is AcceleratedConv2d):
+    for conv in (module for module in names if isinstance(module, ACCELERATED)):
         chain, note = calls.chain_of(conv)
         report.swapped.append(Swapped(names[conv], tuple(names[module] for module in chain.modules[1:]), note))
         if inference:
-            prepare(conv.weight)
+            prepare(conv)
             if chain.norm is not None:
                 chain.norm._folded = Folded()
     for module in names:
@@ -264,6 +282,11 @@ def acceleration_report(model: nn.Module) -> Report:
     if report is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
     return report
+
+
+def prepare(conv: nn.Module) -> None:
+    """Transform the weights of this convolution for inference."""
+    (prepare_transposed if PLAIN[type(conv)] is nn.ConvTranspose2d else prepare_dilated)(conv.weight)
 
 
 # ---- what the forwards do ----
@@ -356,7 +379,7 @@ class _Calls:
             for name, child in module._modules.items():
                 if child is not None:
                     self.places[child].append((module, name))
-            if _has_forward(module) and any(type(m) is AcceleratedConv2d for m in module.modules()):
+            if _has_forward(module) and any(isinstance(m, ACCELERATED) for m in module.modules()):
                 self._trace(module)
         for module in names:  # from the outside in
             if _is_sequential(module) and (module is model or self.count[module]):

@@ -1,14 +1,16 @@
 """Convolution, batch normalisation and activation as one: `DilatedConvBlock`, and the chain of modules behind it.
 
-A chain is a 3x3 convolution with the nn.BatchNorm2d and the activation that follow it, in either order. In training it
-runs as two operators, `dilated_block` and `norm_act`; with fixed statistics as one, the norm folded into scale and
-shift. The modules stay what they are: they hold the parameters, the statistics and the settings, read at every call.
+A chain is a convolution with the nn.BatchNorm2d and the activation that follow it, in either order. In training it runs
+as two operators, `dilated_block` or `transposed_block` and `norm_act`; with fixed statistics as one, the norm folded
+into scale and shift. A convolution that neither of the two can run stays PyTorch's, with `norm_act` after it. The
+modules stay what they are: they hold the parameters, the statistics and the settings, read at every call.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -19,11 +21,13 @@ from torch.nn.modules.module import _has_any_global_hook
 from inpaint_fast.ops._activations import check_activation
 from inpaint_fast.ops.dilated_block import dilated_block
 from inpaint_fast.ops.norm_act import norm_act
+from inpaint_fast.ops.transposed_block import transposed_block
 
 PRECISIONS = ("fast", "exact")
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 # The exact class of a module -> the plain one that it computes. A subclass may compute anything, so it is not here.
-PLAIN: dict[type, type] = {cls: cls for cls in (nn.Conv2d, nn.BatchNorm2d, *ACTIVATIONS)}
+PLAIN: dict[type, type] = {cls: cls for cls in (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, *ACTIVATIONS)}
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -31,16 +35,24 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def why_not(conv: nn.Module) -> str | None:
-    """Why `dilated_block` cannot run this convolution; None when it can."""
-    if PLAIN.get(type(conv)) is not nn.Conv2d:
-        return f"{type(conv).__name__}, a subclass of nn.Conv2d, may compute something else"
+    """Why neither `dilated_block` nor `transposed_block` can run this convolution; None when one can."""
+    plain = PLAIN.get(type(conv))
+    if plain not in CONVOLUTIONS:
+        base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
+        return f"{type(conv).__name__}" + (f", a subclass of nn.{base}, may compute something else" if base else "")
     weight = conv._parameters.get("weight")
     if weight is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
-    if weight.shape[2:] != (3, 3):
-        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not 3x3"
-    if conv.stride not in ((1, 1), 1):
+    transposed = plain is nn.ConvTranspose2d
+    kernel, stride = ((4, 4), (2, 2)) if transposed else ((3, 3), (1, 1))
+    if weight.shape[2:] != kernel:
+        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {'x'.join(map(str, kernel))}"
+    if conv.stride not in (stride, stride[0]):
         return f"stride {conv.stride}"
+    if transposed:
+        for name, wanted in {"padding": (1, 1), "output_padding": (0, 0), "dilation": (1, 1)}.items():
+            if getattr(conv, name) not in (wanted, wanted[0]):
+                return f"{name} {getattr(conv, name)}"
     if conv.groups != 1:
         return f"groups {conv.groups}"
     if conv.padding_mode != "zeros":
@@ -60,7 +72,7 @@ def undisturbed(module: nn.Module) -> bool:
 class Chain:
     """A convolution and what is fused with it."""
 
-    conv: nn.Conv2d
+    conv: nn.Conv2d | nn.ConvTranspose2d
     norm: nn.BatchNorm2d | None = None
     activation: nn.Module | None = None
     order: str = "norm_act"
@@ -89,18 +101,24 @@ class Chain:
         conv, norm = self.conv, self.norm
         if norm is not None:
             norm._check_input_dim(input)
-        if input.dim() == 3:  # one picture without a batch, as nn.Conv2d takes it
+        if input.dim() == 3:  # one picture without a batch, as convolutions take it
             return self(input.unsqueeze(0), precision).squeeze(0)
-        padding = {"same": conv.dilation, "valid": 0}[conv.padding] if isinstance(conv.padding, str) else conv.padding
-        convolution = {"dilation": conv.dilation, "padding": padding, "precision": precision}
         activation = _describe(self.activation, self.order)
+        batch = norm is not None and (norm.training or (norm.running_mean is None and norm.running_var is None))
+        if why_not(conv) is not None:
+            return norm_act(conv(input), **(_batch_statistics(norm) if batch else _kept_statistics(norm)), **activation)
+        if PLAIN[type(conv)] is nn.ConvTranspose2d:
+            convolve = partial(transposed_block, precision=precision)
+        else:
+            same = {"same": conv.dilation, "valid": 0}
+            padding = same[conv.padding] if isinstance(conv.padding, str) else conv.padding
+            convolve = partial(dilated_block, dilation=conv.dilation, padding=padding, precision=precision)
         if norm is None:
-            return dilated_block(input, conv.weight, conv.bias, **convolution, **activation)
-        if norm.training or (norm.running_mean is None and norm.running_var is None):
-            y = dilated_block(input, conv.weight, conv.bias, **convolution)
-            return norm_act(y, **_batch_statistics(norm), **activation)
+            return convolve(input, conv.weight, conv.bias, **activation)
+        if batch:
+            return norm_act(convolve(input, conv.weight, conv.bias), **_batch_statistics(norm), **activation)
         scale, shift = scale_and_shift(norm, conv.weight.dtype)
-        return dilated_block(input, conv.weight, conv.bias, scale=scale, shift=shift, **convolution, **activation)
+        return convolve(input, conv.weight, conv.bias, scale=scale, shift=shift, **activation)
 
 
 def find_chain(modules: Iterable[nn.Module]) -> Chain | None:
@@ -110,10 +128,12 @@ def find_chain(modules: Iterable[nn.Module]) -> Chain | None:
         if chain is not None:
             if not chain.take(module):
                 break
-        elif undisturbed(module) and isinstance(module, nn.Conv2d) and why_not(module) is None:
+        elif isinstance(module, CONVOLUTIONS) and undisturbed(module):
             chain = Chain(module)
         else:
             break
+    if chain is not None and chain.norm is None and why_not(chain.conv) is not None:
+        return None  # nothing is to be fused
     return chain
 
 
@@ -147,6 +167,17 @@ def _batch_statistics(norm: nn.BatchNorm2d) -> dict[str, Any]:
         "bias": norm.bias,
         "training": True,
         "momentum": momentum,
+        "eps": norm.eps,
+    }
+
+
+def _kept_statistics(norm: nn.BatchNorm2d) -> dict[str, Any]:
+    """The arguments of norm_act for the running statistics."""
+    return {
+        "running_mean": norm.running_mean,
+        "running_var": norm.running_var,
+        "weight": norm.weight,
+        "bias": norm.bias,
         "eps": norm.eps,
     }
 

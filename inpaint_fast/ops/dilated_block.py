@@ -112,7 +112,7 @@ def dilated_block(
     A NaN or an infinity in the input makes every result NaN or infinite that it reaches by the definition, and may make
     others of the same 4x4 tile NaN: those up to 3 dilations away. Weights of inference are transformed again when their
     version counter says that they have changed; a change by way of `weight.data` is not counted, by PyTorch's design:
-    change weights under `torch.no_grad()` instead, or call `forget(weight)`.
+    change weights under `torch.no_grad()` instead, or call `inpaint_fast.ops.forget(weight)`.
     """
     dilation, padding, slope = _check(
         input, weight, bias, dilation, padding, scale, shift, activation, slope, order, precision

@@ -14,14 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
+from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._blocks import forget
 
 STEM = "dilated_block"
 module = importlib.import_module("inpaint_fast.ops.dilated_block")  # its name is also that of its function
-reference, plan, prepare, forget, DTYPES = (
-    getattr(module, name) for name in ("reference", "plan", "prepare", "forget", "DTYPES")
-)
+reference, plan, prepare = (getattr(module, name) for name in ("reference", "plan", "prepare"))
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
 # The relative error that Winograd's F(4x4, 3x3) may have in float32 (2-norms), and what rounding a result adds.
 BOUND = 1e-5
@@ -349,7 +349,7 @@ def test_kept_weights_follow_every_change(winograd) -> None:
             assert relative_error(ipf.dilated_block(input, weight), reference(input.double(), weight.double())) < BOUND
 
     right()
-    assert weight in module._kept
+    assert weight in _blocks._kept
     with torch.no_grad():
         weight.mul_(2)  # as an optimizer does
     right()
@@ -365,10 +365,10 @@ def test_kept_weights_follow_every_change(winograd) -> None:
         assert torch.equal(ipf.dilated_block(input, weights(20, 20) * 0), torch.zeros(1, 20, 9, 9))
     other = torch.nn.Parameter(weights(20, 20))
     prepare(other)
-    assert other in module._kept
-    count = len(module._kept)
+    assert other in _blocks._kept
+    count = len(_blocks._kept)
     del other
-    assert len(module._kept) == count - 1
+    assert len(_blocks._kept) == count - 1
 
 
 def test_exact_is_the_direct_convolution() -> None:
