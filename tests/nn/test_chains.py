@@ -93,7 +93,7 @@ def test_accelerate_swaps_transposed_convolutions(train) -> None:
     code = torch.randn(6, 8, 1, 1)
     assert_same(ours, theirs, code, 1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(ours(code), theirs(code), rtol=0, atol=1e-5)
+        torch.testing.assert_close(ours(code), theirs(code), rtol=0, atol=1e-4)
         size = [6, 24, 17, 17]  # another size than the operator's: PyTorch's own
         y = torch.randn(6, 32, 8, 8)
         torch.testing.assert_close(ours.last(y, output_size=size), theirs.last(y, output_size=size))
