@@ -25,7 +25,7 @@ Tensor transposed_block_weights_cpu(const Tensor& weight) {
 
 Tensor transposed_block_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
                             std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
-                            int64_t activation, double slope, bool norm_first, bool channels_last) {
+                            int64_t activation, double slope, bool norm_first) {
   check_float(input, 4, "input");
   const Weights weights = parity_weights_of(weight);
   STD_TORCH_CHECK(weights.in_channels == input.size(1), "weight: its input channels are not those of input");
@@ -35,7 +35,7 @@ Tensor transposed_block_cpu(const Tensor& input, const Tensor& weight, std::opti
   check_transformed(*transformed, weights);
 
   const auto epilogue = epilogue_of(weights.out_channels, bias, scale, shift, norm_first);
-  Tensor output = empty_pictures(input, input.size(0), weights.out_channels, 2 * height, 2 * width, channels_last);
+  Tensor output = empty_pictures(input, input.size(0), weights.out_channels, 2 * height, 2 * width, true);
   DilatedBlock args;
   args.tiling = tiling_of(input.size(0), height, width, 1, 1, 1, 1);
   args.input = pictures_of(input), args.output = pictures_of(output);

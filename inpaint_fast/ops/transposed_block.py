@@ -94,6 +94,9 @@ def transposed_block(
         y = epilogue(F.conv_transpose2d(x, w, b, 2, 1), scale, shift, activation, slope, order)
     else:
         y = _winograd(backend, weight, *tensors, activation, slope, order)
+        # The pixels of one parity lie apart, so that NCHW is not written by whole vectors: a copy is faster.
+        if not (is_channels_last(input) or is_channels_last(weight)):
+            y = y.contiguous()
     return y if y.dtype == input.dtype else y.to(input.dtype)
 
 
@@ -133,12 +136,11 @@ def _check(input, weight, bias, scale, shift, activation, slope, order, precisio
 
 def _winograd(backend, parameter, input, weight, bias, scale, shift, activation, slope, order) -> Tensor:
     """`parameter`: the weight as the caller has it, by which its transform is kept."""
-    channels_last = is_channels_last(input) or is_channels_last(parameter)
 
     def run(transformed, scale, shift, activation):
         return _operator.call(
             backend, "transposed_block", input, weight, transformed, bias, scale, shift, ACTIVATIONS.index(activation),
-            slope, order == "norm_act", channels_last,
+            slope, order == "norm_act",
         )  # fmt: skip
 
     if not wants_grad(input, weight, bias, scale, shift):
@@ -153,8 +155,8 @@ def _winograd(backend, parameter, input, weight, bias, scale, shift, activation,
 # ---- the operator: schemas, shape functions, gradient formula ----
 
 
-def _fake(input, weight, transformed, bias, scale, shift, activation, slope, norm_first, channels_last):
-    return pictures_like(input, weight.shape[1], 2 * input.shape[2], 2 * input.shape[3], channels_last)
+def _fake(input, weight, transformed, bias, scale, shift, activation, slope, norm_first):
+    return pictures_like(input, weight.shape[1], 2 * input.shape[2], 2 * input.shape[3], channels_last=True)
 
 
 def _fake_weights(weight):
@@ -163,7 +165,7 @@ def _fake_weights(weight):
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    input, weight, _, bias, scale, shift, ctx.activation, ctx.slope, ctx.norm_first, _ = inputs
+    input, weight, _, bias, scale, shift, ctx.activation, ctx.slope, ctx.norm_first = inputs
     ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
 
 
@@ -187,7 +189,7 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
         )  # fmt: skip
         grads = (*grads, None, None)
     to_input, to_weight, to_bias, to_scale, to_shift = grads
-    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 4)
+    return (to_input, to_weight, None, to_bias, to_scale, to_shift, None, None, None)
 
 
 _operator = Operator(
@@ -195,7 +197,7 @@ _operator = Operator(
     {
         "transposed_block": Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            "int activation, float slope, bool norm_first, bool channels_last) -> Tensor",
+            "int activation, float slope, bool norm_first) -> Tensor",
             _fake,
             _setup_context,
             _backward,

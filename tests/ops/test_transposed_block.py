@@ -223,9 +223,9 @@ def test_opcheck(winograd) -> None:
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = ops.transposed_block_weights(weight)
     for op, args in (
-        (ops.transposed_block, (input, weight, transformed, bias, scale, shift, *settings, False)),
-        (ops.transposed_block, (last, weight, None, None, None, None, *settings, True)),
-        (ops.transposed_block, (*wanting[:2], None, wanting[2], None, None, *settings, False)),
+        (ops.transposed_block, (input, weight, transformed, bias, scale, shift, *settings)),
+        (ops.transposed_block, (last, weight, None, None, None, None, *settings)),
+        (ops.transposed_block, (*wanting[:2], None, wanting[2], None, None, *settings)),
         (ops.transposed_block_weights, (weight,)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
@@ -362,11 +362,11 @@ def test_bad_input(changes, error, message) -> None:
 def test_direct_calls_of_the_operators_do_not_crash() -> None:
     ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(4, 6)
     for call in (
-        lambda: ops.transposed_block(input, weights(5, 6), None, None, None, None, 0, 0.0, True, False),
-        lambda: ops.transposed_block(input, weight, None, None, None, None, 99, 0.0, True, False),
-        lambda: ops.transposed_block(input, weight, random(7), None, None, None, 0, 0.0, True, False),
-        lambda: ops.transposed_block(input, weight, None, random(5), None, None, 0, 0.0, True, False),
-        lambda: ops.transposed_block(input.double(), weight, None, None, None, None, 0, 0.0, True, False),
+        lambda: ops.transposed_block(input, weights(5, 6), None, None, None, None, 0, 0.0, True),
+        lambda: ops.transposed_block(input, weight, None, None, None, None, 99, 0.0, True),
+        lambda: ops.transposed_block(input, weight, random(7), None, None, None, 0, 0.0, True),
+        lambda: ops.transposed_block(input, weight, None, random(5), None, None, 0, 0.0, True),
+        lambda: ops.transposed_block(input.double(), weight, None, None, None, None, 0, 0.0, True),
         lambda: ops.transposed_block_weights(random(4, 6, 3, 3)),
     ):
         with pytest.raises(RuntimeError):
