@@ -1,9 +1,9 @@
-"""The benchmarks of dilated_block and norm_act on small shapes: whoever needs no compiler is right."""
+"""The benchmarks of dilated_block, transposed_block and norm_act on small shapes: whoever needs no compiler is right."""
 
 import pytest
 import torch
 
-from inpaint_fast.benchmarks import dilated_block, harness, norm_act
+from inpaint_fast.benchmarks import dilated_block, harness, norm_act, transposed_block
 
 SLOW = ("compile", "compile_freezing", "openvino", "onnxruntime")  # to prepare
 
@@ -21,8 +21,10 @@ def results(case):
         lambda: dilated_block.infer(1, 32, 16, 2),
         lambda: dilated_block.train(1, 32, 24, 2),
         lambda: dilated_block.train(2, 32, 24, 2, norm=False),
+        lambda: transposed_block.case(1, 32, 24, 16, False),
+        lambda: transposed_block.case(1, 32, 24, 16, True),
     ],
-    ids=["infer", "train", "train_conv"],
+    ids=["infer", "train", "train_conv", "transposed_infer", "transposed_train"],
 )
 def test_the_block_runs_by_winograd_and_is_right(build):
     torch.manual_seed(0)

@@ -322,7 +322,7 @@ def test_where_winograd_pays() -> None:
 
     assert of((1, 256, 64, 64), 128) == "winograd"
     assert of((1, 256, 64, 64), 3) == "direct"  # few channels
-    assert of((1, 256, 4, 4), 128) == "direct"  # one tile
+    assert of((1, 256, 8, 8), 128) == "direct"  # four tiles
     assert of((64, 256, 1, 1), 128) == "direct"  # one pixel of a tile's sixteen
     assert of((1, 256, 64, 64), 128, torch.float64) == "direct"
 

@@ -1,0 +1,96 @@
+"""The upsampling block, 4x4 transposed convolution of stride 2 + ReLU + BatchNorm, against PyTorch's stacks on a CPU.
+
+The block of GLCIC: activation before the norm. `infer_*` is in eval mode under no_grad, `train_*` forward + backward
+with the norm in training mode. b: batch, c: channels in and out, then the input's size; float32. inpaint_fast is an
+`accelerate`d nn.Sequential on channels_last tensors, inpaint_fast_nchw the same on contiguous ones.
+
+`work` counts the definition, 4 multiplications for each output pixel and pair of channels; in training three times.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.benchmarks import harness
+from inpaint_fast.nn import accelerate
+from inpaint_fast.ops import backend_of
+from inpaint_fast.ops.transposed_block import algorithm
+
+NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+KINK = 1e-4  # as in dilated_block.py: no gradient comes from where rounding decides whether it passes
+
+
+def case(batch: int, channels: int, out: int, side: int, training: bool) -> harness.Case:
+    block = nn.Sequential(nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1), nn.ReLU(), nn.BatchNorm2d(out))
+    with torch.no_grad():  # as in a trained network, no statistic or parameter is 0 or 1
+        for tensor in (block[2].running_var, block[2].weight):
+            tensor.uniform_(0.5, 1.5)
+        for tensor in (block[2].running_mean, block[2].bias):
+            tensor.normal_(0, 0.2)
+    block.train(training)
+    input = torch.randn(batch, channels, side, side)
+    with torch.no_grad():
+        grad = torch.randn(batch, out, 2 * side, 2 * side) * (block[0](input).abs() > KINK)
+
+    def prepare(layout: torch.memory_format, kind: str = "plain", dtype: torch.dtype = torch.float32) -> harness.Run:
+        network = copy.deepcopy(block).to(dtype=dtype, memory_format=layout)
+        x, g = (t.clone().to(dtype=dtype, memory_format=layout) for t in (input, grad))
+        if kind == "ours":
+            network = accelerate(network, inference=not training)
+        elif kind == "compile":
+            torch._dynamo.reset()
+            network = torch.compile(network, fullgraph=True, dynamic=False)
+        parameters = list(network.parameters())
+
+        def infer() -> Tensor:
+            with torch.no_grad():
+                return network(x)
+
+        def train() -> list[Tensor]:
+            for tensor in (x, *parameters):
+                tensor.grad = None
+            y = network(x)
+            y.backward(g)
+            return [y.detach(), x.grad, *(parameter.grad for parameter in parameters)]
+
+        x.requires_grad_(training)
+        return train if training else infer
+
+    def backend() -> str:
+        return f"{backend_of('transposed_block')}, {algorithm(input, block[0].weight)}"
+
+    compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
+    return harness.Case(
+        [
+            harness.Implementation("inpaint_fast", partial(prepare, CHANNELS_LAST, "ours"), backend),
+            harness.Implementation("inpaint_fast_nchw", partial(prepare, NCHW, "ours"), backend),
+            harness.Implementation("eager", partial(prepare, NCHW)),
+            harness.Implementation("eager_channels_last", partial(prepare, CHANNELS_LAST)),
+            harness.Implementation("compile", partial(prepare, compiled_layout, "compile"), "inductor"),
+        ],
+        reference=lambda: prepare(NCHW, dtype=torch.float64)(),
+        bound=1e-3 if training else 1e-5,  # PyTorch's gradients of channels_last BatchNorm have errors of 1e-4
+        work=(3 if training else 1) * 2.0 * 16 * input.numel() * out,
+        unit="GFLOP/s",
+        memory="reused",
+    )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    shapes = {"b1_c256_128_64x64": (1, 256, 128, 64), "b1_c128_64_128x128": (1, 128, 64, 128),
+              "b4_c256_128_64x64": (4, 256, 128, 64), "b16_c512_256_8x8": (16, 512, 256, 8)}  # fmt: skip
+    cases = {
+        f"{kind}_{name}": partial(case, *shape, kind == "train")
+        for kind in ("infer", "train")
+        for name, shape in shapes.items()
+    }
+    return harness.main(argv, cases, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
