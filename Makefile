@@ -28,8 +28,8 @@ test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSan
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" PYTHONPATH=build/sanitized/lib \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TRITON_INTERPRET=1 \
 	  $(BIN)/python -m pytest -m "not long" -k "not compile and not emulated and not triton" $(SANITIZED_TESTS)
-SANITIZED_TESTS ?= tests/ops/test_masked_l2.py tests/ops/test_weight_clip.py tests/ops/test_dilated_block.py \
-  tests/ops/test_norm_act.py tests/optim
+SANITIZED_TESTS ?= $(addprefix tests/ops/test_,$(addsuffix .py,masked_l2 weight_clip dilated_block transposed_block \
+  norm_act activations)) tests/optim
 
 lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .

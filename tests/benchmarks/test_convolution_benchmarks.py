@@ -1,4 +1,4 @@
-"""The benchmarks of dilated_block, transposed_block and norm_act on small shapes: whoever needs no compiler is right."""
+"""The benchmarks of convolutions and of norm_act on small shapes: whoever needs no compiler is right."""
 
 import pytest
 import torch
