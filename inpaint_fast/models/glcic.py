@@ -1,8 +1,8 @@
 """GLCIC: the completion network with its dilated middle, and the local and global context discriminators.
 
 Source: Iizuka, Simo-Serra, Ishikawa, "Globally and Locally Consistent Image Completion" (SIGGRAPH 2017), and otenim's
-public PyTorch program (GLCIC-PyTorch), which J. Patel's project trains on CelebA. Both have the same layers; the program
-normalises after the ReLU (order "act_norm", the default: public weights need it), the paper before ("norm_act").
+public PyTorch program (GLCIC-PyTorch), which J. Patel's project trains on CelebA. Both have the same layers; the
+program normalises after the ReLU (order "act_norm", the default: public weights need it), the paper before ("norm_act").
 
 A network's layers are numbered as in the paper's tables, and each layer is one module: `layer3` holds the third
 convolution, its norm and its activation, so the fused block can stand there and nothing lies hidden. The public weights
@@ -31,15 +31,15 @@ class CompletionNetwork(nn.Sequential):
     An output pixel sees about 300 pixels across.
 
     Args:
-        channels: of the first convolution, c in the table below; an even number. 64 as published (6,072,131 parameters).
+        channels: of the first convolution, c in the table below; even. 64 as published (6,072,131 parameters).
         order: "act_norm" (convolution, ReLU, norm: the public weights) or "norm_act" (the paper).
         mean_pixel: RGB in [0, 1] that stands in the holes of the input: the mean pixel of the training pictures.
-        hole: longest side, in pixels, of the holes that it was trained on. `inpaint_fast.complete` brings longer ones to
-            this size before it asks the network.
+        hole: longest side, in pixels, of the holes that it was trained on. `inpaint_fast.complete` brings longer ones
+            to this size before it asks the network.
 
     Shapes:
-        picture (N, 3, H, W), RGB in [0, 1], what it holds inside the hole does not matter; mask (N|1, 1, H, W), true or 1
-        in the hole; H and W multiples of 4. Output (N, 3, H, W) in [0, 1], the whole picture as the network sees it.
+        picture (N, 3, H, W), RGB in [0, 1], what it holds inside the hole does not matter; mask (N|1, 1, H, W), true or
+        1 in the hole; H and W multiples of 4. Output (N, 3, H, W) in [0, 1], the whole picture as the network sees it.
 
         layer1      5x5       4 -> c    (RGB and mask)    layer11, 12   3x3               4c -> 4c
         layer2      3x3, 1/2  c -> 2c                     layer13       4x4 transposed    4c -> 2c
@@ -153,7 +153,7 @@ class LocalDiscriminator(_Discriminator):
 
 
 class GlobalDiscriminator(_Discriminator):
-    """Features of the whole picture: `LocalDiscriminator` for 160 (23,971,840 parameters) or 256 pixels (25,808,384)."""
+    """Features of the whole picture, as `LocalDiscriminator`; 160 pixels (23,971,840 parameters), 256 (25,808,384)."""
 
     def __init__(self, size: int = 160, channels: int = 64, features: int = 1024, order: str = "act_norm") -> None:
         super().__init__(size, channels, features, order)
