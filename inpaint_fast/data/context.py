@@ -36,8 +36,8 @@ class ContextBatches(Batches):
         images, size, batch_size, crop, edge, flip, seed: as `Batches`.
         local: side of the patches, in pixels.
         hole: smallest and largest side of the holes; width and height are drawn separately.
-        one_area: True, as in otenim's program: a random square of `local` pixels is drawn once for the batch and all its
-            holes lie somewhere inside; that square is the patch, and another one that of the real pictures.
+        one_area: True, as in otenim's program: a random square of `local` pixels is drawn once for the batch and all
+            its holes lie somewhere inside; that square is the patch, and another one that of the real pictures.
 
     Raises:
         ValueError: as `Batches`; or the holes do not fit in the patch, or the patch in the picture.
@@ -71,9 +71,8 @@ class ContextBatches(Batches):
             hole_corner, real_corner = (corner.repeat(len(image), 1) for corner in corners)
             return ContextBatch(image, mask, hole_corner, real_corner)
         others = [random_rectangle(self.size, self.size, generator, sides=self.hole) for _ in range(len(image))]
-        return ContextBatch(
-            image, mask, patch_corners(mask, self.local), patch_corners(torch.stack(others), self.local)
-        )
+        hole_corner, real_corner = (patch_corners(holes, self.local) for holes in (mask, torch.stack(others)))
+        return ContextBatch(image, mask, hole_corner, real_corner)
 
 
 def rectangles(sides: tuple[int, int], area: int | None = None) -> Sampler:

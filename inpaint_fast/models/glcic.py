@@ -2,7 +2,7 @@
 
 Source: Iizuka, Simo-Serra, Ishikawa, "Globally and Locally Consistent Image Completion" (SIGGRAPH 2017), and otenim's
 public PyTorch program (GLCIC-PyTorch), which J. Patel's project trains on CelebA. Both have the same layers; the
-program normalises after the ReLU (order "act_norm", the default: public weights need it), the paper before ("norm_act").
+program normalises after the ReLU (order "act_norm", the default: its weights need it), the paper before ("norm_act").
 
 A network's layers are numbered as in the paper's tables, and each layer is one module: `layer3` holds the third
 convolution, its norm and its activation, so the fused block can stand there and nothing lies hidden. The public weights
