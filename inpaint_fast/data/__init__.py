@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from inpaint_fast.data.batches import Batch, Batches, heldout_crops, prefetch
+from inpaint_fast.data.batches import Batch, Batches, Indexed, heldout_crops, prefetch
 from inpaint_fast.data.context import ContextBatch, ContextBatches, rectangles
 from inpaint_fast.data.folder import ImageFolder, captions, open_images, samples
 from inpaint_fast.data.images import ImageError, read_image, to_float, to_uint8, write_png
@@ -24,6 +24,7 @@ __all__ = [
     "ContextBatches",
     "ImageError",
     "ImageFolder",
+    "Indexed",
     "box",
     "captions",
     "center_square",
