@@ -4,8 +4,8 @@
 
     train(UNetWGAN(data="photos/", seconds=600), "run/")
 
-`recipe`: what a recipe is; `unet_wgan`, `glcic`: those there are; `loop`: the loop; `records`: what a run writes; `evaluation`,
-`metrics`, `pictures`: how a completion is measured and shown.
+`recipe`: what a recipe is; `unet_wgan`, `glcic`: those there are; `loop`: the loop; `records`: what a run writes;
+`evaluation`, `metrics`, `pictures`: how a completion is measured and shown.
 """
 
 from inpaint_fast.training.evaluation import Evaluation, table

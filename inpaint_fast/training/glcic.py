@@ -93,13 +93,13 @@ class GLCIC(Recipe):
     """False, as otenim: what the completion network's step leaves in the discriminators' gradients is added to their
     next step."""
     alpha_on_discriminator: bool = False
-    """True, as otenim: in the last phase the discriminators' loss is multiplied by alpha, which AdaDelta's epsilon turns
-    into very slow steps."""
+    """True, as otenim: in the last phase the discriminators' loss is multiplied by alpha, which AdaDelta's epsilon
+    turns into very slow steps."""
     still_completion: bool = True
     """The completion network is at rest while the discriminators are trained alone: eval mode, no graph. False, as
     otenim: training mode, so that its running statistics go on moving."""
     divide_gradients: bool = True
-    """False, as otenim: gradients of a batch's parts are summed, so that the step's loss is larger the more there are."""
+    """False, as otenim: the gradients of a batch's parts are summed, the larger the more parts there are."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
