@@ -62,7 +62,8 @@ def test_detail_of_the_completion_stays() -> None:
     picture = smooth(72, 80)
     mask = box(72, 80, 20, 20, 40, 36)
     y, x = torch.meshgrid(torch.arange(72.0), torch.arange(80.0), indexing="ij")
-    window = (torch.sin((y - 20) / 36 * torch.pi) * torch.sin((x - 20) / 40 * torch.pi)).square()  # 0 at the hole's edge
+    # the detail is 0 at the edge of the hole
+    window = (torch.sin((y - 20) / 36 * torch.pi) * torch.sin((x - 20) / 40 * torch.pi)).square()
     detail = (50 * window * torch.sin(x * 0.8)).expand(3, 72, 80)
     completed = torch.where(mask, (picture + detail + 30).round().byte(), picture)
     blended = blend_holes(completed, picture, mask)
