@@ -72,6 +72,9 @@ class GLCIC(Recipe):
     """Factor of the adversarial loss beside the squared error."""
     lr: float = 1.0
     """AdaDelta's learning rate."""
+    settle: int = 0
+    """Over so many last steps of the first phase the completion network's learning rate falls to a tenth, where it
+    stays; 0, as published, leaves it alone. Narrow networks move faster than their running statistics can follow."""
     rho: float = 0.9
     """AdaDelta's decay."""
     eps: float = 1e-6
@@ -103,7 +106,7 @@ class GLCIC(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("completion_steps", 0), ("discriminator_steps", 0), ("micro_batch", 1)):
+        for name, least in (("completion_steps", 0), ("discriminator_steps", 0), ("settle", 0), ("micro_batch", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name}: at least {least} is expected, got {value}")
         for name in ("size", "local"):
@@ -161,12 +164,13 @@ class GLCICSmall(GLCIC):
     local: int = 40
     hole: tuple[int, int] = (19, 38)
     edge: tuple[int, int] | None = None
-    steps: int = 1_000
-    completion_steps: int = 700
-    discriminator_steps: int = 50
+    steps: int = 1_500
+    completion_steps: int = 1_200
+    discriminator_steps: int = 60
+    settle: int = 400
     batch_size: int = 16
     micro_batch: int | None = None
-    evaluate_every: int = 250
+    evaluate_every: int = 300
     heldout_crops: int = 16
     channels: int = 16
     discriminator_channels: int = 16
@@ -206,6 +210,8 @@ class GLCICSystem(System):
 
     def step(self, batch: ContextBatch) -> dict[str, Tensor]:
         first, second = self.recipe.milestones
+        for group in self.optimizers["generator"].param_groups:
+            group["lr"] = self._completion_lr()
         if self.steps_done < first:
             losses = self.completion_step(batch)
         elif self.steps_done < second:
@@ -281,6 +287,13 @@ class GLCICSystem(System):
     def load_training_state(self, state: dict[str, Any]) -> None:
         super().load_training_state(state)
         self.steps_done = state["steps_done"]
+
+    def _completion_lr(self) -> float:
+        """The rate of the next step: a tenth after the first phase, and on the way there in its last `settle` steps."""
+        if self.recipe.settle == 0:
+            return self.recipe.lr
+        left = self.recipe.completion_steps - self.steps_done
+        return self.recipe.lr * (0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0))
 
     def _parts(self, batch: ContextBatch) -> list[tuple[ContextBatch, float]]:
         """The batch in parts of nearly one size, at most `micro_batch`, each with its share of the whole."""

@@ -155,6 +155,16 @@ def test_running_statistics_move_once_a_batch_also_in_parts() -> None:
     assert system.generator.layer1[2].num_batches_tracked == 2  # two parts, each seen twice and counted once
 
 
+def test_the_rate_settles_at_a_tenth() -> None:
+    recipe = GLCIC(completion_steps=4, discriminator_steps=0, settle=2, **TINY)
+    system, rates = system_of(recipe), []
+    for step in range(6):
+        system.step(batch_of(recipe, step))
+        rates.append(system.optimizers["generator"].param_groups[0]["lr"])
+    assert rates == pytest.approx([1, 1, 1, 0.55, 0.1, 0.1])
+    assert system.optimizers["discriminator"].param_groups[0]["lr"] == 1
+
+
 def test_at_rest_the_completion_network_does_not_move() -> None:
     recipe = GLCIC(completion_steps=0, discriminator_steps=5, **TINY)
     for still in (True, False):
