@@ -204,11 +204,12 @@ def test_a_run_goes_on_where_its_state_was_taken() -> None:
         assert torch.equal(a, b), name
 
 
-def test_training_lowers_the_error() -> None:
+def test_training_on_a_batch_lowers_its_error() -> None:
     recipe = GLCICSmall(**{**TINY, "channels": 4}, completion_steps=60, steps=60)
     run = Run(recipe)
-    losses = [run.step(run.batches[i])["reconstruction_loss"].item() for i in range(60)]
-    assert sum(losses[-10:]) < 0.7 * sum(losses[:10])
+    batch = run.batches[0]
+    losses = [run.step(batch)["reconstruction_loss"].item() for _ in range(60)]
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_mean_pixel_is_of_rgb_pictures_grey_ones_too(tmp_path) -> None:
