@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion import complete, load_network
+from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.data import ImageError, ImageFolder, box, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
 
@@ -39,6 +40,9 @@ class Complete:
     """A PNG file for a picture, or a folder for either."""
     invert_mask: bool = False
     """Black is the hole."""
+    blend: bool = False
+    """Draw the completion into the colours round each hole: fast marching and Poisson blending, by OpenCV (the extra
+    [blend])."""
     device: str = "cpu"
     """Where the generator runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
@@ -48,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
     options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    if options.blend:
+        require_opencv()
     generator = load_network(options.weights).to(device_of(options.device))
     jobs = plan(options.image, options.out)
     check_targets(jobs, options.mask)
@@ -57,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, complete(picture, mask, weights=generator))
+            write_png(target, complete(picture, mask, weights=generator, blend=options.blend))
         except (ValueError, OSError) as error:
             text = str(error)
             failed.append(text if str(source) in text else f"{source}: {text}")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import heldout_crops, open_images, write_png
+from inpaint_fast.models import CompletionNetwork
 from inpaint_fast.training import Evaluation, table
+from inpaint_fast.training.glcic import complete_holes
 from inpaint_fast.training.unet_wgan import complete_centres
 
 
@@ -30,6 +32,10 @@ class Evaluate:
     """Smallest and largest side of the crops, in pixels."""
     heldout_crops: int = 16
     """Crops from each picture."""
+    size: int = 64
+    """Side that the crops are scaled to, in pixels: that of the training pictures."""
+    mask: Literal["center", "rectangle", "free_form"] = "center"
+    """The holes; a network that fills central squares alone takes "center"."""
     picture: Path | None = None
     """Also write a grid of some completions to this PNG file."""
 
@@ -40,9 +46,17 @@ def main(argv: Sequence[str]) -> int:
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)
+    everywhere = isinstance(generator, CompletionNetwork)
+    if not everywhere and (options.size, options.mask) != (64, "center"):
+        raise ValueError(
+            f"--size and --mask: {type(generator).__name__} takes 64 and center, got {options.size} and {options.mask}"
+        )
     images = open_images(options.data, "heldout")
-    evaluation = Evaluation(heldout_crops(images, per_image=options.heldout_crops, crop=options.crop))
-    metrics, picture = evaluation(lambda batch: complete_centres(generator, batch))
+    crops = heldout_crops(
+        images, per_image=options.heldout_crops, crop=options.crop, size=options.size, mask=options.mask
+    )
+    evaluation, fill = Evaluation(crops), complete_holes if everywhere else complete_centres
+    metrics, picture = evaluation(lambda batch: fill(generator, batch))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
     if options.picture:

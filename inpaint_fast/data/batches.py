@@ -49,6 +49,8 @@ class Batches:
         batch_size: pictures in a batch; 32.
         crop: smallest and largest side of a crop in pixels, both included; (64, 320). The largest is limited to the
             picture's short side, and a picture smaller than the smallest gives a crop of its whole short side.
+        edge: instead of crop, the shortest and longest length that a picture's short side is scaled to, both at least
+            `size`, before a square of `size` is cut from it: (256, 384) for a size of 256, as GLCIC on Places2.
         flip: False never flips.
         mask: "center", "rectangle", "free_form" (see `masks.sampler`), or a function (height, width, generator) -> bool
             tensor (1, height, width) that draws from that generator alone.
@@ -66,15 +68,17 @@ class Batches:
         size: int = 64,
         batch_size: int = 32,
         crop: tuple[int, int] = (64, 320),
+        edge: tuple[int, int] | None = None,
         flip: bool = True,
         mask: str | Sampler = "center",
         seed: int = 0,
     ):
-        _check(images, size=size, crop=crop, batch_size=batch_size)
+        _check(images, crop=crop, edge=edge, size=size, batch_size=batch_size)
         self.images = images
         self.size = size
         self.batch_size = batch_size
         self.crop = crop
+        self.edge = edge
         self.flip = flip
         self.mask = sampler(mask) if isinstance(mask, str) else mask
         self.seed = seed
@@ -84,12 +88,12 @@ class Batches:
         index = operator.index(index)
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
-        generator = _generator(self.seed, "batch", index)
+        generator = generator_of(self.seed, "batch", index)
         draws = torch.rand(self.batch_size, 4, generator=generator).tolist()
         image = torch.empty(self.batch_size, 3, self.size, self.size, dtype=torch.uint8)
         for k, (side_draw, top_draw, left_draw, flip_draw) in enumerate(draws):
             picture = _read(self.images, self._picture(index * self.batch_size + k))
-            low, high = _sides(picture, self.crop)
+            low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
             image[k] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
@@ -99,7 +103,7 @@ class Batches:
         epoch, place = divmod(position, len(self.images))
         last, order = self._order
         if last != epoch:
-            order = torch.randperm(len(self.images), generator=_generator(self.seed, "epoch", epoch)).tolist()
+            order = torch.randperm(len(self.images), generator=generator_of(self.seed, "epoch", epoch)).tolist()
             self._order = (epoch, order)
         return order[place]
 
@@ -110,10 +114,12 @@ def heldout_crops(
     size: int = 64,
     per_image: int = 4,
     crop: tuple[int, int] = (64, 320),
+    edge: tuple[int, int] | None = None,
     mask: str | Sampler = "center",
     seed: int = 0,
 ) -> Batch:
-    """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over `crop`, never flipped.
+    """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over their range, never
+    flipped.
 
     Always the same for the same arguments, and those of one picture do not depend on the others. The arguments are
     those of `Batches`; the batch has `per_image` rows for each picture, in order, from the largest crop to the
@@ -121,7 +127,7 @@ def heldout_crops(
 
     Raises ValueError for an argument out of range, ImageError where no picture can be read.
     """
-    _check(images, size=size, crop=crop, per_image=per_image)
+    _check(images, crop=crop, edge=edge, size=size, per_image=per_image)
     crops, masks = [], []
     for i in range(len(images)):
         try:
@@ -129,8 +135,8 @@ def heldout_crops(
         except ImageError as error:
             failure = error
             continue
-        generator = _generator(seed, "heldout", i)
-        low, high = _sides(picture, crop)
+        generator = generator_of(seed, "heldout", i)
+        low, high = _sides(picture, crop, edge, size)
         for k, (top_draw, left_draw) in enumerate(torch.rand(per_image, 2, generator=generator).tolist()):
             side = high - round((high - low) * k / max(1, per_image - 1))
             crops.append(_square(picture, side, top_draw, left_draw, size))
@@ -186,7 +192,7 @@ def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) ->
         thread.join()
 
 
-def _generator(seed: int, purpose: str, index: int) -> Generator:
+def generator_of(seed: int, purpose: str, index: int) -> Generator:
     """Neighbouring seeds and indices give unrelated streams: the generator's own seeding does not promise that."""
     digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
     return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
@@ -202,10 +208,13 @@ def _read(images: Sequence[Tensor], position: int) -> Tensor:
     raise failure
 
 
-def _sides(picture: Tensor, crop: tuple[int, int]) -> tuple[int, int]:
+def _sides(picture: Tensor, crop: tuple[int, int], edge: tuple[int, int] | None, size: int) -> tuple[int, int]:
+    """Smallest and largest side, in the picture's own pixels, of the squares to cut from it."""
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
         raise TypeError(f"images must be uint8 of shape (3, H, W), got {picture.dtype} of shape {tuple(picture.shape)}")
     short = min(picture.shape[1:])
+    if edge is not None:
+        return max(1, round(short * size / edge[1])), max(1, round(short * size / edge[0]))
     return min(crop[0], short), min(crop[1], short)
 
 
@@ -227,11 +236,15 @@ def _masks(mask: Sampler, count: int, size: int, generator: Generator) -> Tensor
     return masks
 
 
-def _check(images: Sequence[Tensor], *, crop: tuple[int, int], **counts: int) -> None:
+def _check(
+    images: Sequence[Tensor], *, crop: tuple[int, int], edge: tuple[int, int] | None, size: int, **counts: int
+) -> None:
     if len(images) == 0:
         raise ValueError("images must hold at least one picture, got none")
     if not 1 <= crop[0] <= crop[1]:
         raise ValueError(f"crop must be two sides of at least 1 pixel, the smaller first, got {crop}")
-    for name, value in counts.items():
+    for name, value in {"size": size, **counts}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if edge is not None and not size <= edge[0] <= edge[1]:
+        raise ValueError(f"edge must be two lengths of at least the size {size}, the smaller first, got {edge}")

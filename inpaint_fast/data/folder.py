@@ -19,6 +19,7 @@ from inpaint_fast.data.images import ImageError, check_image, read_image, readab
 SPLITS = ("train", "heldout")
 _SAMPLES = Path(__file__).parent / "samples" / "photos"
 _HELDOUT_NAMES = ("heldout", "test", "val")
+_CELEBA_SPLIT = "list_eval_partition.txt"
 _NAMED_IN_SUMMARY = 20
 
 
@@ -185,6 +186,9 @@ def open_images(
 
     - "samples" is the set that comes with the package ("./samples" is a folder of that name).
     - A folder that contains `train/` and one of `heldout/`, `test/`, `val/` is split that way.
+    - CelebA: the folder that holds `img_align_celeba/` and its `list_eval_partition.txt` (also in `Eval/`), or
+      `img_align_celeba/` itself with that file beside it, is split by the file: its partition 0 is "train", its
+      partition 1 (validation) "heldout"; its test pictures, partition 2, are in neither.
     - Any other folder is split by a hash of each picture's relative path: about one in ten is held out, at least one
       where there are two, and adding a picture does not move the others. A single picture is in both splits.
 
@@ -205,10 +209,35 @@ def open_images(
     if heldout and (root / "train").is_dir():
         return ImageFolder(root / "train" if split == "train" else heldout, cache_bytes=cache_bytes)
     folder = ImageFolder(root, cache_bytes=cache_bytes)
+    if celeba := _celeba_split(root):
+        chosen = _celeba_names(celeba, "0" if split == "train" else "1")
+        paths = [path for path in folder.paths if path.name in chosen]
+        if not paths:
+            raise ImageError(root, f"holds no picture of the {split} split of {celeba}")
+        return folder.only(paths)
     if len(folder) == 1:
         return folder
     held = _held_out([path.relative_to(root).as_posix() for path in folder.paths])
     return folder.only(path for path, out in zip(folder.paths, held, strict=True) if out == (split == "heldout"))
+
+
+def _celeba_split(root: Path) -> Path | None:
+    """CelebA's official split file for this folder, if it has one."""
+    places = [root, root.parent] if root.name == "img_align_celeba" else [root]
+    files = [place / part / _CELEBA_SPLIT for place in places for part in ("", "Eval")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _celeba_names(file: Path, partition: str) -> set[str]:
+    """The file names of one partition: lines of a name and 0, 1 or 2."""
+    names = set()
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split()
+        if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
+            raise ImageError(file, f"line {number}: a file name and 0, 1 or 2 are expected, got {line[:80]!r}")
+        if words and words[1] == partition:
+            names.add(words[0])
+    return names
 
 
 def _held_out(names: list[str]) -> list[bool]:

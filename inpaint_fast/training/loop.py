@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
-from inpaint_fast.data import Batch, Batches, heldout_crops, open_images, prefetch
+from inpaint_fast.data import Batch, ImageFolder, open_images, prefetch
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
@@ -41,13 +41,13 @@ class Run:
         self.device = device_of(recipe.device)
         self.images = open_images(recipe.data, "train")
         self.heldout_images = open_images(recipe.data, "heldout")
-        crop = {"size": recipe.size, "crop": recipe.crop}
-        self.batches = Batches(self.images, batch_size=recipe.batch_size, flip=recipe.flip, seed=recipe.seed, **crop)
-        heldout = heldout_crops(self.heldout_images, per_image=recipe.heldout_crops, **crop)
-        self.evaluation = Evaluation(_to(heldout, self.device))
+        self.batches = recipe.batches(self.images)
+        measured = _spread(self.heldout_images, recipe.heldout_pictures)
+        self.evaluation = Evaluation(_to(recipe.heldout(measured), self.device))
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
             torch.manual_seed(recipe.seed)
             self.system: System = recipe.build()
+        self.system.prepare(self.images)
         self.system.to(self.device)
         self.steps_done = 0  # and the index of the next batch
 
@@ -96,7 +96,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
             while not looker.done():
                 _, batch = next(batches)
                 looker.after_step(run.step(batch))
-                if run.steps_done % recipe.evaluate_every == 0:
+                if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
                     looker.evaluate()
         if records.rows[-1]["step"] != run.steps_done:
             looker.evaluate()
@@ -182,4 +182,10 @@ class Progress:
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    return batch if device.type == "cpu" else Batch(*(part.to(device, non_blocking=True) for part in batch))
+    return batch if device.type == "cpu" else type(batch)(*(part.to(device, non_blocking=True) for part in batch))
+
+
+def _spread(images: ImageFolder, count: int) -> ImageFolder:
+    """At most `count` of the pictures, spread evenly over all of them."""
+    chosen = torch.linspace(0, len(images) - 1, min(count, len(images)), dtype=torch.float64).round().long().tolist()
+    return images.only(images.paths[i] for i in chosen)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.data import Batch
+from inpaint_fast.data import Batch, Batches, Indexed, heldout_crops
 
 
 @dataclass
@@ -39,17 +39,35 @@ class Recipe(ABC):
     """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
     heldout_crops: int = 16
     """Held-out crops from each held-out picture."""
+    heldout_pictures: int = 64
+    """At most so many held-out pictures, spread evenly over all of them, are measured on."""
     seed: int = 0
     """Of everything random in the run."""
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("heldout_crops", 1)):
+        leasts = {"steps": 0, "batch_size": 1, "evaluate_every": 1, "heldout_crops": 1, "heldout_pictures": 1}
+        for name, least in leasts.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: at least {least} is expected, got {getattr(self, name)}")
         if self.seconds is not None and not self.seconds >= 0:
             raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+
+    @property
+    def milestones(self) -> Sequence[int]:
+        """Steps after which the run looks at held-out pictures besides every `evaluate_every`: the ends of phases."""
+        return ()
+
+    def batches(self, images: Sequence[Tensor]) -> Indexed:
+        """The training batches made of these pictures."""
+        return Batches(
+            images, size=self.size, crop=self.crop, batch_size=self.batch_size, flip=self.flip, seed=self.seed
+        )
+
+    def heldout(self, images: Sequence[Tensor]) -> Batch:
+        """The crops of held-out pictures, with their holes, to measure on."""
+        return heldout_crops(images, per_image=self.heldout_crops, size=self.size, crop=self.crop)
 
     @abstractmethod
     def build(self) -> System:
@@ -68,6 +86,9 @@ class System(nn.Module, ABC):
     """Network name -> what its constructor was given; written into its weight file."""
     notes: Sequence[str] = ()
     """What a user should know before the run, a sentence each; printed at its start."""
+
+    def prepare(self, images: Sequence[Tensor]) -> None:  # noqa: B027  (a hook: most systems need none)
+        """Look at the training pictures, once, before the first step: for statistics that a network needs."""
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:

@@ -73,6 +73,26 @@ def test_train_then_evaluate_then_complete(tmp_path, capsys) -> None:
     assert torch.equal(before[:, known], after[:, known])
 
 
+def test_glcic_from_training_to_a_blended_picture(tmp_path, capsys) -> None:
+    out, completed = tmp_path / "trained", tmp_path / "completed.png"
+    tiny = "--size 32 --local 20 --hole 8 18 --channels 2 --discriminator-channels 2 --features 4 --batch-size 2"
+    phases = "--completion-steps 1 --discriminator-steps 1 --steps 3 --heldout-crops 1"
+    assert run("train", "glcic_small", "--out", out, *tiny.split(), *phases.split()) == 0
+    assert run("evaluate", out, "--size", 32, "--mask", "rectangle", "--heldout-crops", 1) == 0
+    assert "harmonic" in capsys.readouterr().out
+    photograph = samples("heldout").paths[0]
+    arguments = [photograph, "--box", 30, 40, 50, 60, "--weights", out, "--out", completed]
+    assert run("complete", *arguments, "--blend") == 0
+    before, after = read_image(photograph), read_image(completed)
+    known = ~box(*before.shape[1:], 30, 40, 50, 60)[0]
+    assert torch.equal(before[:, known], after[:, known]) and not torch.equal(before, after)
+
+
+def test_evaluate_names_what_a_network_of_central_holes_takes(weights, capsys) -> None:
+    assert run("evaluate", weights, "--mask", "free_form") == 2
+    assert "UNetGenerator takes 64 and center" in capsys.readouterr().err
+
+
 def test_complete_a_folder_with_one_bad_file_and_a_mask_each(tmp_path, weights, capsys) -> None:
     pictures, masks = tmp_path / "pictures", tmp_path / "masks"
     for folder in (pictures / "deep", masks / "deep"):
