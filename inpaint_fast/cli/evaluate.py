@@ -12,7 +12,7 @@ import tyro
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import heldout_crops, open_images, write_png
 from inpaint_fast.training import Evaluation, table
-from inpaint_fast.training.unet_wgan import complete_centres
+from inpaint_fast.training.centre import complete_centres
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import overload
 from torch import Tensor
 
 from inpaint_fast.data.images import ImageError, check_image, read_image, readable_suffixes
+from inpaint_fast.data.layouts import CAPTIONS_FILE, celeba_split, coco_json, coco_split
 
 SPLITS = ("train", "heldout")
 _SAMPLES = Path(__file__).parent / "samples" / "photos"
@@ -170,12 +170,7 @@ def samples(split: str = "train") -> ImageFolder:
 
 def captions() -> dict[str, list[str]]:
     """Five English captions for each sample photograph, by file name relative to the set: "train/astronaut.jpg"."""
-    coco = json.loads((_SAMPLES / "captions.json").read_text(encoding="utf-8"))
-    names = {image["id"]: image["file_name"] for image in coco["images"]}
-    texts: dict[str, list[str]] = {name: [] for name in names.values()}
-    for annotation in coco["annotations"]:
-        texts[names[annotation["image_id"]]].append(annotation["caption"])
-    return texts
+    return coco_json(_SAMPLES / CAPTIONS_FILE)
 
 
 def open_images(
@@ -184,6 +179,7 @@ def open_images(
     """One split of a named set or of a folder of pictures.
 
     - "samples" is the set that comes with the package ("./samples" is a folder of that name).
+    - COCO 2014 or 2017 and CelebA as they are published (`inpaint_fast.data.layouts`): their train and val parts.
     - A folder that contains `train/` and one of `heldout/`, `test/`, `val/` is split that way.
     - Any other folder is split by a hash of each picture's relative path: about one in ten is held out, at least one
       where there are two, and adding a picture does not move the others. A single picture is in both splits.
@@ -195,12 +191,17 @@ def open_images(
 
     Raises:
         ValueError: another split.
-        FileNotFoundError, ImageError: as for `ImageFolder`.
+        FileNotFoundError, ImageError: as for `ImageFolder`; a file of a published layout that is missing is named.
     """
     _check_split(split)
     if name_or_path == "samples":
         return ImageFolder(_SAMPLES / split, cache_bytes=cache_bytes)
     root = Path(name_or_path)
+    if (coco := coco_split(root, split)) is not None:
+        return ImageFolder(coco, cache_bytes=cache_bytes)
+    if (celeba := celeba_split(root, split)) is not None:
+        folder = ImageFolder(celeba[0], cache_bytes=cache_bytes)
+        return folder.only(path for path in folder.paths if path.name in celeba[1])
     heldout = next((root / name for name in _HELDOUT_NAMES if (root / name).is_dir()), None)
     if heldout and (root / "train").is_dir():
         return ImageFolder(root / "train" if split == "train" else heldout, cache_bytes=cache_bytes)

@@ -60,16 +60,16 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_weights(tmp_path, monkeypatch) -> None:
-    from inpaint_fast.training import unet_wgan
+    from inpaint_fast.training import centre
 
-    good = unet_wgan.hole_l2
+    good = centre.hole_l2
     calls = []
 
     def spoiled(*args, **kwargs):
         calls.append(1)
         return good(*args, **kwargs) * (float("nan") if len(calls) > 3 else 1)
 
-    monkeypatch.setattr(unet_wgan, "hole_l2", spoiled)
+    monkeypatch.setattr(centre, "hole_l2", spoiled)
     with pytest.raises(TrainingError, match="reconstruction_loss is nan.*step 2"):
         train(UNetL2(steps=50, **TINY), tmp_path / "run", progress=False)
     weights = load_network(tmp_path / "run").state_dict()
