@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.data import ImageError, ImageFolder, box, read_image, read_mask, write_png
+from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
 
 
@@ -39,6 +39,8 @@ class Complete:
     """A PNG file for a picture, or a folder for either."""
     invert_mask: bool = False
     """Black is the hole."""
+    caption: tuple[str, ...] = ()
+    """What the picture shows, one or several sentences; for generators that read captions."""
     device: str = "cpu"
     """Where the generator runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
@@ -49,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
     generator = load_network(options.weights).to(device_of(options.device))
+    encoder = load_caption_encoder(options.weights if options.weights.is_dir() else options.weights.parent)
     jobs = plan(options.image, options.out)
     check_targets(jobs, options.mask)
     failed: list[str] = []
@@ -57,7 +60,10 @@ def main(argv: Sequence[str]) -> int:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, complete(picture, mask, weights=generator))
+            write_png(
+                target,
+                complete(picture, mask, weights=generator, caption=options.caption or None, caption_encoder=encoder),
+            )
         except (ValueError, OSError) as error:
             text = str(error)
             failed.append(text if str(source) in text else f"{source}: {text}")

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from inpaint_fast.completion import load_network
-from inpaint_fast.data import heldout_crops, open_images, write_png
+from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
+from inpaint_fast.models import CentreGenerator
 from inpaint_fast.training import Evaluation, table
 from inpaint_fast.training.centre import complete_centres
 
@@ -40,8 +42,20 @@ def main(argv: Sequence[str]) -> int:
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)
+    if not isinstance(generator, CentreGenerator):
+        raise ValueError(f"{options.weights}: {type(generator).__name__} completes no pictures")
     images = open_images(options.data, "heldout")
-    evaluation = Evaluation(heldout_crops(images, per_image=options.heldout_crops, crop=options.crop))
+    captions = None
+    if generator.reads_captions:
+        encoder = load_caption_encoder(options.weights if options.weights.is_dir() else options.weights.parent)
+        if encoder is None:
+            raise FileNotFoundError(
+                f"{options.weights}: its run's vocabulary or sentence vectors are expected beside it"
+            )
+        captions = encoder(captions_for(images, options.data))
+    heldout = heldout_crops(images, per_image=options.heldout_crops, crop=options.crop, captions=captions)
+    evaluation = Evaluation(heldout)
+    torch.manual_seed(0)  # of the noise that some generators want in the hole
     metrics, picture = evaluation(lambda batch: complete_centres(generator, batch))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inpaint_fast.completion.fills import harmonic
+from inpaint_fast.completion.fills import harmonic, prefilled
 from inpaint_fast.completion.holes import hole_boxes
 from inpaint_fast.completion.weights import load_network
-from inpaint_fast.data import read_image, to_float, to_uint8
-from inpaint_fast.models.unet_wgan import HOLE, PICTURE
+from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image, to_float, to_uint8
+from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
 
 MERGE = 8  # pixels: holes nearer than twice this are filled as one
 SAMPLES = 8  # at most so many source pixels, in each direction, make one pixel of the generator's input
@@ -34,6 +36,8 @@ def complete(
     *,
     weights: nn.Module | str | os.PathLike[str],
     device: torch.device | str | None = None,
+    caption: str | Sequence[str] | None = None,
+    caption_encoder: CaptionEncoder | None = None,
 ) -> Tensor:
     """Fill the holes of a picture.
 
@@ -42,6 +46,8 @@ def complete(
         mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
         weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is.
         device: where the generator runs; None: where it is (the CPU for a file).
+        caption: of the picture, one or several; expected by generators that read captions.
+        caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
     Returns:
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
@@ -62,14 +68,37 @@ def complete(
         return picture.clone()
     if hole.all():
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
-    if not isinstance(weights, nn.Module):
-        return _fill_centres(picture, hole, load_network(weights).to(device or "cpu"))
-    generator = weights if device is None else copy.deepcopy(weights).to(device)
+    if isinstance(weights, nn.Module):
+        generator = weights if device is None else copy.deepcopy(weights).to(device)
+    else:
+        generator = load_network(weights).to(device or "cpu")
+        folder = Path(weights) if Path(weights).is_dir() else Path(weights).parent
+        caption_encoder = caption_encoder or load_caption_encoder(folder)
+    if not isinstance(generator, CentreGenerator):
+        raise ValueError(f"weights: a generator that completes pictures is expected, got {type(generator).__name__}")
+    captions = _encoded(generator, caption, caption_encoder)
     was_training = generator.training
     try:
-        return _fill_centres(picture, hole, generator.eval())
+        with torch.random.fork_rng(devices=[]):  # noise, where the hole is filled with it: always the same
+            torch.manual_seed(0)
+            return _fill_centres(picture, hole, generator.eval(), captions)
     finally:
         generator.train(was_training)
+
+
+def _encoded(
+    generator: CentreGenerator, caption: str | Sequence[str] | None, encoder: CaptionEncoder | None
+) -> Tensor | None:
+    """(1, captions, ...) for a generator that reads captions, None for another."""
+    if not generator.reads_captions:
+        if caption is not None:
+            raise ValueError(f"caption: {type(generator).__name__} reads none")
+        return None
+    if caption is None:
+        raise ValueError(f"caption: {type(generator).__name__} reads captions, got none")
+    if encoder is None:
+        raise ValueError("caption_encoder: that of the generator's training is expected, got none")
+    return encoder([[caption] if isinstance(caption, str) else list(caption)])
 
 
 @dataclass(frozen=True)
@@ -88,7 +117,7 @@ class _Square:
         return _Square((top + bottom - side) / 2, (left + right - side) / 2, side)
 
 
-def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor:
+def _fill_centres(picture: Tensor, hole: Tensor, generator: CentreGenerator, captions: Tensor | None) -> Tensor:
     result, device = picture.clone(), next(generator.parameters()).device
     boxes = hole_boxes(hole, merge=MERGE)
     for start in range(0, len(boxes), BATCH):
@@ -96,12 +125,12 @@ def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor
         squares = [_Square.around(box) for box in part]
         inputs = torch.stack([_reduced(picture, hole, square) for square in squares])
         centre = torch.zeros(1, 1, PICTURE, PICTURE, dtype=torch.bool)
-        edge = (PICTURE - HOLE) // 2
-        centre[..., edge : edge + HOLE, edge : edge + HOLE] = True
+        centre[..., CENTRE, CENTRE] = True
+        words = () if captions is None else (captions.expand(len(part), *captions.shape[1:]).to(device),)
         with torch.inference_mode():
-            filled = generator(inputs.masked_fill(centre, 0).to(device)).float().cpu()
+            filled = generator(prefilled(inputs, centre, generator.prefill).to(device), *words).float().cpu()
         completed = inputs.clone()
-        completed[..., edge : edge + HOLE, edge : edge + HOLE] = filled
+        completed[..., CENTRE, CENTRE] = filled
         for box, square, small in zip(part, squares, completed, strict=True):
             _enlarge_into(result, hole, box, square, small)
     return result

@@ -3,12 +3,19 @@
 from inpaint_fast.models.centre import CentreGenerator
 from inpaint_fast.models.context_cnn import ContextCNN
 from inpaint_fast.models.context_gan import ContextCritic, NoiseGenerator
+from inpaint_fast.models.dcgan import DCGANCritic, DCGANGenerator
+from inpaint_fast.models.latent_gan import ConvAutoencoder, LatentCritic, LatentDecoder, LatentGenerator
+from inpaint_fast.models.mlp_gan import MLPCritic, MLPGenerator
 from inpaint_fast.models.unet_wgan import UNetGenerator, WassersteinCritic
+from inpaint_fast.models.unet_wgan_caption import CaptionUNetGenerator
 
 # Every network that a weight file may name.
 NETWORKS = {
     network.__name__: network
-    for network in (ContextCNN, ContextCritic, NoiseGenerator, UNetGenerator, WassersteinCritic)
-}
+    for network in (
+        CaptionUNetGenerator, ContextCNN, ContextCritic, ConvAutoencoder, DCGANCritic, DCGANGenerator, LatentCritic,
+        LatentDecoder, LatentGenerator, MLPCritic, MLPGenerator, NoiseGenerator, UNetGenerator, WassersteinCritic,
+    )
+}  # fmt: skip
 
 __all__ = ["NETWORKS", "CentreGenerator", *NETWORKS]

@@ -18,17 +18,22 @@ from inpaint_fast.training.context_cnn import (
     ContextCNNRecipe,
 )
 from inpaint_fast.training.context_gan import ContextGAN, ContextWGAN, NoiseGAN
+from inpaint_fast.training.dcgan import DCGAN
 from inpaint_fast.training.evaluation import Evaluation, table
+from inpaint_fast.training.latent_gan import ConvAutoencoderRecipe, LatentGAN
 from inpaint_fast.training.loop import Run, TrainingError, train
 from inpaint_fast.training.metrics import hole_metrics
+from inpaint_fast.training.mlp_gan import MLPGAN
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.unet_wgan import UNetL2, UNetWGAN
+from inpaint_fast.training.unet_wgan_caption import UNetWGANCaption
 
 RECIPES: dict[str, type[Recipe]] = {
     recipe.name: recipe
     for recipe in (
-        UNetL2, UNetWGAN, ContextCNNRecipe, ContextCNNBow1, ContextCNNBow5, ContextCNNLSTM, ContextCNNGRU,
-        ContextCNNCaptionBias, ContextGAN, ContextWGAN, NoiseGAN,
+        UNetL2, UNetWGAN, UNetWGANCaption, ContextCNNRecipe, ContextCNNBow1, ContextCNNBow5, ContextCNNLSTM,
+        ContextCNNGRU, ContextCNNCaptionBias, ContextGAN, ContextWGAN, NoiseGAN, ConvAutoencoderRecipe, LatentGAN,
+        MLPGAN, DCGAN,
     )
 }  # fmt: skip
 

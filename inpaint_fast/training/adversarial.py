@@ -95,6 +95,11 @@ class AdversarialSystem(System):
         self.critic = None
         self.optimizers, self.arguments = {}, {}
 
+    @property
+    def maker(self) -> nn.Module:
+        """The network that `make` passes through, if it is not the whole generator."""
+        return self.generator
+
     @abstractmethod
     def make(self, batch: Batch) -> Made:
         """One pass of the generator."""
@@ -170,7 +175,7 @@ class AdversarialSystem(System):
 
     def _make(self, batch: Batch, for_all: bool) -> Made:
         steps = self.critic_steps + 1 if for_all and self.critic is not None and not self.shared_pass else 1
-        with repeated_batch_statistics(self.generator, steps):
+        with repeated_batch_statistics(self.maker, steps):
             return self.make(batch)
 
     def _at_ends(self, pictures: Tensor) -> Tensor:

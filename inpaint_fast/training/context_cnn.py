@@ -94,7 +94,9 @@ class ContextCNNBow1(ContextCNNRecipe):
     """The same with the words of one caption beside the picture's code."""
 
     name: ClassVar[str] = "context_cnn_bow1"
-    as_published: ClassVar[dict[str, object]] = {"batch_size": 512, "lr": 0.01, "flip": False, "output": "tanh"}
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 512, "lr": 0.01, "flip": False, "output": "tanh", "code": 750,
+    }  # fmt: skip
     captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "bow1"
 
 

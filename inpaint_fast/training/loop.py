@@ -136,8 +136,7 @@ class Progress:
         )
         self.seconds = 0.0  # of training, evaluations not counted
         self.health = Health()
-        self.sums: dict[str, Tensor] = {}  # of what was measured since the last row, on the device
-        self.count = 0
+        self.sums: dict[str, tuple[Tensor, int]] = {}  # of what was measured since the last row, on the device
         self.started = self.refreshed = time.perf_counter()
 
     def __enter__(self) -> Progress:
@@ -154,8 +153,8 @@ class Progress:
     def after_step(self, measured: dict[str, Tensor]) -> None:
         """Take note of what a step measured; look at it only now and then."""
         for name, value in measured.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
         self.bar.update()
         now = time.perf_counter()
         if now - self.refreshed >= REFRESH_SECONDS:
@@ -169,7 +168,7 @@ class Progress:
 
     def evaluate(self) -> None:
         """Measure on the held-out pictures and write a row, a picture and the weights."""
-        measured = self._check({name: (total / self.count).item() for name, total in self.sums.items()})
+        measured = self._check({name: total.item() / count for name, (total, count) in self.sums.items()})
         self.seconds = self._elapsed()
         metrics, picture = self.run.evaluate()
         row = {
@@ -184,7 +183,7 @@ class Progress:
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
-        self.sums, self.count = {}, 0
+        self.sums = {}
         self.started = time.perf_counter()
 
     def _elapsed(self) -> float:
