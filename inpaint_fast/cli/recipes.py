@@ -44,7 +44,7 @@ def describe(recipe: type[Recipe]) -> str:
         "settings": ", ".join(f"{name} {_shown(value)}" for name, value in ours.items()),
         "published": ", ".join(f"{name} {_shown(value)}" for name, value in recipe.as_published.items()) or "the same",
     }
-    lines = [f"{recipe.name}: {' '.join(recipe.__doc__.split())}"]
+    lines = textwrap.wrap(f"{recipe.name}: {' '.join(recipe.__doc__.split())}", 110, subsequent_indent="  ")
     for name, text in rows.items():
         lines += textwrap.wrap(text, 110, initial_indent=f"  {name:10}", subsequent_indent=" " * 12)
     return "\n".join(lines)

@@ -25,7 +25,9 @@ class ContextCNNRecipe(CentreRecipe):
 
     name: ClassVar[str] = "context_cnn"
     source: ClassVar[str] = SOURCE
-    as_published: ClassVar[dict[str, object]] = {"batch_size": 512, "lr": 0.005, "flip": False}
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 512, "lr": 0.005, "flip": False, "output": "clip",
+    }  # fmt: skip
 
     blocks: tuple[int, ...] = (2, 2, 2)
     """Convolutions of each encoder block; published: 2 2 2, also 2 2 and 1 1 1 1."""
@@ -35,8 +37,9 @@ class ContextCNNRecipe(CentreRecipe):
     """Size of the dense code (also 750)."""
     dense: bool = True
     """False leaves the dense code out."""
-    output: Literal["none", "relu", "sigmoid", "tanh", "clip"] = "clip"
-    """Last activation."""
+    output: Literal["none", "relu", "sigmoid", "tanh", "clip"] = "sigmoid"
+    """Last activation; all of them were tried. The clip of the author's last program starts with half of the pixels
+    out of its range, where they learn nothing."""
     clip_penalty: float = 0.0
     """Weight of the squared part that the clip cuts off (0.001 in the RMSprop run)."""
     residual: bool = False

@@ -74,7 +74,7 @@ class ContextGAN(_Adversarial):
 
     name: ClassVar[str] = "context_gan"
     as_published: ClassVar[dict[str, object]] = {
-        "batch_size": 128, "lr": 0.01, "flip": False, "a": 0.5, "lr_decay": 0.99,
+        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu",
     }  # fmt: skip
 
     a: float = 0.5
@@ -99,7 +99,12 @@ class ContextGAN(_Adversarial):
 
 @dataclass
 class ContextWGAN(_Adversarial):
-    """The context CNN with a Wasserstein critic of the whole picture, its weights clipped after each of its steps."""
+    """The context CNN with a Wasserstein critic of the whole picture, its weights clipped after each of its steps.
+
+    --as-published is the run with Adam. The one with RMSprop: --optimizer rmsprop --critic-optimizer rmsprop --lr 0.01
+    --critic-lr 0.001 --lr-decay 0.99 --batch-size 250 --critic v4_deep --clip 0.02 --critic-weight 1
+    --adversarial-weight 2 --output clip --clip-penalty 0.001
+    """
 
     name: ClassVar[str] = "context_wgan"
     as_published: ClassVar[dict[str, object]] = {

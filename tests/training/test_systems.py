@@ -110,21 +110,14 @@ def test_a_residual_network_on_the_harmonic_fill_starts_as_that_fill(tmp_path) -
     assert row["psnr"] == pytest.approx(row["harmonic_psnr"], abs=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("context_cnn", {"steps": 120}),
-        ("context_cnn_bow5", {"steps": 120}),
-        ("context_cnn_gru", {"steps": 120}),
-        ("conv_autoencoder", {"steps": 150}),
-    ],
-)
-def test_a_short_training_brings_the_heldout_error_down(name: str, settings, tmp_path) -> None:
-    recipe = small(name, batch_size=16, heldout_crops=8, evaluate_every=1000, code=64, lr=3e-3, **settings)
+@pytest.mark.parametrize("name", ["context_cnn", "context_cnn_bow5", "context_cnn_gru", "conv_autoencoder"])
+def test_a_short_training_brings_the_heldout_error_down(name: str, tmp_path) -> None:
+    settings = {"steps": 80, "batch_size": 8, "heldout_crops": 4, "evaluate_every": 1000}
+    recipe = small(name, filters=16 if name == "conv_autoencoder" else 4, code=32, lr=3e-3, **settings)
     folder = train(recipe, tmp_path / "run", progress=False)
     with open(folder / "metrics.csv", newline="") as file:
         first, last = ({key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file))
-    assert last["l2"] < 0.8 * first["l2"]
+    assert last["l2"] < 0.95 * first["l2"]  # which is that of plain grey
 
 
 @pytest.mark.long
