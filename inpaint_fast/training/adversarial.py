@@ -126,7 +126,8 @@ class AdversarialSystem(System):
         shared = not self.fresh_draws
         for _ in range(self.critic_steps if self.critic is not None else 0):
             if made is None or not shared:
-                made = self._make(batch, shared)
+                with torch.set_grad_enabled(shared):  # the generator's step needs this pass only where it is shared
+                    made = self._make(batch, shared)
             measured = self.critic_step(batch, truth, made.pictures.detach())
         for i in range(self.generator_steps):
             if made is None or i > 0 or not shared:
