@@ -13,8 +13,8 @@ from torch import Tensor
 from inpaint_fast.completion import FILLS, complete, load_network
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
 from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
+from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.pictures import grid
-from inpaint_fast.training.unet_wgan import complete_centres
 
 
 @dataclass

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 import tyro
+from torch import Tensor, nn
 
 from inpaint_fast.completion import load_network
-from inpaint_fast.data import heldout_crops, open_images, write_png
-from inpaint_fast.models import CompletionNetwork
+from inpaint_fast.data import Batch, captions_for, heldout_crops, load_caption_encoder, open_images, write_png
+from inpaint_fast.models import CentreGenerator, CompletionNetwork
 from inpaint_fast.training import Evaluation, table
+from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.glcic import complete_holes
-from inpaint_fast.training.unet_wgan import complete_centres
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Evaluate:
     """Smallest and largest side of the crops, in pixels."""
     heldout_crops: int = 16
     """Crops from each picture."""
+    heldout_pictures: int = 64
+    """At most so many pictures, spread evenly over all of the held-out part."""
     size: int = 64
     """Side that the crops are scaled to, in pixels: that of the training pictures."""
     mask: Literal["center", "rectangle", "free_form"] = "center"
@@ -46,20 +50,42 @@ def main(argv: Sequence[str]) -> int:
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)
-    everywhere = isinstance(generator, CompletionNetwork)
-    if not everywhere and (options.size, options.mask) != (64, "center"):
-        raise ValueError(
-            f"--size and --mask: {type(generator).__name__} takes 64 and center, got {options.size} and {options.mask}"
-        )
+    complete = completer(options, generator)
     images = open_images(options.data, "heldout")
-    crops = heldout_crops(
-        images, per_image=options.heldout_crops, crop=options.crop, size=options.size, mask=options.mask
+    measured = images.spread(options.heldout_pictures)
+    captions = None
+    if generator.reads_captions:
+        encoder = load_caption_encoder(options.weights)
+        if encoder is None:
+            raise FileNotFoundError(f"{options.weights}: its run's vocabulary or sentence vectors are expected there")
+        captions = encoder(captions_for(measured, options.data))
+    heldout = heldout_crops(
+        measured,
+        per_image=options.heldout_crops,
+        size=options.size,
+        crop=options.crop,
+        mask=options.mask,
+        captions=captions,
     )
-    evaluation, fill = Evaluation(crops), complete_holes if everywhere else complete_centres
-    metrics, picture = evaluation(lambda batch: fill(generator, batch))
+    evaluation = Evaluation(heldout)
+    torch.manual_seed(0)  # of the noise that some generators want in the hole
+    metrics, picture = evaluation(lambda batch: complete(generator, batch))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
     if options.picture:
         write_png(options.picture, picture)
         print(f"picture: {options.picture}")
     return 0
+
+
+def completer(options: Evaluate, generator: nn.Module) -> Callable[[nn.Module, Batch], Tensor]:
+    """How this generator completes a batch. Raises ValueError where it cannot complete those that are asked for."""
+    if isinstance(generator, CompletionNetwork):
+        return complete_holes
+    if not isinstance(generator, CentreGenerator):
+        raise ValueError(f"{options.weights}: {type(generator).__name__} completes no pictures")
+    if (options.size, options.mask) != (64, "center"):
+        raise ValueError(
+            f"--size and --mask: {type(generator).__name__} takes 64 and center, got {options.size} and {options.mask}"
+        )
+    return complete_centres

@@ -1,8 +1,8 @@
 """A trained generator, a picture and a mask to a completed picture; any size, any holes.
 
-A `CompletionNetwork` fills holes anywhere: see `inpaint_fast.completion.regions`. A generator that fills the centre of
-a small square (`UNetGenerator`: 32 of 64 pixels) is led over a picture hole by hole: holes that lie close together are
-one; round each, a square twice its longer side is reduced to the generator's size, other holes in it are closed
+A `CompletionNetwork` fills holes anywhere: see `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the
+centre of a small square (32 of 64 pixels), is led over a picture hole by hole: holes that lie close together are one;
+round each, a square twice its longer side is reduced to the generator's size, other holes in it are closed
 harmonically, and the answer is enlarged into the hole. Memory stays bounded by the picture itself, whatever the size of
 the hole.
 """
@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion.blend import blend_holes, require_opencv
-from inpaint_fast.completion.fills import harmonic
+from inpaint_fast.completion.fills import harmonic, prefilled
 from inpaint_fast.completion.holes import hole_boxes
 from inpaint_fast.completion.regions import fill_regions
 from inpaint_fast.completion.scaling import Region, enlarge_into, reduced
 from inpaint_fast.completion.weights import load_network
-from inpaint_fast.data import read_image
+from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
+from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
 from inpaint_fast.models.glcic import CompletionNetwork
-from inpaint_fast.models.unet_wgan import HOLE, PICTURE
 
 MERGE = 8  # pixels: holes nearer than twice this are filled as one
 BATCH = 64  # holes given to the generator at a time
@@ -36,6 +37,8 @@ def complete(
     weights: nn.Module | str | os.PathLike[str],
     device: torch.device | str | None = None,
     blend: bool = False,
+    caption: str | Sequence[str] | None = None,
+    caption_encoder: CaptionEncoder | None = None,
 ) -> Tensor:
     """Fill the holes of a picture.
 
@@ -46,12 +49,15 @@ def complete(
         device: where the generator runs; None: where it is (the CPU for a file).
         blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`);
             needs OpenCV, the extra [blend].
+        caption: of the picture, one or several; expected by generators that read captions.
+        caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
     Returns:
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
 
     Raises:
-        ValueError: shapes do not fit, or the hole covers the whole picture.
+        ValueError: shapes do not fit, the hole covers the whole picture, the network completes none, or captions are
+            there where it reads none, or not where it does.
         ImageError, WeightsError: a file cannot be used.
         RuntimeError: blending was asked for and OpenCV is not there.
     """
@@ -69,21 +75,43 @@ def complete(
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
     if blend:
         require_opencv()
-    if not isinstance(weights, nn.Module):
-        completed = _fill(picture, hole, load_network(weights).to(device or "cpu"))
-    else:
+    if isinstance(weights, nn.Module):
         generator = weights if device is None else copy.deepcopy(weights).to(device)
-        was_training = generator.training
-        try:
-            completed = _fill(picture, hole, generator.eval())
-        finally:
-            generator.train(was_training)
+    else:
+        generator = load_network(weights).to(device or "cpu")
+        caption_encoder = caption_encoder or load_caption_encoder(weights)
+    captions = encoded_captions(generator, caption, caption_encoder)
+    was_training = generator.training
+    try:
+        with torch.random.fork_rng(devices=[]):  # noise, where the hole is filled with it: always the same
+            torch.manual_seed(0)
+            completed = _fill(picture, hole, generator.eval(), captions)
+    finally:
+        generator.train(was_training)
     return blend_holes(completed, picture, hole[None]) if blend else completed
 
 
-def _fill(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor:
-    fill = fill_regions if isinstance(generator, CompletionNetwork) else _fill_centres
-    return fill(picture, hole, generator)
+def encoded_captions(
+    generator: nn.Module, caption: str | Sequence[str] | None, encoder: CaptionEncoder | None
+) -> Tensor | None:
+    """(1, captions, ...) for a generator that reads captions, None for another; arguments and errors as `complete`."""
+    if not isinstance(generator, CentreGenerator | CompletionNetwork):
+        raise ValueError(f"weights: a generator that completes pictures is expected, got {type(generator).__name__}")
+    if not generator.reads_captions:
+        if caption is not None:
+            raise ValueError(f"caption: {type(generator).__name__} reads none")
+        return None
+    if caption is None:
+        raise ValueError(f"caption: {type(generator).__name__} reads captions, got none")
+    if encoder is None:
+        raise ValueError("caption_encoder: that of the generator's training is expected, got none")
+    return encoder([[caption] if isinstance(caption, str) else list(caption)])
+
+
+def _fill(picture: Tensor, hole: Tensor, generator: nn.Module, captions: Tensor | None) -> Tensor:
+    if isinstance(generator, CompletionNetwork):
+        return fill_regions(picture, hole, generator)
+    return _fill_centres(picture, hole, generator, captions)
 
 
 def _around(box: tuple[int, int, int, int]) -> Region:
@@ -93,7 +121,7 @@ def _around(box: tuple[int, int, int, int]) -> Region:
     return Region((top + bottom - side) / 2, (left + right - side) / 2, side, side)
 
 
-def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor:
+def _fill_centres(picture: Tensor, hole: Tensor, generator: CentreGenerator, captions: Tensor | None) -> Tensor:
     result, device = picture.clone(), next(generator.parameters()).device
     boxes = hole_boxes(hole, merge=MERGE)
     for start in range(0, len(boxes), BATCH):
@@ -101,12 +129,12 @@ def _fill_centres(picture: Tensor, hole: Tensor, generator: nn.Module) -> Tensor
         squares = [_around(box) for box in part]
         inputs = torch.stack([_closed(picture, hole, square) for square in squares])
         centre = torch.zeros(1, 1, PICTURE, PICTURE, dtype=torch.bool)
-        edge = (PICTURE - HOLE) // 2
-        centre[..., edge : edge + HOLE, edge : edge + HOLE] = True
+        centre[..., CENTRE, CENTRE] = True
+        words = () if captions is None else (captions.expand(len(part), *captions.shape[1:]).to(device),)
         with torch.inference_mode():
-            filled = generator(inputs.masked_fill(centre, 0).to(device)).float().cpu()
+            filled = generator(prefilled(inputs, centre, generator.prefill).to(device), *words).float().cpu()
         completed = inputs.clone()
-        completed[..., edge : edge + HOLE, edge : edge + HOLE] = filled
+        completed[..., CENTRE, CENTRE] = filled
         for box, square, small in zip(part, squares, completed, strict=True):
             enlarge_into(result, hole, box, square, small)
     return result

@@ -45,7 +45,7 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
 
     Args:
         path: the file, or a run's folder, which stands for `<folder>/<kind>.safetensors`.
-        kind: "generator" or "critic".
+        kind: "generator", or another network of the system: "critic", "discriminator", "decoder".
 
     Raises:
         WeightsError: there is no such file, it is damaged, or its tensors do not fit the network it names.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import NamedTuple, Protocol
@@ -25,6 +25,12 @@ class Batch(NamedTuple):
     """(N, 3, size, size) float32 in [0, 1]."""
     mask: Tensor
     """(N, 1, size, size) bool; 1 marks the hole."""
+    captions: Tensor | None = None
+    """(N, captions, ...) encoded captions of each picture, where the data has them."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with the function applied to every part that is there."""
+        return type(self)(*(part if part is None else function(part) for part in self))
 
 
 class Indexed(Protocol):
@@ -55,6 +61,7 @@ class Batches:
         mask: "center", "rectangle", "free_form" (see `masks.sampler`), or a function (height, width, generator) -> bool
             tensor (1, height, width) that draws from that generator alone.
         seed: of the whole sequence.
+        captions: (pictures, captions, ...), the encoded captions of each picture; None: batches without.
 
     Raises:
         ValueError: an argument out of range, or no pictures.
@@ -72,8 +79,9 @@ class Batches:
         flip: bool = True,
         mask: str | Sampler = "center",
         seed: int = 0,
+        captions: Tensor | None = None,
     ):
-        _check(images, crop=crop, edge=edge, size=size, batch_size=batch_size)
+        _check(images, captions, size=size, crop=crop, edge=edge, batch_size=batch_size)
         self.images = images
         self.size = size
         self.batch_size = batch_size
@@ -82,6 +90,7 @@ class Batches:
         self.flip = flip
         self.mask = sampler(mask) if isinstance(mask, str) else mask
         self.seed = seed
+        self.captions = captions
         self._order: tuple[int, list[int]] = (-1, [])  # the epoch made last; one assignment, so threads may share it
 
     def __getitem__(self, index: int) -> Batch:
@@ -91,13 +100,16 @@ class Batches:
         generator = generator_of(self.seed, "batch", index)
         draws = torch.rand(self.batch_size, 4, generator=generator).tolist()
         image = torch.empty(self.batch_size, 3, self.size, self.size, dtype=torch.uint8)
+        rows = []
         for k, (side_draw, top_draw, left_draw, flip_draw) in enumerate(draws):
-            picture = _read(self.images, self._picture(index * self.batch_size + k))
+            row, picture = _read(self.images, self._picture(index * self.batch_size + k))
+            rows.append(row)
             low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
             image[k] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
-        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator))
+        captions = None if self.captions is None else self.captions[rows]
+        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator), captions)
 
     def _picture(self, position: int) -> int:
         epoch, place = divmod(position, len(self.images))
@@ -117,6 +129,7 @@ def heldout_crops(
     edge: tuple[int, int] | None = None,
     mask: str | Sampler = "center",
     seed: int = 0,
+    captions: Tensor | None = None,
 ) -> Batch:
     """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over their range, never
     flipped.
@@ -127,8 +140,8 @@ def heldout_crops(
 
     Raises ValueError for an argument out of range, ImageError where no picture can be read.
     """
-    _check(images, crop=crop, edge=edge, size=size, per_image=per_image)
-    crops, masks = [], []
+    _check(images, captions, size=size, crop=crop, edge=edge, per_image=per_image)
+    crops, masks, rows = [], [], []
     for i in range(len(images)):
         try:
             picture = images[i]
@@ -141,9 +154,10 @@ def heldout_crops(
             side = high - round((high - low) * k / max(1, per_image - 1))
             crops.append(_square(picture, side, top_draw, left_draw, size))
         masks.append(_masks(sampler(mask) if isinstance(mask, str) else mask, per_image, size, generator))
+        rows += [i] * per_image
     if not crops:
         raise failure
-    return Batch(to_float(torch.stack(crops)), torch.cat(masks))
+    return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
 
 def prefetch(batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2) -> Iterator[tuple[int, Batch]]:
@@ -192,17 +206,23 @@ def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) ->
         thread.join()
 
 
+def seed_of(seed: int, purpose: str, index: int) -> int:
+    """The seed of one of a run's many streams of random numbers."""
+    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
+
+
 def generator_of(seed: int, purpose: str, index: int) -> Generator:
     """Neighbouring seeds and indices give unrelated streams: the generator's own seeding does not promise that."""
-    digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return Generator().manual_seed(seed_of(seed, purpose, index))
 
 
-def _read(images: Sequence[Tensor], position: int) -> Tensor:
-    """The picture at `position`, or the next one that can be read."""
+def _read(images: Sequence[Tensor], position: int) -> tuple[int, Tensor]:
+    """The picture at `position`, or the next one that can be read, and its own position."""
     for offset in range(len(images)):
+        row = (position + offset) % len(images)
         try:
-            return images[(position + offset) % len(images)]
+            return row, images[row]
         except ImageError as error:
             failure = error
     raise failure
@@ -237,10 +257,18 @@ def _masks(mask: Sampler, count: int, size: int, generator: Generator) -> Tensor
 
 
 def _check(
-    images: Sequence[Tensor], *, crop: tuple[int, int], edge: tuple[int, int] | None, size: int, **counts: int
+    images: Sequence[Tensor],
+    captions: Tensor | None,
+    *,
+    size: int,
+    crop: tuple[int, int],
+    edge: tuple[int, int] | None,
+    **counts: int,
 ) -> None:
     if len(images) == 0:
         raise ValueError("images must hold at least one picture, got none")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"captions must have a row for each of the {len(images)} pictures, got {len(captions)}")
     if not 1 <= crop[0] <= crop[1]:
         raise ValueError(f"crop must be two sides of at least 1 pixel, the smaller first, got {crop}")
     for name, value in {"size": size, **counts}.items():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from inpaint_fast.data.batches import Batches, generator_of
+from inpaint_fast.data.batches import Batch, Batches, generator_of
 from inpaint_fast.data.masks import Sampler, random_rectangle
 
 
@@ -24,6 +24,8 @@ class ContextBatch(NamedTuple):
     """int64 (N, 2), top and left of the patch round the hole, for the completed picture."""
     real_corner: Tensor
     """int64 (N, 2), top and left of a random patch, for the real picture."""
+
+    map = Batch.map
 
 
 class ContextBatches(Batches):
@@ -63,7 +65,7 @@ class ContextBatches(Batches):
         self.one_area = one_area
 
     def __getitem__(self, index: int) -> ContextBatch:
-        image, mask = super().__getitem__(index)
+        image, mask, _ = super().__getitem__(index)
         generator = generator_of(self.seed, "patches", index)
         if self.one_area:
             corners = torch.randint(self.size - self.local + 1, (2, 2), generator=generator)

@@ -52,6 +52,8 @@ class CompletionNetwork(nn.Sequential):
         ValueError: an argument is not one of these; in the call, a shape that does not fit.
     """
 
+    reads_captions = False
+
     def __init__(
         self,
         channels: int = 64,

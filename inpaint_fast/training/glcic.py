@@ -9,22 +9,21 @@ setting restores each: `composite`, `clear_gradients`, `alpha_on_discriminator`,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inpaint_fast.completion.fills import paste
 from inpaint_fast.data import Batch, ContextBatch, ContextBatches, ImageError, heldout_crops, rectangles
-from inpaint_fast.losses import adversarial_loss, discriminator_loss
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, patches
 from inpaint_fast.ops import masked_l2, masked_l2_composite
 from inpaint_fast.optim import Adadelta
+from inpaint_fast.training.adversarial import at_rest, classifying, frozen, repeated_batch_statistics
 from inpaint_fast.training.recipe import Recipe, System
-from inpaint_fast.training.unet_wgan import frozen, repeated_batch_statistics
 
 MEAN_PIXEL_PICTURES = 1000  # the mean of so many pictures, spread over all, is within 1/255 of the whole set's
 
@@ -38,6 +37,13 @@ class GLCIC(Recipe):
     """
 
     name: ClassVar[str] = "glcic"
+    source: ClassVar[str] = (
+        "Iizuka, Simo-Serra and Ishikawa (SIGGRAPH 2017); GLCIC-PyTorch, as J. Patel's GNR652 project (2020) runs it"
+    )
+    as_published: ClassVar[dict[str, object]] = {
+        "holes": "one_area", "edge": (160, 160), "flip": False, "composite": False, "clear_gradients": False,
+        "alpha_on_discriminator": True, "still_completion": False, "divide_gradients": False,
+    }  # fmt: skip
 
     size: int = 160
     """Side of the training pictures in pixels, a multiple of 4."""
@@ -122,13 +128,13 @@ class GLCIC(Recipe):
     def milestones(self) -> Sequence[int]:
         return (self.completion_steps, self.completion_steps + self.discriminator_steps)
 
-    def batches(self, images: Sequence[Tensor]) -> ContextBatches:
+    def batches(self, images: Sequence[Tensor], captions: Tensor | None = None) -> ContextBatches:
         return ContextBatches(
             images, local=self.local, hole=self.hole, one_area=self.holes == "one_area", batch_size=self.batch_size,
             size=self.size, crop=self.crop, edge=self.edge, flip=self.flip, seed=self.seed,
         )  # fmt: skip
 
-    def heldout(self, images: Sequence[Tensor]) -> Batch:
+    def heldout(self, images: Sequence[Tensor], captions: Tensor | None = None) -> Batch:
         return heldout_crops(
             images, per_image=self.heldout_crops, size=self.size, crop=self.crop, edge=self.edge,
             mask=rectangles(self.hole),
@@ -143,6 +149,8 @@ class GLCICPlaces2(GLCIC):
     """glcic with the paper's sizes for Places2: pictures of 256 pixels, holes of 96 to 128, patches of 128."""
 
     name: ClassVar[str] = "glcic_places2"
+    source: ClassVar[str] = "Iizuka, Simo-Serra and Ishikawa (SIGGRAPH 2017)"
+    as_published: ClassVar[dict[str, object]] = {"order": "norm_act", "saturating": True, "flip": False}
 
     size: int = 256
     local: int = 128
@@ -194,11 +202,12 @@ class GLCICSystem(System):
         self.discriminator = ContextDiscriminator(**self.arguments["discriminator"])
         if recipe.mean_pixel is not None:
             self._fill_with(recipe.mean_pixel)
+        self.objective = classifying(critic_weight=0.5, saturating=recipe.saturating)
         self.optimizers = {
             name: Adadelta(network.parameters(), lr=recipe.lr, rho=recipe.rho, eps=recipe.eps)
             for name, network in self.named_children()
         }
-        self.steps_done = 0  # it says which phase the next step belongs to
+        self.phase = 1
         first, second = recipe.milestones
         self.notes = [
             f"to step {first}: the completion network; to {second}: the discriminators; to {recipe.steps}: both"
@@ -208,18 +217,15 @@ class GLCICSystem(System):
         if self.recipe.mean_pixel is None:
             self._fill_with(mean_pixel(images))
 
-    def step(self, batch: ContextBatch) -> dict[str, Tensor]:
-        first, second = self.recipe.milestones
+    def schedule(self, step: int, epoch: int) -> None:
+        super().schedule(step, epoch)
+        self.phase = 1 + sum(step >= end for end in self.recipe.milestones)
         for group in self.optimizers["generator"].param_groups:
-            group["lr"] = self._completion_lr()
-        if self.steps_done < first:
-            losses = self.completion_step(batch)
-        elif self.steps_done < second:
-            losses = self.discriminator_step(batch)
-        else:
-            losses = self.joint_step(batch)
-        self.steps_done += 1
-        return losses
+            group["lr"] = self._completion_lr(step)
+
+    def step(self, batch: ContextBatch) -> dict[str, Tensor]:
+        """The step of the phase that the run is in."""
+        return {1: self.completion_step, 2: self.discriminator_step, 3: self.joint_step}[self.phase](batch)
 
     def completion_step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """Phase 1: the completion network on the squared error of the holes, a mean over all of the pictures."""
@@ -269,7 +275,7 @@ class GLCICSystem(System):
             patch = patches(completed, part.hole_corner, recipe.local)
             with frozen(self.discriminator) if recipe.clear_gradients else nullcontext():
                 logits = self.discriminator(patch, completed)
-            adversarial = adversarial_loss(logits, saturating=recipe.saturating)
+            adversarial = self.objective.generator(logits)
             _note(losses, share, reconstruction_loss=reconstruction, adversarial_loss=adversarial)
             loss = (reconstruction + recipe.alpha * adversarial) / 2
             (loss * self._gradient_share(share)).backward()
@@ -281,18 +287,11 @@ class GLCICSystem(System):
         with at_rest(self.generator):
             return complete_holes(self.generator, batch)
 
-    def training_state(self) -> dict[str, Any]:
-        return {**super().training_state(), "steps_done": self.steps_done}
-
-    def load_training_state(self, state: dict[str, Any]) -> None:
-        super().load_training_state(state)
-        self.steps_done = state["steps_done"]
-
-    def _completion_lr(self) -> float:
-        """The rate of the next step: a tenth after the first phase, and on the way there in its last `settle` steps."""
+    def _completion_lr(self, step: int) -> float:
+        """The rate of a step: a tenth after the first phase, and on the way there in its last `settle` steps."""
         if self.recipe.settle == 0:
             return self.recipe.lr
-        left = self.recipe.completion_steps - self.steps_done
+        left = self.recipe.completion_steps - step
         return self.recipe.lr * (0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0))
 
     def _parts(self, batch: ContextBatch) -> list[tuple[ContextBatch, float]]:
@@ -318,7 +317,7 @@ class GLCICSystem(System):
         patch = [patches(completed, part.hole_corner, local), patches(part.image, part.real_corner, local)]
         logits = self.discriminator(torch.cat(patch), torch.cat([completed, part.image]), groups=2)
         fake, real = logits.chunk(2)
-        return discriminator_loss(real, fake)
+        return self.objective.critic(real, fake)
 
     def _update(self, name: str) -> None:
         self.optimizers[name].step()
@@ -355,17 +354,6 @@ def mean_pixel(images: Sequence[Tensor], *, limit: int = MEAN_PIXEL_PICTURES) ->
     if not count:
         raise failure
     return (total / count).tolist()
-
-
-@contextmanager
-def at_rest(network: nn.Module) -> Iterator[None]:
-    """Inside, the network is in eval mode."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)
 
 
 def _note(losses: dict[str, Tensor], share: float, **values: Tensor) -> None:
