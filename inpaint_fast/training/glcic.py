@@ -167,6 +167,7 @@ class GLCICSmall(GLCIC):
     """
 
     name: ClassVar[str] = "glcic_small"
+    as_published: ClassVar[dict[str, object]] = GLCIC.as_published | {"edge": (64, 64)}
 
     size: int = 64
     local: int = 40
@@ -208,10 +209,7 @@ class GLCICSystem(System):
             for name, network in self.named_children()
         }
         self.phase = 1
-        first, second = recipe.milestones
-        self.notes = [
-            f"to step {first}: the completion network; to {second}: the discriminators; to {recipe.steps}: both"
-        ]
+        self.notes = [phases(recipe)] if recipe.steps else []
 
     def prepare(self, images: Sequence[Tensor]) -> None:
         if self.recipe.mean_pixel is None:
@@ -326,6 +324,18 @@ class GLCICSystem(System):
     def _fill_with(self, pixel: Sequence[float]) -> None:
         self.arguments["generator"]["mean_pixel"] = [float(value) for value in pixel]
         self.generator.mean_pixel.copy_(torch.tensor(pixel, dtype=torch.float32))
+
+
+def phases(recipe: GLCIC) -> str:
+    """Which networks are trained until which step, as far as the run goes."""
+    start, told = 0, []
+    names = ("the completion network", "the discriminators", "both")
+    for end, name in zip((*recipe.milestones, recipe.steps), names, strict=True):
+        end = min(end, recipe.steps)
+        if end > start:
+            told.append(f"to step {end:,} {name}")
+        start = end
+    return f"trains {', '.join(told)}"
 
 
 def complete_holes(generator: CompletionNetwork, batch: Batch, *, at_once: int = 16) -> Tensor:

@@ -17,7 +17,7 @@ from inpaint_fast.completion import load_network
 from inpaint_fast.data import ContextBatch, ContextBatches, samples
 from inpaint_fast.models import CompletionNetwork, ContextDiscriminator
 from inpaint_fast.training import GLCIC, GLCICPlaces2, GLCICSmall, Run, train
-from inpaint_fast.training.glcic import GLCICSystem, mean_pixel
+from inpaint_fast.training.glcic import GLCICSystem, mean_pixel, phases
 
 TINY = {
     "size": 32, "local": 20, "hole": (8, 18), "channels": 2, "discriminator_channels": 2, "features": 4,
@@ -233,6 +233,14 @@ def test_published_sizes() -> None:
     assert (celeba.milestones, celeba.steps, celeba.alpha) == ((90_000, 100_000), 500_000, 4e-4)
     batch = replace(celeba, batch_size=2).batches(samples())[0]
     assert batch.image.shape == (2, 3, 160, 160) and isinstance(celeba.batches(samples()), ContextBatches)
+
+
+def test_the_phases_are_told_as_far_as_the_run_goes() -> None:
+    assert phases(GLCIC()) == (
+        "trains to step 90,000 the completion network, to step 100,000 the discriminators, to step 500,000 both"
+    )
+    assert phases(GLCIC(steps=20)) == "trains to step 20 the completion network"
+    assert phases(GLCIC(steps=20, completion_steps=0, discriminator_steps=0)) == "trains to step 20 both"
 
 
 @pytest.mark.parametrize(
