@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.completion.complete import encoded_captions
@@ -52,7 +53,7 @@ class Complete:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
+    options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
     if options.blend:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion.convert import from_public, to_public
 
 
@@ -33,7 +34,7 @@ class Convert:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Convert, prog="inpaint-fast convert", args=argv)
+    options = parse(Convert, "inpaint-fast convert", argv)
     back = options.source.suffix.lower() == ".safetensors"
     expected = ".pth" if back else ".safetensors"
     if options.out.suffix.lower() != expected:

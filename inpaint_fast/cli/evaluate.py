@@ -11,6 +11,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import Batch, captions_for, heldout_crops, load_caption_encoder, open_images, write_png
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
@@ -46,7 +47,7 @@ class Evaluate:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Evaluate, prog="inpaint-fast evaluate", args=argv)
+    options = parse(Evaluate, "inpaint-fast evaluate", argv)
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Annotated
 
 import torch
 import tyro
 
+from inpaint_fast.cli._options import parse
 from inpaint_fast.training import RECIPES, Recipe
 
 COCO_VOCABULARY = 7576  # word ids of the COCO captions: what sizes are given for
@@ -27,7 +29,7 @@ class Recipes:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    names = tyro.cli(Recipes, prog="inpaint-fast recipes", args=argv).names
+    names = parse(Recipes, "inpaint-fast recipes", argv).names
     if unknown := [name for name in names if name not in RECIPES]:
         raise ValueError(f"{unknown[0]!r} is no recipe; one of {', '.join(RECIPES)} is expected")
     print("\n\n".join(describe(RECIPES[name]) for name in names or RECIPES))
@@ -41,12 +43,13 @@ def describe(recipe: type[Recipe]) -> str:
     rows = {
         "source": recipe.source,
         "networks": ", ".join(f"{name} {count:,} parameters" for name, count in sizes(settings).items()),
-        "settings": ", ".join(f"{name} {_shown(value)}" for name, value in ours.items()),
-        "published": ", ".join(f"{name} {_shown(value)}" for name, value in recipe.as_published.items()) or "the same",
+        "settings": shown(ours),
+        "published": shown(recipe.as_published) or "the same",
     }
-    lines = textwrap.wrap(f"{recipe.name}: {' '.join(recipe.__doc__.split())}", 110, subsequent_indent="  ")
+    wrapped = partial(textwrap.wrap, width=110, break_on_hyphens=False)
+    lines = wrapped(f"{recipe.name}: {' '.join(recipe.__doc__.split())}", subsequent_indent="  ")
     for name, text in rows.items():
-        lines += textwrap.wrap(text, 110, initial_indent=f"  {name:10}", subsequent_indent=" " * 12)
+        lines += wrapped(text, initial_indent=f"  {name:10}", subsequent_indent=" " * 12)
     return "\n".join(lines)
 
 
@@ -59,5 +62,8 @@ def sizes(recipe: Recipe) -> dict[str, int]:
     return {name: sum(p.numel() for p in network.parameters()) for name, network in system.named_children()}
 
 
-def _shown(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+def shown(settings: Mapping[str, object]) -> str:
+    """Settings as the command line takes them: "crop 64 320, flip False"."""
+    return ", ".join(
+        f"{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}" for name, value in settings.items()
+    )

@@ -101,7 +101,7 @@ class ContextGAN(_Adversarial):
 class ContextWGAN(_Adversarial):
     """The context CNN with a Wasserstein critic of the whole picture, its weights clipped after each of its steps.
 
-    --as-published is the run with Adam. The one with RMSprop: --optimizer rmsprop --critic-optimizer rmsprop --lr 0.01
+    The run with Adam is --as-published. That with RMSprop: --optimizer rmsprop --critic-optimizer rmsprop --lr 0.01
     --critic-lr 0.001 --lr-decay 0.99 --batch-size 250 --critic v4_deep --clip 0.02 --critic-weight 1
     --adversarial-weight 2 --output clip --clip-penalty 0.001
     """
