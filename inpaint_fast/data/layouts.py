@@ -81,9 +81,11 @@ def read_captions(root: Path) -> dict[str, list[str]]:
     for year in COCO_YEARS:
         if (root / f"train{year}").is_dir():
             files = (root / "annotations" / f"captions_{part}{year}.json" for part in ("train", "val"))
-            what = f"COCO's captions (or, for the 64x64 set, {dictionary.name} in {root})"
+            what = f"COCO's captions file (or, for the 64x64 set, {dictionary.name} in {root})"
             return _merged(coco_json(expect(file, what)) for file in files)
-    return coco_json(expect(root / CAPTIONS_FILE, "captions in the format of COCO, file names relative to the folder"))
+    return coco_json(
+        expect(root / CAPTIONS_FILE, "a file of captions as COCO has them, file names relative to the folder,")
+    )
 
 
 def coco_json(path: Path) -> dict[str, list[str]]:

@@ -43,6 +43,16 @@ def test_every_command_has_help(command, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
+def test_help_is_running_text(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run("complete", "--help") == 0
+    assert "by OpenCV (the extra [blend])" in capsys.readouterr().out  # two lines of the source
+    assert run("train", "glcic_places2", "--help") == 0
+    text = capsys.readouterr().out
+    assert "all holes of a batch inside one random square" in text  # of an inherited setting
+    assert "a multiple of 4. (default: 256)" in text  # of one with another default
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_field_of_a_recipe_can_be_set(recipe, capsys) -> None:
     from dataclasses import fields

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from inpaint_fast.cli.recipes import sizes
-from inpaint_fast.completion import complete, load_network
+from inpaint_fast.completion import WeightsError, complete, load_network
 from inpaint_fast.data import center_square, load_caption_encoder, read_image, samples
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
 from inpaint_fast.training import RECIPES, Run, train
@@ -110,6 +110,8 @@ def test_a_pretrained_generator_goes_on_under_a_critic(tmp_path) -> None:
     system = small("context_gan", pretrained=str(folder)).build()
     weights = load_network(folder).state_dict()
     assert all(torch.equal(value, weights[key]) for key, value in system.generator.state_dict().items())
+    with pytest.raises(WeightsError, match="holds a ContextCNN; a UNetGenerator is expected"):
+        small("unet_l2", pretrained=str(folder)).build()
 
 
 def test_a_residual_network_on_the_harmonic_fill_starts_as_that_fill(tmp_path) -> None:
@@ -132,7 +134,9 @@ def test_a_short_training_brings_the_heldout_error_down(name: str, tmp_path) -> 
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_thousand_steps_without_a_number_that_is_none(name: str, tmp_path) -> None:
     """Networks of the published sizes, batches of 16; `train` raises at the first measurement that is not finite."""
-    recipe = RECIPES[name](steps=2000, batch_size=16, evaluate_every=100, heldout_crops=1)
+    phases = {"completion_steps": 800, "discriminator_steps": 200}
+    settings = phases if "completion_steps" in {field.name for field in fields(RECIPES[name])} else {}
+    recipe = RECIPES[name](steps=2000, batch_size=16, evaluate_every=100, heldout_crops=1, **settings)
     folder = train(recipe, tmp_path / "run")
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2000
