@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo test test-long test-sanitized lint format bench build clean
+.PHONY: help demo test test-long test-finite test-sanitized lint format bench build clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -18,6 +18,9 @@ test: build      ## every test but the long sweeps
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
+
+test-finite: build  ## every recipe for 2,000 steps on the samples: no value may be other than finite (many hours)
+	$(BIN)/python -m pytest -m long tests/training/test_systems.py -k two_thousand_steps
 
 # Leaks are Python's and PyTorch's own; vectors of 64 bytes are read where elements lie.
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer

@@ -22,3 +22,22 @@ def assert_as_good(value: Tensor, plain: Tensor, exact: Tensor, *, ulps: float =
     floor = (40 if value.dtype == torch.float64 else ulps) * torch.finfo(value.dtype).eps
     ours, theirs = relative_error(value, exact), relative_error(plain, exact)
     assert ours <= 2 * theirs + floor, f"relative error {ours:.3g}; plain PyTorch has {theirs:.3g}, floor {floor:.3g}"
+
+
+def parameters(network: torch.nn.Module) -> int:
+    """How many numbers it learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def output_shapes(network: torch.nn.Module, *inputs: Tensor) -> list[tuple[type, tuple[int, ...]]]:
+    """(class, output shape without the batch) of each leaf module, in the order of its calls."""
+    seen: list[tuple[type, tuple[int, ...]]] = []
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [
+        leaf.register_forward_hook(lambda module, _, output: seen.append((type(module), tuple(output.shape[1:]))))
+        for leaf in leaves
+    ]
+    network(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return seen

@@ -13,8 +13,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.data import ImageError, ImageFolder, box, read_image, read_mask, write_png
+from inpaint_fast.completion.blend import require_opencv
+from inpaint_fast.completion.complete import encoded_captions
+from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
 
 
@@ -39,16 +42,25 @@ class Complete:
     """A PNG file for a picture, or a folder for either."""
     invert_mask: bool = False
     """Black is the hole."""
+    caption: tuple[str, ...] = ()
+    """What the picture shows, one or several sentences; for generators that read captions."""
+    blend: bool = False
+    """Draw the completion into the colours round each hole: fast marching and Poisson blending, by OpenCV (the extra
+    [blend])."""
     device: str = "cpu"
     """Where the generator runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Complete, prog="inpaint-fast complete", args=argv)
+    options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    if options.blend:
+        require_opencv()
     generator = load_network(options.weights).to(device_of(options.device))
+    caption, encoder = options.caption or None, load_caption_encoder(options.weights)
+    encoded_captions(generator, caption, encoder)  # here, so that what is wrong for every picture is said once
     jobs = plan(options.image, options.out)
     check_targets(jobs, options.mask)
     failed: list[str] = []
@@ -57,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, complete(picture, mask, weights=generator))
+            settings = {"blend": options.blend, "caption": caption, "caption_encoder": encoder}
+            write_png(target, complete(picture, mask, weights=generator, **settings))
         except (ValueError, OSError) as error:
             text = str(error)
             failed.append(text if str(source) in text else f"{source}: {text}")

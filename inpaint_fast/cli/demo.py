@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from torch import Tensor
 
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import FILLS, complete, load_network
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
 from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
+from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.pictures import grid
-from inpaint_fast.training.unet_wgan import complete_centres
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Demo:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Demo, prog="inpaint-fast demo", args=argv)
+    options = parse(Demo, "inpaint-fast demo", argv)
     out = options.out
     l2 = train(UNetL2(seconds=options.seconds), out / "unet_l2")
     # A minute and a half is short: the critic starts on a generator that knows colours already, weighs little and steps

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch
 import tyro
+from torch import Tensor, nn
 
+from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import load_network
-from inpaint_fast.data import heldout_crops, open_images, write_png
+from inpaint_fast.data import Batch, captions_for, heldout_crops, load_caption_encoder, open_images, write_png
+from inpaint_fast.models import CentreGenerator, CompletionNetwork
 from inpaint_fast.training import Evaluation, table
-from inpaint_fast.training.unet_wgan import complete_centres
+from inpaint_fast.training.centre import complete_centres
+from inpaint_fast.training.glcic import complete_holes
 
 
 @dataclass
@@ -30,22 +35,58 @@ class Evaluate:
     """Smallest and largest side of the crops, in pixels."""
     heldout_crops: int = 16
     """Crops from each picture."""
+    heldout_pictures: int = 64
+    """At most so many pictures, spread evenly over all of the held-out part."""
+    size: int = 64
+    """Side that the crops are scaled to, in pixels: that of the training pictures."""
+    mask: Literal["center", "rectangle", "free_form"] = "center"
+    """The holes; a network that fills central squares alone takes "center"."""
     picture: Path | None = None
     """Also write a grid of some completions to this PNG file."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    options = tyro.cli(Evaluate, prog="inpaint-fast evaluate", args=argv)
+    options = parse(Evaluate, "inpaint-fast evaluate", argv)
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
     generator = load_network(options.weights)
+    complete = completer(options, generator)
     images = open_images(options.data, "heldout")
-    evaluation = Evaluation(heldout_crops(images, per_image=options.heldout_crops, crop=options.crop))
-    metrics, picture = evaluation(lambda batch: complete_centres(generator, batch))
+    measured = images.spread(options.heldout_pictures)
+    captions = None
+    if generator.reads_captions:
+        encoder = load_caption_encoder(options.weights)
+        if encoder is None:
+            raise FileNotFoundError(f"{options.weights}: its run's vocabulary or sentence vectors are expected there")
+        captions = encoder(captions_for(measured, options.data))
+    heldout = heldout_crops(
+        measured,
+        per_image=options.heldout_crops,
+        size=options.size,
+        crop=options.crop,
+        mask=options.mask,
+        captions=captions,
+    )
+    evaluation = Evaluation(heldout)
+    torch.manual_seed(0)  # of the noise that some generators want in the hole
+    metrics, picture = evaluation(lambda batch: complete(generator, batch))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
     if options.picture:
         write_png(options.picture, picture)
         print(f"picture: {options.picture}")
     return 0
+
+
+def completer(options: Evaluate, generator: nn.Module) -> Callable[[nn.Module, Batch], Tensor]:
+    """How this generator completes a batch. Raises ValueError where it cannot complete those that are asked for."""
+    if isinstance(generator, CompletionNetwork):
+        return complete_holes
+    if not isinstance(generator, CentreGenerator):
+        raise ValueError(f"{options.weights}: {type(generator).__name__} completes no pictures")
+    if (options.size, options.mask) != (64, "center"):
+        raise ValueError(
+            f"--size and --mask: {type(generator).__name__} takes 64 and center, got {options.size} and {options.mask}"
+        )
+    return complete_centres

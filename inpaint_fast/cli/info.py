@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import tyro
 
 from inpaint_fast import __version__, _extension
+from inpaint_fast.cli._options import parse
 from inpaint_fast.ops._backends import BACKENDS, OPERATORS, PREFERENCE, why_not
 
 
@@ -20,7 +20,7 @@ class Info:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    tyro.cli(Info, prog="inpaint-fast info", args=argv)
+    parse(Info, "inpaint-fast info", argv)
     print(report())
     return 0
 

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "train two systems on the photographs that come with the package and complete unseen ones",
     "train": "train a recipe on a folder of pictures",
+    "recipes": "every recipe: its source, its networks, its hyperparameters",
     "complete": "fill the holes of a picture, or of every picture in a folder",
+    "convert": "public GLCIC weights (.pth) to safetensors, and back; nothing in them is executed",
     "evaluate": "measure a trained generator on held-out pictures, beside fills that learn nothing",
     "bench": "run a benchmark: an operator against what you would use instead",
     "info": "what is built, what runs where, and why something does not",

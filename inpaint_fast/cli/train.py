@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 
-import tyro
-
+from inpaint_fast.cli._options import parse
+from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train
 
 
@@ -20,32 +23,41 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in RECIPES:
         print(f"inpaint-fast train: {argv[0]!r} is no recipe; one of {', '.join(RECIPES)} is expected", file=sys.stderr)
         return 2
-    options = tyro.cli(
-        options_type(RECIPES[argv[0]]),
-        prog=f"inpaint-fast train {argv[0]}",
-        args=list(argv[1:]),
-    )
-    folder = train(options.recipe, options.out)
+    recipe, args = RECIPES[argv[0]], argv[1:]
+    defaults = recipe.as_published if "--as-published" in args else {}
+    args = [word for word in args if word != "--as-published"]
+    command = options_type(recipe)
+    options = parse(command, f"inpaint-fast train {argv[0]}", args, default=command(**defaults))
+    settings = {each.name: getattr(options, each.name) for each in fields(recipe)}
+    folder = train(recipe(**settings), options.out)
     print(f"weights, metrics and pictures: {folder}/")
     return 0
 
 
 def options_type(recipe: type[Recipe]) -> type:
     """What the command line of one recipe sets: every field of the recipe, and where the run goes."""
-    flat = tyro.conf.OmitArgPrefixes[recipe]
-    fields = [
-        ("recipe", flat, field(default_factory=recipe)),
-        ("out", Path, field(default=Path("runs") / recipe.name)),
-    ]
-    options = make_dataclass("Options", fields)
-    options.__doc__ = f"{recipe.__doc__}\n\nArgs:\n    out: Folder of the run; made if it is not there."
+    out = field(default=Path("runs") / recipe.name, metadata={"help": "Folder of the run; made if it is not there."})
+    options = make_dataclass(recipe.name, [("out", Path, out)], bases=(recipe,))
+    paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
+    if recipe.as_published:
+        paragraphs.append(f"The option --as-published makes these the defaults: {shown(recipe.as_published)}.")
+    options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options
 
 
 def usage() -> str:
     """The recipes, a line each."""
-    width = max(map(len, RECIPES))
-    lines = [f"  {name:{width}}  {recipe.__doc__.splitlines()[0]}" for name, recipe in RECIPES.items()]
+    width, lines = max(map(len, RECIPES)), []
+    for name, recipe in RECIPES.items():
+        text, indent = recipe.__doc__.splitlines()[0], " " * (width + 4)
+        lines += textwrap.wrap(
+            text, shutil.get_terminal_size().columns, initial_indent=f"  {name:{width}}  ", subsequent_indent=indent
+        )
     return "\n".join(
-        ["usage: inpaint-fast train RECIPE [options]   (inpaint-fast train RECIPE --help)", "", "recipes:", *lines]
+        [
+            "usage: inpaint-fast train RECIPE [--as-published] [options]   (inpaint-fast train RECIPE --help)",
+            "",
+            "recipes, more of them in inpaint-fast recipes:",
+            *lines,
+        ]
     )

@@ -1,7 +1,10 @@
 """A trained model, a picture and a mask to a completed picture; and the fills that learn nothing."""
 
+from inpaint_fast.completion.blend import blend_holes
 from inpaint_fast.completion.complete import complete
 from inpaint_fast.completion.fills import FILLS, harmonic, ring_mean
 from inpaint_fast.completion.weights import WeightsError, load_network, save_network
 
-__all__ = ["FILLS", "WeightsError", "complete", "harmonic", "load_network", "ring_mean", "save_network"]
+__all__ = [
+    "FILLS", "WeightsError", "blend_holes", "complete", "harmonic", "load_network", "ring_mean", "save_network",
+]  # fmt: skip

@@ -67,6 +67,31 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_step
     return paste(x.to(picture.dtype), picture, hole)
 
 
+def prefilled(picture: Tensor, mask: Tensor, kind: str) -> Tensor:
+    """What a generator sees: the picture with its hole filled in as its author had it.
+
+    Args:
+        picture: (N, 3, H, W) in [0, 1]; what it holds inside the hole does not matter.
+        mask: (N|1, 1, H, W), true or 1 in the hole.
+        kind: "zero"; "mean", the mean colour of the picture's known pixels; "noise", uniform in [0.505, 0.51), which is
+            (U(0, 1) + 1) / 100 in [-1, 1] as in G. Bernard's program; "gaussian_noise", of standard deviation 1 in
+            [-1, 1], clipped, for what his text says; "harmonic". Noise is drawn from torch's default generator.
+    """
+    if kind == "zero":
+        return torch.where(mask > 0, 0.0, picture)
+    if kind == "mean":
+        known = (_hole(picture, mask) == 0).to(picture.dtype)
+        total = torch.where(mask > 0, 0.0, picture).sum(dim=(2, 3), keepdim=True)
+        return paste(total / known.sum(dim=(2, 3), keepdim=True).clamp(min=1), picture, mask)
+    if kind == "noise":
+        return paste(((torch.rand_like(picture) + 1) / 100 + 1) / 2, picture, mask)
+    if kind == "gaussian_noise":
+        return paste((torch.randn_like(picture).clamp(-1, 1) + 1) / 2, picture, mask)
+    if kind == "harmonic":
+        return harmonic(picture, mask)
+    raise ValueError(f"kind: one of 'zero', 'mean', 'noise', 'gaussian_noise', 'harmonic' is expected, got {kind!r}")
+
+
 def paste(filled: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     """`filled` inside the hole, `picture` outside; a choice, not a product, so known pixels are bitwise untouched.
 

@@ -16,7 +16,8 @@ def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[tuple[int, int, int, int
     """
     grown = hole
     if merge:
-        grown = F.max_pool2d(hole[None, None].float(), 2 * merge + 1, stride=1, padding=merge)[0, 0] > 0
+        rows = F.max_pool2d(hole[None, None].float(), (2 * merge + 1, 1), stride=1, padding=(merge, 0))
+        grown = F.max_pool2d(rows, (1, 2 * merge + 1), stride=1, padding=(0, merge))[0, 0] > 0  # a square, in two lines
     runs = _runs(grown.numpy())
     parent = list(range(len(runs)))
 

@@ -45,7 +45,7 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
 
     Args:
         path: the file, or a run's folder, which stands for `<folder>/<kind>.safetensors`.
-        kind: "generator" or "critic".
+        kind: "generator", or another network of the system: "critic", "discriminator", "decoder".
 
     Raises:
         WeightsError: there is no such file, it is damaged, or its tensors do not fit the network it names.
@@ -69,7 +69,10 @@ def copy_weights(path: str | os.PathLike[str], network: nn.Module, *, kind: str 
     Raises:
         WeightsError: as `load_network`; the network is then as it was.
     """
-    path, tensors, _ = _read(path, kind)
+    path, tensors, metadata = _read(path, kind)
+    name = type(network).__name__
+    if metadata.get("network", name) != name:
+        raise WeightsError(path, f"holds a {metadata['network']}; a {name} is expected")
     _check_shapes(path, network, tensors)
     network.load_state_dict(tensors)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import NamedTuple, Protocol
@@ -25,6 +25,12 @@ class Batch(NamedTuple):
     """(N, 3, size, size) float32 in [0, 1]."""
     mask: Tensor
     """(N, 1, size, size) bool; 1 marks the hole."""
+    captions: Tensor | None = None
+    """(N, captions, ...) encoded captions of each picture, where the data has them."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with the function applied to every part that is there."""
+        return type(self)(*(part if part is None else function(part) for part in self))
 
 
 class Indexed(Protocol):
@@ -49,10 +55,13 @@ class Batches:
         batch_size: pictures in a batch; 32.
         crop: smallest and largest side of a crop in pixels, both included; (64, 320). The largest is limited to the
             picture's short side, and a picture smaller than the smallest gives a crop of its whole short side.
+        edge: instead of crop, the shortest and longest length that a picture's short side is scaled to, both at least
+            `size`, before a square of `size` is cut from it: (256, 384) for a size of 256, as GLCIC on Places2.
         flip: False never flips.
         mask: "center", "rectangle", "free_form" (see `masks.sampler`), or a function (height, width, generator) -> bool
             tensor (1, height, width) that draws from that generator alone.
         seed: of the whole sequence.
+        captions: (pictures, captions, ...), the encoded captions of each picture; None: batches without.
 
     Raises:
         ValueError: an argument out of range, or no pictures.
@@ -66,40 +75,47 @@ class Batches:
         size: int = 64,
         batch_size: int = 32,
         crop: tuple[int, int] = (64, 320),
+        edge: tuple[int, int] | None = None,
         flip: bool = True,
         mask: str | Sampler = "center",
         seed: int = 0,
+        captions: Tensor | None = None,
     ):
-        _check(images, size=size, crop=crop, batch_size=batch_size)
+        _check(images, captions, size=size, crop=crop, edge=edge, batch_size=batch_size)
         self.images = images
         self.size = size
         self.batch_size = batch_size
         self.crop = crop
+        self.edge = edge
         self.flip = flip
         self.mask = sampler(mask) if isinstance(mask, str) else mask
         self.seed = seed
+        self.captions = captions
         self._order: tuple[int, list[int]] = (-1, [])  # the epoch made last; one assignment, so threads may share it
 
     def __getitem__(self, index: int) -> Batch:
         index = operator.index(index)
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
-        generator = _generator(self.seed, "batch", index)
+        generator = generator_of(self.seed, "batch", index)
         draws = torch.rand(self.batch_size, 4, generator=generator).tolist()
         image = torch.empty(self.batch_size, 3, self.size, self.size, dtype=torch.uint8)
+        rows = []
         for k, (side_draw, top_draw, left_draw, flip_draw) in enumerate(draws):
-            picture = _read(self.images, self._picture(index * self.batch_size + k))
-            low, high = _sides(picture, self.crop)
+            row, picture = _read(self.images, self._picture(index * self.batch_size + k))
+            rows.append(row)
+            low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
             image[k] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
-        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator))
+        captions = None if self.captions is None else self.captions[rows]
+        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator), captions)
 
     def _picture(self, position: int) -> int:
         epoch, place = divmod(position, len(self.images))
         last, order = self._order
         if last != epoch:
-            order = torch.randperm(len(self.images), generator=_generator(self.seed, "epoch", epoch)).tolist()
+            order = torch.randperm(len(self.images), generator=generator_of(self.seed, "epoch", epoch)).tolist()
             self._order = (epoch, order)
         return order[place]
 
@@ -110,10 +126,13 @@ def heldout_crops(
     size: int = 64,
     per_image: int = 4,
     crop: tuple[int, int] = (64, 320),
+    edge: tuple[int, int] | None = None,
     mask: str | Sampler = "center",
     seed: int = 0,
+    captions: Tensor | None = None,
 ) -> Batch:
-    """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over `crop`, never flipped.
+    """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over their range, never
+    flipped.
 
     Always the same for the same arguments, and those of one picture do not depend on the others. The arguments are
     those of `Batches`; the batch has `per_image` rows for each picture, in order, from the largest crop to the
@@ -121,23 +140,24 @@ def heldout_crops(
 
     Raises ValueError for an argument out of range, ImageError where no picture can be read.
     """
-    _check(images, size=size, crop=crop, per_image=per_image)
-    crops, masks = [], []
+    _check(images, captions, size=size, crop=crop, edge=edge, per_image=per_image)
+    crops, masks, rows = [], [], []
     for i in range(len(images)):
         try:
             picture = images[i]
         except ImageError as error:
             failure = error
             continue
-        generator = _generator(seed, "heldout", i)
-        low, high = _sides(picture, crop)
+        generator = generator_of(seed, "heldout", i)
+        low, high = _sides(picture, crop, edge, size)
         for k, (top_draw, left_draw) in enumerate(torch.rand(per_image, 2, generator=generator).tolist()):
             side = high - round((high - low) * k / max(1, per_image - 1))
             crops.append(_square(picture, side, top_draw, left_draw, size))
         masks.append(_masks(sampler(mask) if isinstance(mask, str) else mask, per_image, size, generator))
+        rows += [i] * per_image
     if not crops:
         raise failure
-    return Batch(to_float(torch.stack(crops)), torch.cat(masks))
+    return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
 
 def prefetch(batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2) -> Iterator[tuple[int, Batch]]:
@@ -186,26 +206,35 @@ def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) ->
         thread.join()
 
 
-def _generator(seed: int, purpose: str, index: int) -> Generator:
-    """Neighbouring seeds and indices give unrelated streams: the generator's own seeding does not promise that."""
+def seed_of(seed: int, purpose: str, index: int) -> int:
+    """The seed of one of a run's many streams of random numbers."""
     digest = hashlib.sha256(f"{seed} {purpose} {index}".encode()).digest()
-    return Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+    return int.from_bytes(digest[:8], "little", signed=True)
 
 
-def _read(images: Sequence[Tensor], position: int) -> Tensor:
-    """The picture at `position`, or the next one that can be read."""
+def generator_of(seed: int, purpose: str, index: int) -> Generator:
+    """Neighbouring seeds and indices give unrelated streams: the generator's own seeding does not promise that."""
+    return Generator().manual_seed(seed_of(seed, purpose, index))
+
+
+def _read(images: Sequence[Tensor], position: int) -> tuple[int, Tensor]:
+    """The picture at `position`, or the next one that can be read, and its own position."""
     for offset in range(len(images)):
+        row = (position + offset) % len(images)
         try:
-            return images[(position + offset) % len(images)]
+            return row, images[row]
         except ImageError as error:
             failure = error
     raise failure
 
 
-def _sides(picture: Tensor, crop: tuple[int, int]) -> tuple[int, int]:
+def _sides(picture: Tensor, crop: tuple[int, int], edge: tuple[int, int] | None, size: int) -> tuple[int, int]:
+    """Smallest and largest side, in the picture's own pixels, of the squares to cut from it."""
     if picture.dtype != torch.uint8 or picture.ndim != 3 or picture.shape[0] != 3:
         raise TypeError(f"images must be uint8 of shape (3, H, W), got {picture.dtype} of shape {tuple(picture.shape)}")
     short = min(picture.shape[1:])
+    if edge is not None:
+        return max(1, round(short * size / edge[1])), max(1, round(short * size / edge[0]))
     return min(crop[0], short), min(crop[1], short)
 
 
@@ -227,11 +256,23 @@ def _masks(mask: Sampler, count: int, size: int, generator: Generator) -> Tensor
     return masks
 
 
-def _check(images: Sequence[Tensor], *, crop: tuple[int, int], **counts: int) -> None:
+def _check(
+    images: Sequence[Tensor],
+    captions: Tensor | None,
+    *,
+    size: int,
+    crop: tuple[int, int],
+    edge: tuple[int, int] | None,
+    **counts: int,
+) -> None:
     if len(images) == 0:
         raise ValueError("images must hold at least one picture, got none")
+    if captions is not None and len(captions) != len(images):
+        raise ValueError(f"captions must have a row for each of the {len(images)} pictures, got {len(captions)}")
     if not 1 <= crop[0] <= crop[1]:
         raise ValueError(f"crop must be two sides of at least 1 pixel, the smaller first, got {crop}")
-    for name, value in counts.items():
+    for name, value in {"size": size, **counts}.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+    if edge is not None and not size <= edge[0] <= edge[1]:
+        raise ValueError(f"edge must be two lengths of at least the size {size}, the smaller first, got {edge}")

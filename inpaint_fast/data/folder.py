@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,9 +11,11 @@ from pathlib import Path
 from threading import Lock
 from typing import overload
 
+import torch
 from torch import Tensor
 
 from inpaint_fast.data.images import ImageError, check_image, read_image, readable_suffixes
+from inpaint_fast.data.layouts import CAPTIONS_FILE, CELEBA_PARTITION, celeba_split, coco_json, coco_split
 
 SPLITS = ("train", "heldout")
 _SAMPLES = Path(__file__).parent / "samples" / "photos"
@@ -97,6 +98,10 @@ class ImageFolder(Sequence[Tensor]):
         part.paths = list(paths)
         return part
 
+    def spread(self, count: int) -> ImageFolder:
+        """At most `count` of the pictures, spread evenly over all of them."""
+        return self.only(self.paths[i] for i in evenly(len(self), count))
+
     def summary(self) -> str:
         """One sentence: "24 pictures in photos/ (2 skipped: broken.jpg: truncated; note.jpg: not an image)"."""
         count = sum(path not in self.skipped for path in self.paths)
@@ -129,6 +134,11 @@ class ImageFolder(Sequence[Tensor]):
             for name in files:
                 if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
                     yield Path(folder, name)
+
+
+def evenly(length: int, count: int) -> list[int]:
+    """At most `count` positions, spread evenly from the first of `length` to the last."""
+    return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long().tolist()
 
 
 class _Cache:
@@ -170,12 +180,7 @@ def samples(split: str = "train") -> ImageFolder:
 
 def captions() -> dict[str, list[str]]:
     """Five English captions for each sample photograph, by file name relative to the set: "train/astronaut.jpg"."""
-    coco = json.loads((_SAMPLES / "captions.json").read_text(encoding="utf-8"))
-    names = {image["id"]: image["file_name"] for image in coco["images"]}
-    texts: dict[str, list[str]] = {name: [] for name in names.values()}
-    for annotation in coco["annotations"]:
-        texts[names[annotation["image_id"]]].append(annotation["caption"])
-    return texts
+    return coco_json(_SAMPLES / CAPTIONS_FILE)
 
 
 def open_images(
@@ -184,6 +189,7 @@ def open_images(
     """One split of a named set or of a folder of pictures.
 
     - "samples" is the set that comes with the package ("./samples" is a folder of that name).
+    - COCO 2014 or 2017 and CelebA as they are published (`inpaint_fast.data.layouts`): their train and val parts.
     - A folder that contains `train/` and one of `heldout/`, `test/`, `val/` is split that way.
     - Any other folder is split by a hash of each picture's relative path: about one in ten is held out, at least one
       where there are two, and adding a picture does not move the others. A single picture is in both splits.
@@ -195,12 +201,20 @@ def open_images(
 
     Raises:
         ValueError: another split.
-        FileNotFoundError, ImageError: as for `ImageFolder`.
+        FileNotFoundError, ImageError: as for `ImageFolder`; a file of a published layout that is missing is named.
     """
     _check_split(split)
     if name_or_path == "samples":
         return ImageFolder(_SAMPLES / split, cache_bytes=cache_bytes)
     root = Path(name_or_path)
+    if (coco := coco_split(root, split)) is not None:
+        return ImageFolder(coco, cache_bytes=cache_bytes)
+    if (celeba := celeba_split(root, split)) is not None:
+        folder = ImageFolder(celeba[0], cache_bytes=cache_bytes)
+        chosen = [path for path in folder.paths if path.name in celeba[1]]
+        if not chosen:
+            raise ImageError(celeba[0], f"holds no picture of the {split} split of {CELEBA_PARTITION}")
+        return folder.only(chosen)
     heldout = next((root / name for name in _HELDOUT_NAMES if (root / name).is_dir()), None)
     if heldout and (root / "train").is_dir():
         return ImageFolder(root / "train" if split == "train" else heldout, cache_bytes=cache_bytes)

@@ -162,10 +162,11 @@ def sampler(name: str, **options: object) -> Sampler:
     - "center": `center_square`. Options: hole.
     - "rectangle": `random_rectangle`. Options: sides; by default GLCIC's 48..96 of 160, scaled to the smaller side.
     - "free_form": `free_form`, with its options.
+    - "everything": the whole picture is the hole, for systems that generate from nothing.
 
     Raises ValueError for another name and TypeError for an option that the mask does not have.
     """
-    drawers = {"center": _center, "rectangle": _rectangle, "free_form": free_form}
+    drawers = {"center": _center, "rectangle": _rectangle, "free_form": free_form, "everything": _everything}
     if name not in drawers:
         raise ValueError(f"mask must be one of {', '.join(map(repr, drawers))}, got {name!r}")
     inspect.signature(drawers[name]).bind(1, 1, None, **options)
@@ -174,6 +175,10 @@ def sampler(name: str, **options: object) -> Sampler:
 
 def _center(height: int, width: int, generator: Generator, *, hole: int | None = None) -> Tensor:
     return center_square(height, width, hole)
+
+
+def _everything(height: int, width: int, generator: Generator) -> Tensor:
+    return torch.ones(1, height, width, dtype=torch.bool)
 
 
 def _rectangle(height: int, width: int, generator: Generator, *, sides: tuple[int, int] | None = None) -> Tensor:

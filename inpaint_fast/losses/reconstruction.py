@@ -19,3 +19,12 @@ def hole_l2(completion: Tensor, truth: Tensor, mask: Tensor | None = None, *, we
         The loss, a scalar; 0 where the hole is empty.
     """
     return masked_l2(completion, truth, mask, weight=weight, reduction="mean" if mask is None else "mask_mean")
+
+
+def clip_penalty(unclipped: Tensor, *, weight: float = 0.001) -> Tensor:
+    """weight * mean((x - clamp(x, 0, 1))^2) of an output before it is clipped to [0, 1].
+
+    The clip's gradient is 0 outside [0, 1]; this one brings back what left it. Source: S. Larocque (2017), with weight
+    0.001.
+    """
+    return weight * (unclipped - unclipped.clamp(0, 1)).square().mean()

@@ -10,11 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-PICTURE = 64  # side of the input in pixels
-HOLE = 32  # side of the central hole that the generator fills
+from inpaint_fast.models.centre import HOLE, PICTURE, CentreGenerator, at_least, check_shape
 
 
-class UNetGenerator(nn.Module):
+class UNetGenerator(CentreGenerator):
     """Fills the central 32x32 hole of a 64x64 picture.
 
     Seven 4x4 stride-2 convolutions without bias, each followed by batch normalisation and ReLU (the last by a sigmoid
@@ -23,9 +22,10 @@ class UNetGenerator(nn.Module):
     Args:
         filters: channels of the first convolution, f in the table below. 32 in the adversarial runs (729,536
             parameters), 64 in the author's L2-only notebook.
+        prefill: as `CentreGenerator`; published: "zero".
 
     Shapes:
-        input (N, 3, 64, 64), RGB in [0, 1] with the hole, rows and columns 16 to 47, set to 0;
+        input (N, 3, 64, 64), RGB in [0, 1] with the hole, rows and columns 16 to 47, prefilled;
         output (N, 3, 32, 32), the hole's RGB in [0, 1].
 
         conv1  3 -> f   64 -> 32        tconv1 4f -> 3f   4 -> 8
@@ -34,9 +34,9 @@ class UNetGenerator(nn.Module):
         conv4 3f -> 4f     -> 4
     """
 
-    def __init__(self, filters: int = 32) -> None:
-        super().__init__()
-        f = _positive("filters", filters)
+    def __init__(self, filters: int = 32, prefill: str = "zero") -> None:
+        super().__init__(prefill)
+        f = at_least("filters", filters)
         self.conv1, self.bn1 = _conv(3, f), nn.BatchNorm2d(f)
         self.conv2, self.bn2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f)
         self.conv3, self.bn3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f)
@@ -46,7 +46,7 @@ class UNetGenerator(nn.Module):
         self.tconv3 = _transposed_conv(4 * f, 3)
 
     def forward(self, picture: Tensor) -> Tensor:
-        _check_picture(picture, PICTURE, "UNetGenerator")
+        check_shape(picture, (3, PICTURE, PICTURE), "UNetGenerator")
         skip1 = torch.relu(self.bn1(self.conv1(picture)))
         skip2 = torch.relu(self.bn2(self.conv2(skip1)))
         skip3 = torch.relu(self.bn3(self.conv3(skip2)))
@@ -77,7 +77,7 @@ class WassersteinCritic(nn.Module):
 
     def __init__(self, filters: int = 32, variant: str = "code") -> None:
         super().__init__()
-        f = _positive("filters", filters)
+        f = at_least("filters", filters)
         if variant not in ("code", "table"):
             raise ValueError(f"variant: 'code' or 'table' is expected, got {variant!r}")
         self.conv1, self.bn1 = _conv(3, f), nn.BatchNorm2d(f)
@@ -93,7 +93,7 @@ class WassersteinCritic(nn.Module):
             self.linear = nn.Linear(8 * f, 1)
 
     def forward(self, patch: Tensor) -> Tensor:
-        _check_picture(patch, HOLE, "WassersteinCritic")
+        check_shape(patch, (3, HOLE, HOLE), "WassersteinCritic")
         x = nn.functional.leaky_relu(self.bn1(self.conv1(patch)), 0.01)
         x = nn.functional.leaky_relu(self.bn2(self.conv2(x)), 0.01)
         x = nn.functional.leaky_relu(self.bn3(self.conv3(x)), 0.01)
@@ -107,14 +107,3 @@ def _conv(channels: int, out: int, stride: int = 2) -> nn.Conv2d:
 
 def _transposed_conv(channels: int, out: int) -> nn.ConvTranspose2d:
     return nn.ConvTranspose2d(channels, out, kernel_size=4, stride=2, padding=1, bias=False)
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise ValueError(f"{name}: at least 1 is expected, got {value}")
-    return value
-
-
-def _check_picture(picture: Tensor, side: int, network: str) -> None:
-    if picture.dim() != 4 or picture.shape[1:] != (3, side, side):
-        raise ValueError(f"{network}: shape (N, 3, {side}, {side}) is expected, got {tuple(picture.shape)}")

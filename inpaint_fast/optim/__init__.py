@@ -4,5 +4,6 @@ opt = ClippedRMSprop(critic.parameters(), lr=5e-5, clip=0.01)   # Wasserstein GA
 """
 
 from inpaint_fast.optim.clipped import Adadelta, ClippedAdam, ClippedRMSprop, ClippedSGD
+from inpaint_fast.optim.nesterov import NesterovRMSprop
 
-__all__ = ["Adadelta", "ClippedAdam", "ClippedRMSprop", "ClippedSGD"]
+__all__ = ["Adadelta", "ClippedAdam", "ClippedRMSprop", "ClippedSGD", "NesterovRMSprop"]

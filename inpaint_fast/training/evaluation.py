@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.data import Batch
-from inpaint_fast.training.metrics import METRICS, hole_metrics
+from inpaint_fast.data.folder import evenly
+from inpaint_fast.training.metrics import METRICS, generation_metrics, hole_metrics
 from inpaint_fast.training.pictures import grid
 
 
@@ -25,13 +25,18 @@ class Evaluation:
         self.heldout = heldout
         self.fills = {name: fill(heldout.image, heldout.mask) for name, fill in FILLS.items()}
         self.fill_metrics = {name: self.measure(filled) for name, filled in self.fills.items()}
-        count = len(heldout.image)
-        self.rows = torch.linspace(0, count - 1, min(shown, count)).round().long()
+        self.rows = evenly(len(heldout.image), shown)
 
     def __call__(self, complete: Callable[[Batch], Tensor]) -> tuple[dict[str, float], Tensor]:
         """Metrics of `complete` (a function batch -> completed pictures), and a grid to look at."""
         completed = complete(self.heldout)
         return self.measure(completed), self._grid(completed)
+
+    def line(self, metrics: dict[str, float]) -> str:
+        """The metrics in a line, beside the fills that learn nothing."""
+        fills = ", ".join(f"{name} {m['psnr']:.2f}" for name, m in self.fill_metrics.items())
+        psnr, ssim, sharpness = (metrics[name] for name in ("psnr", "ssim", "sharpness"))
+        return f"held out: PSNR {psnr:.2f} dB ({fills}), SSIM {ssim:.3f}, sharpness {sharpness:.2f}"
 
     def measure(self, completed: Tensor) -> dict[str, float]:
         """`hole_metrics` of completed held-out pictures, as numbers."""
@@ -39,7 +44,7 @@ class Evaluation:
         return {name: value.item() for name, value in metrics.items()}
 
     def _grid(self, completed: Tensor) -> Tensor:
-        image, mask = (part[self.rows] for part in self.heldout)
+        image, mask = self.heldout.image[self.rows], self.heldout.mask[self.rows]
         columns = {
             "input": image.masked_fill(mask, 0.5),
             "completed": completed[self.rows],
@@ -47,6 +52,28 @@ class Evaluation:
             "truth": image,
         }
         return grid(columns)
+
+
+class Generation(Evaluation):
+    """Pictures made from nothing: held-out ones say how sharp and how unlike each other real ones are.
+
+    Args: as `Evaluation`; the holes are the whole pictures.
+    """
+
+    def __init__(self, heldout: Batch, *, shown: int = 8) -> None:
+        self.heldout, self.fills, self.fill_metrics = heldout, {}, {}
+        self.rows = evenly(len(heldout.image), shown)
+
+    def line(self, metrics: dict[str, float]) -> str:
+        return f"generated: sharpness {metrics['sharpness']:.2f}, diversity {metrics['diversity']:.2f} (real: 1)"
+
+    def measure(self, completed: Tensor) -> dict[str, float]:
+        """`generation_metrics` of so many pictures, as numbers."""
+        metrics = generation_metrics(completed, self.heldout.image)
+        return {name: value.item() for name, value in metrics.items()}
+
+    def _grid(self, completed: Tensor) -> Tensor:
+        return grid({"generated": completed[self.rows], "real": self.heldout.image[self.rows]})
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
-from inpaint_fast.data import Batch, Batches, heldout_crops, open_images, prefetch
-from inpaint_fast.training.evaluation import Evaluation
+from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
+from inpaint_fast.data.batches import seed_of
+from inpaint_fast.training.health import Health
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
 
@@ -39,23 +41,41 @@ class Run:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.device = device_of(recipe.device)
-        self.images = open_images(recipe.data, "train")
-        self.heldout_images = open_images(recipe.data, "heldout")
-        crop = {"size": recipe.size, "crop": recipe.crop}
-        self.batches = Batches(self.images, batch_size=recipe.batch_size, flip=recipe.flip, seed=recipe.seed, **crop)
-        heldout = heldout_crops(self.heldout_images, per_image=recipe.heldout_crops, **crop)
-        self.evaluation = Evaluation(_to(heldout, self.device))
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers are not ours
-            torch.manual_seed(recipe.seed)
+        self.images, self.heldout_images = recipe.open_images("train"), recipe.open_images("heldout")
+        self.caption_encoder = recipe.caption_encoder()
+        self.batches = recipe.batches(self.images, self._captions(self.images))
+        measured = self.heldout_images.spread(recipe.heldout_pictures)
+        heldout = recipe.heldout(measured, self._captions(measured))
+        self.evaluation = recipe.evaluation(_to(heldout, self.device))
+        with self._draws("build", 0):
             self.system: System = recipe.build()
+        self.system.prepare(self.images)
         self.system.to(self.device)
         self.steps_done = 0  # and the index of the next batch
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on the next batch; returns the losses, still on the device."""
-        losses = self.system.step(_to(batch, self.device))
+        """One step on the next batch; returns what was measured, still on the device."""
+        epoch = self.steps_done * self.recipe.batch_size // len(self.images)
+        self.system.schedule(self.steps_done, epoch)
+        with self._draws("step", self.steps_done):
+            measured = self.system.step(_to(batch, self.device))
         self.steps_done += 1
-        return losses
+        return measured
+
+    def evaluate(self) -> tuple[dict[str, float], Tensor]:
+        """Metrics of the held-out pictures and a grid to look at; always with the same random draws."""
+        with self._draws("evaluate", 0):
+            return self.evaluation(self.system.complete)
+
+    def _captions(self, images: ImageFolder | Digits) -> Tensor | None:
+        return self.caption_encoder and self.caption_encoder(captions_for(images, self.recipe.data))
+
+    @contextmanager
+    def _draws(self, purpose: str, index: int) -> Iterator[None]:
+        """Inside, torch's default generators are seeded from the run's seed and this place; then the caller's go on."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_of(self.recipe.seed, purpose, index))
+            yield
 
     def state_dict(self) -> dict[str, Any]:
         """What it takes to go on: the next batch is known from the steps done, since a batch is made of its index."""
@@ -83,7 +103,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
         TrainingError: a loss is no longer a number. The weights of the last evaluation are kept.
     """
     run = Run(recipe)
-    records = Records(out, recipe)
+    records = Records(out, recipe, run.caption_encoder)
     if progress:
         count = sum(parameter.numel() for parameter in run.system.parameters())
         print(f"{recipe.name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
@@ -96,7 +116,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
             while not looker.done():
                 _, batch = next(batches)
                 looker.after_step(run.step(batch))
-                if run.steps_done % recipe.evaluate_every == 0:
+                if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
                     looker.evaluate()
         if records.rows[-1]["step"] != run.steps_done:
             looker.evaluate()
@@ -112,8 +132,8 @@ class Progress:
             total=None if self.limit else run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True
         )
         self.seconds = 0.0  # of training, evaluations not counted
-        self.sums: dict[str, Tensor] = {}  # of the losses since the last row, on the device
-        self.count = 0
+        self.health = Health()
+        self.sums: dict[str, tuple[Tensor, int]] = {}  # of what was measured since the last row, on the device
         self.started = self.refreshed = time.perf_counter()
 
     def __enter__(self) -> Progress:
@@ -127,59 +147,60 @@ class Progress:
         over_time = self.limit is not None and self._elapsed() >= self.limit
         return over_time or self.run.steps_done >= self.run.recipe.steps
 
-    def after_step(self, losses: dict[str, Tensor]) -> None:
-        """Take note of a step's losses; look at them only now and then."""
-        for name, loss in losses.items():
-            self.sums[name] = self.sums[name] + loss if name in self.sums else loss
-        self.count += 1
+    def after_step(self, measured: dict[str, Tensor]) -> None:
+        """Take note of what a step measured; look at it only now and then."""
+        for name, value in measured.items():
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
         self.bar.update()
         now = time.perf_counter()
         if now - self.refreshed >= REFRESH_SECONDS:
             self.refreshed = now
-            values = self._check({name: loss.item() for name, loss in losses.items()})
+            values = self._check({name: value.item() for name, value in measured.items()})
             rate = self.run.steps_done * self.run.recipe.batch_size / max(self._elapsed(), 1e-9)
             limit = f"{self._elapsed():.0f}/{self.limit:.0f}s " if self.limit else ""
-            shown = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in values.items())
+            losses = {name: value for name, value in values.items() if name.endswith("_loss")}
+            shown = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in losses.items())
             self.bar.set_postfix_str(f"{limit}{shown} {rate:.0f} images/s", refresh=False)
 
     def evaluate(self) -> None:
         """Measure on the held-out pictures and write a row, a picture and the weights."""
-        losses = {name: (total / self.count).item() for name, total in self.sums.items()}
-        self._check(losses)
+        measured = self._check({name: total.item() / count for name, (total, count) in self.sums.items()})
         self.seconds = self._elapsed()
-        metrics, picture = self.run.evaluation(self.run.system.complete)
+        metrics, picture = self.run.evaluate()
         row = {
             "step": self.run.steps_done,
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.run.steps_done * self.run.recipe.batch_size / max(self.seconds, 1e-9), 1),
-            **losses,
+            **measured,
             **metrics,
         }
         for fill, fill_metrics in self.run.evaluation.fill_metrics.items():
             row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
-            fills = ", ".join(f"{name} {m['psnr']:.2f}" for name, m in self.run.evaluation.fill_metrics.items())
-            tqdm.write(
-                f"step {self.run.steps_done:6d}  held out: PSNR {metrics['psnr']:.2f} dB ({fills}), "
-                f"SSIM {metrics['ssim']:.3f}, sharpness {metrics['sharpness']:.2f}"
-            )
-        self.sums, self.count = {}, 0
+            tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
+        self.sums = {}
         self.started = time.perf_counter()
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
 
-    def _check(self, losses: dict[str, float]) -> dict[str, float]:
-        for name, value in losses.items():
+    def _check(self, measured: dict[str, float]) -> dict[str, float]:
+        """Stop at what is no number; say what has gone wrong more quietly."""
+        for name, value in measured.items():
             if not math.isfinite(value):
                 raise TrainingError(
                     f"{name} is {value} near step {self.run.steps_done}: training stopped. The weights in "
                     f"{self.records.folder} are those of step {int(self.records.rows[-1]['step'])}. "
                     "A smaller --lr is the usual cure."
                 )
-        return losses
+        for warning in self.health.look(self.run.steps_done, measured):
+            self.records.warn(warning)
+            if not self.bar.disable:
+                tqdm.write(warning)
+        return measured
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:
-    return batch if device.type == "cpu" else Batch(*(part.to(device, non_blocking=True) for part in batch))
+    return batch if device.type == "cpu" else batch.map(lambda part: part.to(device, non_blocking=True))

@@ -36,6 +36,24 @@ def hole_metrics(completed: Tensor, truth: Tensor, mask: Tensor) -> dict[str, Te
     }
 
 
+def generation_metrics(pictures: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """Metrics of pictures made from nothing, (N, C, H, W) in [0, 1], beside real ones of the same shape.
+
+    Returns:
+        Scalars: sharpness, as in `hole_metrics`; diversity, the mean absolute difference between each picture and the
+        next, over that of the real ones. 1 is as varied as they are, 0 is one picture over and over.
+    """
+    everything = torch.ones_like(real[:, :1])
+    return {
+        "sharpness": _roughness(pictures, everything) / _roughness(real, everything).clamp(min=1e-10),
+        "diversity": _variety(pictures) / _variety(real).clamp(min=1e-10),
+    }
+
+
+def _variety(pictures: Tensor) -> Tensor:
+    return (pictures - pictures.roll(1, 0)).abs().mean()
+
+
 def ssim_map(a: Tensor, b: Tensor, *, window: int = 11, sigma: float = 1.5) -> Tensor:
     """Structural similarity of each pixel's neighbourhood, (N, C, H, W); pictures in [0, 1], reflected at the edges.
 

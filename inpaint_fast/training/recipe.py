@@ -10,17 +10,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.data import Batch
+from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
+from inpaint_fast.training.evaluation import Evaluation
 
 
 @dataclass
 class Recipe(ABC):
-    """Settings that every recipe has. A recipe adds its own and builds its `System`."""
+    """Settings that every recipe has, and what a run asks of it: pictures, captions, batches, held-out crops, how they
+    are measured, and the `System`. A recipe adds settings, answers otherwise where it must, and builds its system."""
 
     name: ClassVar[str]
     """What the command line calls it."""
+    source: ClassVar[str] = ""
+    """Whose system it is: author, work, year."""
+    as_published: ClassVar[dict[str, object]] = {}
+    """Settings whose defaults are not those of the source: what it had."""
     size: ClassVar[int] = 64
     """Side of the training pictures, in pixels."""
+    mask: ClassVar[str] = "center"
+    """Where the holes are (`inpaint_fast.data.sampler`)."""
 
     data: str = "samples"
     """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), or "samples", the
@@ -39,17 +47,50 @@ class Recipe(ABC):
     """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
     heldout_crops: int = 16
     """Held-out crops from each held-out picture."""
+    heldout_pictures: int = 64
+    """At most so many held-out pictures, spread evenly over all of them, are measured on."""
     seed: int = 0
     """Of everything random in the run."""
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1), ("evaluate_every", 1), ("heldout_crops", 1)):
+        leasts = {"steps": 0, "batch_size": 1, "evaluate_every": 1, "heldout_crops": 1, "heldout_pictures": 1}
+        for name, least in leasts.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: at least {least} is expected, got {getattr(self, name)}")
         if self.seconds is not None and not self.seconds >= 0:
             raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+
+    @property
+    def milestones(self) -> Sequence[int]:
+        """Steps after which the run looks at held-out pictures besides every `evaluate_every`: the ends of phases."""
+        return ()
+
+    def open_images(self, split: str) -> ImageFolder | Digits:
+        """The pictures of a split, "train" or "heldout"."""
+        return open_images(self.data, split)
+
+    def caption_encoder(self) -> CaptionEncoder | None:
+        """What turns the data's captions into tensors; None: the system reads no captions."""
+        return None
+
+    def batches(self, images: Sequence[Tensor], captions: Tensor | None = None) -> Indexed:
+        """The training batches made of these pictures and their encoded captions."""
+        return Batches(
+            images, size=self.size, crop=self.crop, mask=self.mask, batch_size=self.batch_size, flip=self.flip,
+            seed=self.seed, captions=captions,
+        )  # fmt: skip
+
+    def heldout(self, images: Sequence[Tensor], captions: Tensor | None = None) -> Batch:
+        """The crops of these held-out pictures, with their holes and encoded captions, to measure on."""
+        return heldout_crops(
+            images, per_image=self.heldout_crops, size=self.size, crop=self.crop, mask=self.mask, captions=captions
+        )
+
+    def evaluation(self, heldout: Batch) -> Evaluation:
+        """How the system's pictures are measured and shown."""
+        return Evaluation(heldout)
 
     @abstractmethod
     def build(self) -> System:
@@ -59,8 +100,9 @@ class Recipe(ABC):
 class System(nn.Module, ABC):
     """The networks and optimizers of one training system, and its step: all that a run learns.
 
-    The step is a function of this state and a batch: no random draw, no file, no printing, and nothing that makes a GPU
-    wait (metrics stay tensors). Networks are submodules, named as their weight files are.
+    The step is a function of this state and a batch: no file, no printing, and nothing that makes a GPU wait (metrics
+    stay tensors). Its random draws come from torch's default generator, which the run seeds for each step from its own
+    seed and the step's index. Networks are submodules, named as their weight files are.
     """
 
     optimizers: dict[str, torch.optim.Optimizer]
@@ -68,14 +110,28 @@ class System(nn.Module, ABC):
     """Network name -> what its constructor was given; written into its weight file."""
     notes: Sequence[str] = ()
     """What a user should know before the run, a sentence each; printed at its start."""
+    lr_decay: float = 1.0
+    """Factor of every learning rate at the start of each epoch, the first included."""
+
+    def prepare(self, images: Sequence[Tensor]) -> None:  # noqa: B027  (a hook: most systems need none)
+        """Look at the training pictures, once, before the first step: for statistics that a network needs."""
+
+    def schedule(self, step: int, epoch: int) -> None:
+        """Set what depends on the place in the run alone; called before each step with how many came before it."""
+        if self.lr_decay != 1.0:
+            for optimizer in self.optimizers.values():
+                for group in optimizer.param_groups:
+                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.lr_decay ** (epoch + 1)
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Train on one batch; returns the losses, scalars on the device."""
+        """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
+        _loss, and the signals of `inpaint_fast.training.health`."""
 
     @abstractmethod
     def complete(self, batch: Batch) -> Tensor:
-        """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were."""
+        """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were. Where the
+        hole is everything these are new pictures."""
 
     def training_state(self) -> dict[str, Any]:
         """Networks and optimizers, all that `load_training_state` needs to go on."""

@@ -3,7 +3,9 @@
 config.toml             every setting of the recipe, and the versions that ran it
 metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
-generator.safetensors   the newest weights, and critic.safetensors where there is one
+generator.safetensors   the newest weights; also those of the critic, discriminator or decoder, where there is one
+vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them
+health.txt              warnings of `inpaint_fast.training.health`, where there were any
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor
 from inpaint_fast._files import write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.completion.weights import save_network
-from inpaint_fast.data import write_png
+from inpaint_fast.data import CaptionEncoder, write_png
 from inpaint_fast.training.recipe import Recipe, System
 
 
@@ -32,18 +34,25 @@ class Records:
 
     Args:
         folder: made if it is not there.
+        recipe: its settings are written.
+        caption_encoder: kept too, so that the weights can be used.
 
     Raises:
         FileExistsError: it holds another run already.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], recipe: Recipe) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], recipe: Recipe, caption_encoder: CaptionEncoder | None = None
+    ) -> None:
         self.folder = Path(folder)
         if (self.folder / "metrics.jsonl").exists():
             raise FileExistsError(f"{self.folder} holds a run already; name another folder, or remove it")
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, float]] = []
+        self.warnings: list[str] = []
         self._write("config.toml", config_toml(recipe))
+        if caption_encoder is not None:
+            caption_encoder.save(self.folder)
 
     def add(self, row: Mapping[str, float], picture: Tensor, system: System) -> None:
         """One evaluation: its row (`step` among the keys), its picture and the weights it was made with."""
@@ -54,6 +63,11 @@ class Records:
         write_png(self.folder / "pictures" / f"step_{int(row['step']):06d}.png", picture)
         for name, network in system.named_children():
             save_network(self.folder / f"{name}.safetensors", network, system.arguments[name])
+
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(text)
+        self._write("health.txt", "\n".join(self.warnings) + "\n")
 
     def _csv(self) -> str:
         columns = dict.fromkeys(key for row in self.rows for key in row)

@@ -6,30 +6,24 @@ Source: S. Subramanian, "Conditional Image Generation - Inpainting with MSCOCO" 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from inpaint_fast.completion.fills import paste
-from inpaint_fast.completion.weights import copy_weights
-from inpaint_fast.data import Batch
-from inpaint_fast.losses import critic_loss, generator_loss, hole_l2
-from inpaint_fast.models.unet_wgan import HOLE, PICTURE, UNetGenerator, WassersteinCritic
+from inpaint_fast.models.unet_wgan import UNetGenerator, WassersteinCritic
 from inpaint_fast.optim import ClippedAdam
-from inpaint_fast.training.recipe import Recipe, System
-
-_CENTRE = slice((PICTURE - HOLE) // 2, (PICTURE + HOLE) // 2)
+from inpaint_fast.training.adversarial import clip_groups, clip_note, wasserstein
+from inpaint_fast.training.centre import CentreRecipe, CentreSystem
+from inpaint_fast.training.recipe import System
 
 
 @dataclass
-class UNetL2(Recipe):
+class UNetL2(CentreRecipe):
     """U-Net-like generator trained on the squared error of the hole alone: right on average, and blurred."""
 
     name: ClassVar[str] = "unet_l2"
+    source: ClassVar[str] = "S. Subramanian, IFT6266 project (2017)"
 
     filters: int = 32
     """Channels of the generator's first convolution (the author's L2 notebook has 64)."""
@@ -39,8 +33,11 @@ class UNetL2(Recipe):
     """Adam's betas."""
     reconstruction_weight: float = 1.0
     """Factor of the squared error in the generator's loss."""
-    pretrained: str | None = None
-    """Start the generator from these weights: a run's folder or a safetensors file."""
+
+    def network(self) -> tuple[nn.Module, dict[str, object]]:
+        """The generator, and what its constructor was given."""
+        arguments = {"filters": self.filters, "prefill": self.prefill}
+        return UNetGenerator(**arguments), arguments
 
     def build(self) -> System:
         return UNetSystem(self, None)
@@ -84,7 +81,7 @@ class UNetWGAN(UNetL2):
         return UNetSystem(self, self)
 
 
-class UNetSystem(System):
+class UNetSystem(CentreSystem):
     """Generator, critic (with `adversarial` settings) and their Adam optimizers.
 
     Args:
@@ -93,130 +90,17 @@ class UNetSystem(System):
     """
 
     def __init__(self, recipe: UNetL2, adversarial: UNetWGAN | None) -> None:
-        super().__init__()
-        self.recipe, self.adversarial = recipe, adversarial
-        self.arguments = {"generator": {"filters": recipe.filters}}
-        self.generator = UNetGenerator(**self.arguments["generator"])
-        if recipe.pretrained:
-            copy_weights(recipe.pretrained, self.generator)
-        self.critic: WassersteinCritic | None = None
+        super().__init__(recipe, *recipe.network(), reconstruction_weight=recipe.reconstruction_weight)
+        adam = {"lr": recipe.lr, "betas": recipe.betas}
+        self.optimizers["generator"] = ClippedAdam(self.generator.parameters(), **adam)
         if adversarial:
             self.arguments["critic"] = {
                 "filters": adversarial.critic_filters,
                 "variant": adversarial.critic_variant,
             }
             self.critic = WassersteinCritic(**self.arguments["critic"])
-        adam = {"lr": recipe.lr, "betas": recipe.betas}
-        self.optimizers = {"generator": ClippedAdam(self.generator.parameters(), **adam)}
-        if adversarial:
+            self.critic_steps = adversarial.critic_steps
+            self.objective = wasserstein(adversarial.critic_weight, adversarial.adversarial_weight)
             groups = clip_groups(self.critic, adversarial.clip_bound, adversarial.clip_params)
             self.optimizers["critic"] = ClippedAdam(groups, **adam)
-            clipped = sum(p.numel() for group in groups if group["clip"] for p in group["params"])
-            every = sum(p.numel() for p in self.critic.parameters())
-            self.notes = [
-                f"after each critic step {clipped:,} of the critic's {every:,} parameters are clipped to "
-                f"[-{adversarial.clip_bound}, {adversarial.clip_bound}] "
-                + ("(BatchNorm's included)" if clipped == every else "(BatchNorm's are not)")
-            ]
-
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """Critic steps on the minibatch, each with its clip, then one generator step.
-
-        The generator stands still during the critic steps, so its one forward pass serves all of them; its BatchNorm
-        statistics end where a pass for each would have put them.
-        """
-        contour = batch.image.masked_fill(batch.mask, 0.0)
-        truth = batch.image[..., _CENTRE, _CENTRE]
-        passes = 1 + (self.adversarial.critic_steps if self.adversarial else 0)
-        with repeated_batch_statistics(self.generator, passes):
-            completion = self.generator(contour)
-        losses = {}
-        if self.adversarial:
-            for _ in range(self.adversarial.critic_steps):
-                losses["critic_loss"] = self.critic_step(truth, completion.detach())
-        losses |= self.generator_step(truth, completion)
-        return losses
-
-    def critic_step(self, truth: Tensor, completion: Tensor) -> Tensor:
-        """One step on real and generated holes; the optimizer clips in the same pass."""
-        optimizer = self.optimizers["critic"]
-        optimizer.zero_grad(set_to_none=True)
-        loss = critic_loss(self.critic(truth), self.critic(completion), factor=self.adversarial.critic_weight)
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    def generator_step(self, truth: Tensor, completion: Tensor) -> dict[str, Tensor]:
-        """One step on the squared error and, with a critic, on its score of the completion."""
-        optimizer = self.optimizers["generator"]
-        optimizer.zero_grad(set_to_none=True)
-        loss = reconstruction = hole_l2(completion, truth, weight=self.recipe.reconstruction_weight)
-        losses = {"reconstruction_loss": reconstruction.detach()}
-        if self.adversarial:
-            with frozen(self.critic):
-                adversarial = generator_loss(self.critic(completion), factor=self.adversarial.adversarial_weight)
-            losses["adversarial_loss"] = adversarial.detach()
-            loss = reconstruction + adversarial
-        loss.backward()
-        optimizer.step()
-        return losses
-
-    def complete(self, batch: Batch) -> Tensor:
-        """Fill the central holes; in eval mode, without gradients."""
-        was_training = self.generator.training
-        self.generator.eval()
-        completed = complete_centres(self.generator, batch)
-        self.generator.train(was_training)
-        return completed
-
-
-def complete_centres(generator: nn.Module, batch: Batch) -> Tensor:
-    """A batch's central holes filled by a `UNetGenerator`, (N, 3, 64, 64); known pixels as they were."""
-    with torch.no_grad():
-        centre = generator(batch.image.masked_fill(batch.mask, 0.0))
-    picture = batch.image.clone()
-    picture[..., _CENTRE, _CENTRE] = centre
-    return paste(picture, batch.image, batch.mask)
-
-
-def clip_groups(critic: nn.Module, bound: float, clip_params: str) -> list[dict[str, Any]]:
-    """The critic's parameters as optimizer groups: those to clip, and with "no_norm" those of its norms, unclipped."""
-    norms = [module for module in critic.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    apart = {id(p) for norm in norms for p in norm.parameters()} if clip_params == "no_norm" else set()
-    parameters = list(critic.parameters())
-    groups = [{"params": [p for p in parameters if id(p) not in apart], "clip": bound}]
-    if apart:
-        groups.append({"params": [p for p in parameters if id(p) in apart], "clip": None})
-    return groups
-
-
-@contextmanager
-def repeated_batch_statistics(network: nn.Module, times: int) -> Iterator[None]:
-    """One training pass inside leaves BatchNorm's running statistics as `times` passes of the same batch would.
-
-    Each pass moves them by `momentum` towards the batch: after k passes the old ones weigh (1 - momentum)^k.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = 1 - (1 - momentum) ** times
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.training:
-                norm.num_batches_tracked += times - 1
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, the network's parameters get no gradient: the generator's step needs those of its own alone."""
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+            self.notes = [clip_note(self.critic, adversarial.clip_bound, groups)]

@@ -43,6 +43,16 @@ def test_every_command_has_help(command, capsys) -> None:
     assert capsys.readouterr().out.strip()
 
 
+def test_help_is_running_text(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run("complete", "--help") == 0
+    assert "by OpenCV (the extra [blend])" in capsys.readouterr().out  # two lines of the source
+    assert run("train", "glcic_places2", "--help") == 0
+    text = capsys.readouterr().out
+    assert "all holes of a batch inside one random square" in text  # of an inherited setting
+    assert "a multiple of 4. (default: 256)" in text  # of one with another default
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_field_of_a_recipe_can_be_set(recipe, capsys) -> None:
     from dataclasses import fields
@@ -71,6 +81,85 @@ def test_train_then_evaluate_then_complete(tmp_path, capsys) -> None:
     before, after = read_image(photograph), read_image(completed)
     known = ~box(*before.shape[1:], 30, 40, 50, 60)[0]
     assert torch.equal(before[:, known], after[:, known])
+
+
+def test_glcic_from_training_to_a_blended_picture(tmp_path, capsys) -> None:
+    out, completed = tmp_path / "trained", tmp_path / "completed.png"
+    tiny = "--size 32 --local 20 --hole 8 18 --channels 2 --discriminator-channels 2 --features 4 --batch-size 2"
+    phases = "--completion-steps 1 --discriminator-steps 1 --steps 3 --heldout-crops 1"
+    assert run("train", "glcic_small", "--out", out, *tiny.split(), *phases.split()) == 0
+    assert run("evaluate", out, "--size", 32, "--mask", "rectangle", "--heldout-crops", 1) == 0
+    assert "harmonic" in capsys.readouterr().out
+    photograph = samples("heldout").paths[0]
+    arguments = [photograph, "--box", 30, 40, 50, 60, "--weights", out, "--out", completed]
+    assert run("complete", *arguments, "--blend") == 0
+    before, after = read_image(photograph), read_image(completed)
+    known = ~box(*before.shape[1:], 30, 40, 50, 60)[0]
+    assert torch.equal(before[:, known], after[:, known]) and not torch.equal(before, after)
+    assert run("complete", *arguments, "--caption", "a red flower") == 2
+    assert "CompletionNetwork reads none" in capsys.readouterr().err
+
+
+def test_evaluate_names_what_a_network_of_central_holes_takes(weights, capsys) -> None:
+    assert run("evaluate", weights, "--mask", "free_form") == 2
+    assert "UNetGenerator takes 64 and center" in capsys.readouterr().err
+
+
+def test_a_captioned_generator_from_the_shell(tmp_path, capsys) -> None:
+    out = tmp_path / "trained"
+    tiny = ["--steps", 1, "--filters", 2, "--code", 4, "--batch-size", 2, "--heldout-crops", 1]
+    assert run("train", "context_cnn_gru", "--data", "samples", "--out", out, *tiny) == 0
+    assert (out / "vocabulary.json").exists()
+    assert run("evaluate", out, "--heldout-crops", 1) == 0
+    photograph = samples("heldout").paths[0]
+    arguments = ["complete", photograph, "--box", 30, 40, 50, 60, "--weights", out, "--out", tmp_path / "done.png"]
+    assert run(*arguments) == 2
+    assert "caption" in capsys.readouterr().err
+    assert run(*arguments, "--caption", "a red flower") == 0
+    (out / "vocabulary.json").unlink()
+    assert run("evaluate", out, "--heldout-crops", 1) == 2
+    assert "vocabulary" in capsys.readouterr().err
+
+
+def test_what_makes_pictures_from_nothing_completes_none(tmp_path, capsys) -> None:
+    out = tmp_path / "digits"
+    assert run("train", "mlp_gan", "--steps", 1, "--width", 2, "--batch-size", 2, "--out", out) == 0
+    assert "diversity" in capsys.readouterr().out
+    photograph = samples("heldout").paths[0]
+    assert run("complete", photograph, "--box", 1, 1, 9, 9, "--weights", out, "--out", tmp_path / "done.png") == 2
+    assert run("evaluate", out) == 2
+    assert capsys.readouterr().err.count("MLPGenerator") == 2
+
+
+def test_recipes_are_listed_with_source_sizes_and_settings(capsys) -> None:
+    assert run("recipes") == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}: " in text for name in RECIPES)
+    assert "generator 8,894,615 parameters, critic 2,117,633 parameters" in " ".join(text.split())
+    assert run("recipes", "dcgan") == 0
+    text = capsys.readouterr().out
+    assert "Radford" in text and "betas 0.5 0.999" in text and "batch_size 128" in text
+    assert run("recipes", "nothing") == 2
+
+
+def test_the_rmsprop_run_of_the_wasserstein_critic_is_the_one_its_help_gives(tmp_path, capsys) -> None:
+    assert run("train", "context_wgan", "--help") == 0
+    words = capsys.readouterr().out.replace("│", " ").split()
+    start = words.index("--optimizer")
+    settings = words[start : words.index("0.001", words.index("--clip-penalty")) + 1]
+    tiny = ["--batch-size", 2, "--steps", 1, "--filters", 2, "--code", 4, "--critic-filters", 2, "--heldout-crops", 1]
+    assert run("train", "context_wgan", *settings, *tiny, "--out", tmp_path / "run") == 0
+    assert "[-0.02, 0.02]" in capsys.readouterr().out
+    text = (tmp_path / "run" / "config.toml").read_text()
+    assert 'critic_optimizer = "rmsprop"' in text and 'critic = "v4_deep"' in text and "lr_decay = 0.99" in text
+
+
+def test_as_published(capsys) -> None:
+    assert run("train", "context_cnn", "--as-published", "--help") == 0
+    assert "(default: 512)" in capsys.readouterr().out
+    assert run("train", "context_cnn", "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "(default: 32)" in text and "--as-published" in text
 
 
 def test_complete_a_folder_with_one_bad_file_and_a_mask_each(tmp_path, weights, capsys) -> None:

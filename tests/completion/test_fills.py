@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from inpaint_fast.completion import FILLS, harmonic, ring_mean
+from inpaint_fast.completion.fills import prefilled
 from inpaint_fast.data import box, center_square
+from inpaint_fast.models.centre import PREFILLS
 
 
 @pytest.mark.parametrize("fill", FILLS.values(), ids=FILLS)
@@ -49,3 +51,22 @@ def test_shapes_are_named() -> None:
         ring_mean(torch.rand(3, 8, 8), torch.ones(1, 1, 8, 8))
     with pytest.raises(ValueError, match=r"mask.*\(1, 1, 8, 9\)"):
         harmonic(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 9))
+
+
+def test_prefilled() -> None:
+    picture, mask = torch.rand(2, 3, 12, 12), torch.zeros(1, 1, 12, 12, dtype=torch.bool)
+    mask[..., 3:9, 4:10] = True
+    inside, outside = mask.expand_as(picture), ~mask.expand_as(picture)
+    holed = picture.masked_fill(mask, torch.nan)  # what the hole holds must not matter
+    filled = {kind: prefilled(holed, mask, kind) for kind in PREFILLS}
+    assert all(torch.equal(result[outside], picture[outside]) for result in filled.values())
+    assert (filled["zero"][inside] == 0).all()
+    known = torch.where(mask, 0.0, picture).sum(dim=(2, 3)) / (144 - 36)
+    torch.testing.assert_close(filled["mean"][..., 5, 5], known)
+    noise = 2 * filled["noise"][inside] - 1  # in [-1, 1], as published
+    assert noise.min() + 1e-6 >= 0.01 and noise.max() < 0.02 and noise.std() > 1e-3
+    gaussian = 2 * filled["gaussian_noise"][inside] - 1
+    assert gaussian.min() == -1 and gaussian.max() == 1 and 0.5 < gaussian.std() < 1
+    torch.testing.assert_close(filled["harmonic"], harmonic(picture, mask))
+    with pytest.raises(ValueError, match="kind.*'grey'"):
+        prefilled(picture, mask, "grey")

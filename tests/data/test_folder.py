@@ -230,6 +230,11 @@ class TestSplits:
         pixels = gzip.decompress((root / "digits" / "train-images-idx3-ubyte.gz").read_bytes())
         assert len(pixels) == 16 + 1600 * 28 * 28
 
+    def test_spread_evenly(self):
+        folder = samples("train")
+        assert folder.spread(3).paths == [folder.paths[0], folder.paths[8], folder.paths[17]]
+        assert folder.spread(1).paths == folder.paths[:1] and folder.spread(99).paths == folder.paths
+
     def test_unknown_split(self, tmp_path):
         picture(tmp_path / "a.png")
         for read in (samples, lambda split: open_images(tmp_path, split)):

@@ -234,7 +234,9 @@ class TestSampler:
         assert torch.equal(draw(32, 32, generator()), free_form(32, 32, generator(), strokes=(2, 2)))
 
     def test_unknown(self):
-        with pytest.raises(ValueError, match="mask must be one of 'center', 'rectangle', 'free_form', got 'circle'"):
+        with pytest.raises(
+            ValueError, match="mask must be one of 'center', 'rectangle', 'free_form', 'everything', got 'circle'"
+        ):
             sampler("circle")
         with pytest.raises(TypeError, match="strokes"):
             sampler("center", strokes=(1, 2))

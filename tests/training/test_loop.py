@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from inpaint_fast.completion import load_network
-from inpaint_fast.training import TrainingError, UNetL2, UNetWGAN, train
+from inpaint_fast.training import MLPGAN, Run, TrainingError, UNetL2, UNetWGAN, train
 from inpaint_fast.training.evaluation import table
 from inpaint_fast.training.metrics import METRICS
 
@@ -33,6 +33,11 @@ def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 2, 3]
     load_network(folder)
     load_network(folder, kind="critic")
+
+
+def test_at_most_so_many_heldout_pictures_are_measured_on() -> None:
+    for recipe, count in ((UNetL2(heldout_pictures=2, **TINY), 2), (MLPGAN(width=2, heldout_pictures=9), 9)):
+        assert len(Run(recipe).evaluation.heldout.image) == count
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib came with Python 3.11")
@@ -60,16 +65,16 @@ def test_a_folder_that_holds_a_run_is_refused(tmp_path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_weights(tmp_path, monkeypatch) -> None:
-    from inpaint_fast.training import unet_wgan
+    from inpaint_fast.training import centre
 
-    good = unet_wgan.hole_l2
+    good = centre.hole_l2
     calls = []
 
     def spoiled(*args, **kwargs):
         calls.append(1)
         return good(*args, **kwargs) * (float("nan") if len(calls) > 3 else 1)
 
-    monkeypatch.setattr(unet_wgan, "hole_l2", spoiled)
+    monkeypatch.setattr(centre, "hole_l2", spoiled)
     with pytest.raises(TrainingError, match="reconstruction_loss is nan.*step 2"):
         train(UNetL2(steps=50, **TINY), tmp_path / "run", progress=False)
     weights = load_network(tmp_path / "run").state_dict()

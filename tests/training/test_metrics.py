@@ -7,7 +7,7 @@ import torch
 
 from inpaint_fast.data import center_square
 from inpaint_fast.training import hole_metrics
-from inpaint_fast.training.metrics import ssim_map
+from inpaint_fast.training.metrics import generation_metrics, ssim_map
 
 
 def test_metrics_look_at_the_hole_alone() -> None:
@@ -54,3 +54,12 @@ def test_identical_pictures() -> None:
     metrics = hole_metrics(truth, truth, center_square(24, 24)[None])
     assert metrics["ssim"].item() == pytest.approx(1) and metrics["psnr"].item() == pytest.approx(100)
     assert math.isfinite(metrics["psnr"])
+
+
+def test_generated_pictures_beside_real_ones() -> None:
+    real = torch.rand(6, 3, 16, 16)
+    metrics = generation_metrics(real.flip(0), real)
+    assert metrics["sharpness"].item() == pytest.approx(1) and metrics["diversity"].item() == pytest.approx(1)
+    metrics = generation_metrics(real[:1].expand(6, -1, -1, -1), real)
+    assert metrics["diversity"] == 0 and metrics["sharpness"] > 0.9  # one picture over and over
+    assert generation_metrics(torch.full_like(real, 0.5), real)["sharpness"] == 0

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from inpaint_fast.data import Batch, Batches, samples
 from inpaint_fast.training import Run, UNetL2, UNetWGAN, train
-from inpaint_fast.training.unet_wgan import repeated_batch_statistics
+from inpaint_fast.training.adversarial import repeated_batch_statistics
 
 
 def batch_of(count: int = 8) -> Batch:

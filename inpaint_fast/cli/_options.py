@@ -1,0 +1,30 @@
+"""A dataclass as a command line: its fields are the options, the strings under them their help."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import TypeVar
+
+import docstring_parser
+import tyro
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Options | None = None) -> Options:
+    """What these arguments say.
+
+    Args:
+        options: the dataclass.
+        prog: the command, as its help names it.
+        args: of the command line.
+        default: where the defaults are others than those of the class.
+    """
+    texts: dict[str, str] = {}
+    for each in reversed([cls for cls in options.__mro__ if is_dataclass(cls)]):
+        texts |= {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(each).params}
+    for field in fields(options):
+        if field.name in texts:  # as running text: left to tyro, it would keep the line breaks of the source
+            field.metadata = {"help": " ".join(texts[field.name].split())}
+    return tyro.cli(options, prog=prog, args=args, **({} if default is None else {"default": default}))

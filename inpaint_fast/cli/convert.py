@@ -1,0 +1,55 @@
+"""inpaint-fast convert"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from inpaint_fast.cli._options import parse
+from inpaint_fast.completion.convert import from_public, to_public
+
+
+@dataclass
+class Convert:
+    """Convert public GLCIC weights (a .pth state_dict of GLCIC-PyTorch) to a safetensors file, or such a file back.
+
+    Nothing in a .pth file is executed. The result is written whole or not at all, and never over the source.
+    """
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A .pth file, or a .safetensors file to convert back."""
+    out: Path
+    """The file to write: .safetensors, or .pth to convert back."""
+    order: Literal["act_norm", "norm_act"] = "act_norm"
+    """Of the network that was trained: convolution, ReLU, norm (the public weights) or convolution, norm, ReLU."""
+    mean_pixel: tuple[float, float, float] | None = None
+    """RGB in [0, 1] that filled the holes in training; by default the mpv of a config.json beside the source."""
+    hole: int = 96
+    """Longest side, in pixels, of the holes in training."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments; returns the exit code."""
+    options = parse(Convert, "inpaint-fast convert", argv)
+    back = options.source.suffix.lower() == ".safetensors"
+    expected = ".pth" if back else ".safetensors"
+    if options.out.suffix.lower() != expected:
+        raise ValueError(f"--out: a {expected} file is expected, got {options.out}")
+    if options.out.resolve() == options.source.resolve():
+        raise ValueError(f"--out: {options.out} would be written over the source")
+    if back:
+        network = to_public(options.source, options.out)
+    else:
+        network = from_public(
+            options.source, options.out, order=options.order, mean_pixel=options.mean_pixel, hole=options.hole
+        )
+    count = sum(parameter.numel() for parameter in network.parameters())
+    print(f"{type(network).__name__}, {count:,} parameters: {options.out}")
+    if back and hasattr(network, "mean_pixel"):
+        pixel = ", ".join(f"{value:.6f}" for value in network.mean_pixel.tolist())
+        print(f"mean pixel, which a .pth file has no place for: {pixel}")
+    return 0

@@ -1,0 +1,188 @@
+"""Public GLCIC weights (otenim's GLCIC-PyTorch, `.pth` state_dicts) to this package's safetensors files, and back.
+
+Nothing in a `.pth` file is executed: it is read with `weights_only=True`. Names and shapes are compared before a tensor
+is copied. The public names are those of `inpaint_fast.models.glcic.public_names`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast._files import write_whole
+from inpaint_fast.completion.weights import WeightsError, load_network, save_network
+from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, public_names
+
+
+def from_public(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    order: str = "act_norm",
+    mean_pixel: Sequence[float] | None = None,
+    hole: int = 96,
+) -> nn.Module:
+    """Convert a public state_dict to a safetensors file.
+
+    Which network it is, and its width, are read off names and shapes; a discriminator's sizes are the largest that fit
+    its linear layers if each is the number of pixels left, doubled at every convolution: 96 and 160, 128 and 256.
+
+    Args:
+        source: a `.pth` file, also an old one without num_batches_tracked, which becomes 0.
+        target: the safetensors file to write.
+        order: of norm and activation in the network that was trained; the file does not say.
+        mean_pixel: RGB in [0, 1] that filled the holes in training; None: the `mpv` of a config.json beside the file. A
+            completion network needs it; a discriminator has none.
+        hole: longest side of the holes in training, of a completion network.
+
+    Returns:
+        The network, in eval mode.
+
+    Raises:
+        WeightsError: the file is not there, is damaged, holds code or anything but tensors, its tensors do not fit, or
+            an argument has no such value.
+    """
+    tensors = read_state_dict(source)
+    if "conv17.weight" in tensors or "deconv13.weight" in tensors:
+        pixel = list(mean_pixel) if mean_pixel is not None else _mean_pixel_beside(Path(source))
+        arguments = {"channels": _size(source, tensors, "conv1.weight"), "mean_pixel": pixel, "hole": hole}
+        kind: type[nn.Module] = CompletionNetwork
+    elif any(name.startswith(("model_ld.", "model_gd.")) for name in tensors):
+        arguments, kind = _discriminator_arguments(source, tensors), ContextDiscriminator
+    else:
+        raise WeightsError(
+            source,
+            "neither a GLCIC completion network (conv1.weight, ..., conv17.weight) nor a context discriminator "
+            f"(model_ld.conv1.weight, ...); it holds {_some(tensors)}",
+        )
+    arguments["order"] = order
+    try:
+        network = kind(**arguments)
+    except ValueError as error:
+        raise WeightsError(source, f"this makes no {kind.__name__}: {error}") from error
+    names, own = public_names(network), network.state_dict()
+    for name in names:
+        if name.endswith("num_batches_tracked"):
+            tensors.setdefault(name, torch.tensor(0))
+    _check(source, kind, {name: own[ours] for name, ours in names.items()}, tensors)
+    network.load_state_dict({ours: tensors[name] for name, ours in names.items()})
+    save_network(target, network, arguments)
+    return network.eval()
+
+
+def to_public(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> nn.Module:
+    """Convert a safetensors file of this package to a public state_dict.
+
+    Args:
+        source: of a `CompletionNetwork` or a `ContextDiscriminator`.
+        target: the `.pth` file to write. It has no place for the mean pixel, nor for the order.
+
+    Returns:
+        The network, in eval mode.
+
+    Raises:
+        WeightsError: the file cannot be used, or holds another network.
+    """
+    network = load_network(source)
+    if not isinstance(network, CompletionNetwork | ContextDiscriminator):
+        kinds = "CompletionNetwork or ContextDiscriminator"
+        raise WeightsError(source, f"holds a {type(network).__name__}; {kinds} is expected, which have public names")
+    tensors = network.state_dict()
+    public = OrderedDict((name, tensors[ours].clone()) for name, ours in public_names(network).items())
+    write_whole(target, lambda file: torch.save(public, file))
+    return network
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a `.pth` state_dict, on the CPU, by name. Nothing in the file is executed.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged or truncated, or holds anything but tensors by name.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(path, "no such file; a .pth file with a state_dict is expected")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).replace("\n", " ")
+        if "Unsupported" in reason or "GLOBAL" in reason:
+            raise WeightsError(
+                path, "refused: it holds Python objects or code, not tensors alone; a state_dict is expected"
+            ) from error
+        raise WeightsError(path, f"not a whole PyTorch file ({reason[:200]})") from error
+    except Exception as error:  # given damaged bytes, the reader raises almost anything
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise WeightsError(path, f"not a whole PyTorch file ({reason})") from error
+    if not isinstance(loaded, dict):
+        raise WeightsError(path, f"a state_dict, tensors by name, is expected, got {type(loaded).__name__}")
+    for name, value in loaded.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise WeightsError(
+                path, f"a state_dict, tensors by name, is expected; {name!r} is {type(value).__name__}, no tensor"
+            )
+    return dict(loaded)
+
+
+def _discriminator_arguments(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Width and sizes, read off the linear layers: they follow the last convolution, and tell what was left."""
+    arguments: dict[str, Any] = {"channels": _size(path, tensors, "model_ld.conv1.weight")}
+    for prefix, argument in (("model_ld", "local"), ("model_gd", "size")):
+        count = 0
+        while f"{prefix}.conv{count + 1}.weight" in tensors:
+            count += 1
+        last = _size(path, tensors, f"{prefix}.conv{count or 1}.weight")
+        linear = f"{prefix}.linear{count + 1}.weight"
+        pixels = _size(path, tensors, linear, axis=1) / last
+        arguments["features"] = _size(path, tensors, linear)
+        arguments[argument] = round(pixels**0.5) << count
+    return arguments
+
+
+def _size(path: str | os.PathLike[str], tensors: dict[str, Tensor], name: str, axis: int = 0) -> int:
+    if name not in tensors:
+        raise WeightsError(path, f"lacks {name}")
+    if tensors[name].dim() <= axis:
+        raise WeightsError(path, f"{name}: shape {tuple(tensors[name].shape)} has too few dimensions")
+    return tensors[name].shape[axis]
+
+
+def _mean_pixel_beside(path: Path) -> list[float]:
+    config = path.with_name("config.json")
+    try:
+        pixel = json.loads(config.read_text(encoding="utf-8"))["mpv"]
+        return [float(value) for value in pixel]
+    except FileNotFoundError:
+        reason = f"there is no {config.name} beside it"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = f"{config} has no mpv of three numbers ({type(error).__name__}: {error})"
+    raise WeightsError(
+        path, f"the mean pixel of its training pictures is not known: {reason}; name it (mean_pixel, --mean-pixel)"
+    )
+
+
+def _check(path: str | os.PathLike[str], kind: type, expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
+    """Compare before copying, so that a wrong file changes nothing."""
+    if missing := [name for name in expected if name not in tensors]:
+        raise WeightsError(path, f"lacks {_some(missing)} of {kind.__name__}")
+    if unknown := [name for name in tensors if name not in expected]:
+        raise WeightsError(path, f"holds {_some(unknown)}, which {kind.__name__} does not have")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise WeightsError(
+                path, f"{name}: shape {tuple(tensor.shape)} is expected, got {tuple(tensors[name].shape)}"
+            )
+
+
+def _some(names: Sequence[str] | dict[str, Any]) -> str:
+    listed = list(names)
+    rest = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return (", ".join(listed[:5]) or "nothing") + rest

@@ -1,0 +1,270 @@
+"""One training step of a generator and, where there is one, its critic; every adversarial system is made of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.data import Batch
+from inpaint_fast.losses import (
+    critic_loss,
+    discriminator_loss,
+    generator_loss,
+    literal_discriminator_loss,
+    literal_generator_loss,
+    nonsaturating_loss,
+    saturating_loss,
+)
+from inpaint_fast.optim import ClippedAdam, ClippedRMSprop, NesterovRMSprop
+from inpaint_fast.training.recipe import System
+
+AT_THE_END = 0.005  # of a range of 1: values as near to its ends as this count as saturated
+
+
+class Objective(NamedTuple):
+    """The two sides of a game."""
+
+    critic: Callable[[Tensor, Tensor], Tensor]
+    """Scores of real and of generated pictures -> the critic's loss."""
+    generator: Callable[[Tensor], Tensor]
+    """Scores of generated pictures -> what the generator's loss gets from them."""
+
+
+def wasserstein(critic_weight: float, adversarial_weight: float) -> Objective:
+    """`losses.critic_loss` and `losses.generator_loss` with these factors."""
+    return Objective(partial(critic_loss, factor=critic_weight), partial(generator_loss, factor=adversarial_weight))
+
+
+def classifying(
+    adversarial_weight: float = 1.0,
+    *,
+    critic_weight: float = 1.0,
+    saturating: bool = False,
+    real_target: float = 1.0,
+    literal: bool = False,
+) -> Objective:
+    """Goodfellow's game on logits, see `losses.gan`; `literal` for the printed formulas that break."""
+    critic = partial(
+        literal_discriminator_loss if literal else discriminator_loss, real_target=real_target, factor=critic_weight
+    )
+    if literal:
+        return Objective(critic, partial(literal_generator_loss, saturating=saturating, factor=adversarial_weight))
+    return Objective(critic, partial(saturating_loss if saturating else nonsaturating_loss, factor=adversarial_weight))
+
+
+class Made(NamedTuple):
+    """What a generator made of a batch."""
+
+    pictures: Tensor
+    penalty: Tensor | None = None
+    """A loss of the generator's own, besides those of its pictures."""
+
+
+class AdversarialSystem(System):
+    """A generator and perhaps a critic, and the step that trains them.
+
+    The step: `critic_steps` times the critic, on real pictures and the generator's; then `generator_steps` times the
+    generator, on its reconstruction and the critic's opinion; all on one batch. The generator stands still while the
+    critic trains, so one forward pass serves all those steps and the generator's first.
+
+    A subclass names `generator`, `critic` (None: no adversary), `objective` and `optimizers`, and says what the
+    networks see: `make`, `truth`, `judged`, `reconstruction`.
+    """
+
+    generator: nn.Module
+    critic: nn.Module | None
+    objective: Objective | None = None
+    critic_steps = 1
+    generator_steps = 1
+    shared_pass = False
+    """True: the original, too, makes one pass for critic and generator. False: BatchNorm's running statistics are moved
+    as by the pass that it makes for each of their steps."""
+    fresh_draws = False
+    """True: the generator's input is drawn anew for each step, so that no pass is shared."""
+    values = (0.0, 1.0)
+    """The range of the generator's pictures."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.critic = None
+        self.optimizers, self.arguments = {}, {}
+
+    @property
+    def maker(self) -> nn.Module:
+        """The network that `make` passes through, if it is not the whole generator."""
+        return self.generator
+
+    @abstractmethod
+    def make(self, batch: Batch) -> Made:
+        """One pass of the generator."""
+
+    @abstractmethod
+    def truth(self, batch: Batch) -> Tensor:
+        """What the generator should have made, or pictures of the kind that it should make."""
+
+    def judged(self, pictures: Tensor, batch: Batch) -> Tensor:
+        """What the critic sees of generated or real pictures."""
+        return pictures
+
+    def disturbed(self, truth: Tensor) -> Tensor:
+        """Real pictures as the critic gets them: noise belongs here."""
+        return truth
+
+    def reconstruction(self, pictures: Tensor, truth: Tensor) -> Tensor | None:
+        """The loss of the pictures against the truth, weighted; None: only the critic judges."""
+        return None
+
+    def step(self, batch: Batch) -> dict[str, Tensor]:
+        """The critic's steps, then the generator's; see the class."""
+        truth, made, measured = self.truth(batch), None, {}
+        shared = not self.fresh_draws
+        for _ in range(self.critic_steps if self.critic is not None else 0):
+            if made is None or not shared:
+                with torch.set_grad_enabled(shared):  # the generator's step needs this pass only where it is shared
+                    made = self._make(batch, shared)
+            measured = self.critic_step(batch, truth, made.pictures.detach())
+        for i in range(self.generator_steps):
+            if made is None or i > 0 or not shared:
+                made = self._make(batch, shared and i == 0)
+            measured |= self.generator_step(batch, truth, made)
+        return measured
+
+    def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
+        """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
+        optimizer = self.optimizers["critic"]
+        optimizer.zero_grad(set_to_none=True)
+        real = self.critic(self.judged(self.disturbed(truth), batch))
+        fake = self.critic(self.judged(pictures, batch))
+        loss = self.objective.critic(real, fake)
+        loss.backward()
+        optimizer.step()
+        spread = torch.cat([real.detach().flatten(), fake.detach().flatten()]).std(correction=0)
+        return {"critic_loss": loss.detach(), "critic_spread": spread}
+
+    def generator_step(self, batch: Batch, truth: Tensor, made: Made) -> dict[str, Tensor]:
+        """One step on whatever losses there are. Their gradients are taken at the pictures, where they can be compared,
+        and go back through the generator together."""
+        optimizer = self.optimizers["generator"]
+        optimizer.zero_grad(set_to_none=True)
+        pictures = made.pictures.detach().requires_grad_()
+        losses, measured = {}, {"saturated": self._at_ends(pictures.detach()) - self._at_ends(truth)}
+        if (reconstruction := self.reconstruction(pictures, truth)) is not None:
+            losses["reconstruction"] = reconstruction
+        if self.critic is not None:
+            with frozen(self.critic):
+                losses["adversarial"] = self.objective.generator(self.critic(self.judged(pictures, batch)))
+        total = torch.zeros_like(pictures)
+        for name, loss in losses.items():
+            (gradient,) = torch.autograd.grad(loss, pictures)
+            total += gradient
+            measured[f"{name}_loss"] = loss.detach()
+            measured[f"{name}_gradient"] = gradient.norm()
+        roots, gradients = [made.pictures], [total]
+        if made.penalty is not None:
+            measured["penalty_loss"] = made.penalty.detach()
+            roots.append(made.penalty)
+            gradients.append(torch.ones_like(made.penalty))
+        torch.autograd.backward(roots, gradients)
+        optimizer.step()
+        return measured
+
+    def _make(self, batch: Batch, for_all: bool) -> Made:
+        steps = self.critic_steps + 1 if for_all and self.critic is not None and not self.shared_pass else 1
+        with repeated_batch_statistics(self.maker, steps):
+            return self.make(batch)
+
+    def _at_ends(self, pictures: Tensor) -> Tensor:
+        low, high = self.values
+        margin = AT_THE_END * (high - low)
+        return ((pictures <= low + margin) | (pictures >= high - margin)).float().mean()
+
+
+def optimizer_of(
+    kind: str,
+    params: Any,
+    *,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    clip: float | None = None,
+    lasagne: bool = True,
+) -> torch.optim.Optimizer:
+    """ "adam", "rmsprop" (with `lasagne` rho 0.9 and eps 1e-6 inside the root, otherwise PyTorch's constants) or
+    "nesterov", which is Lasagne's RMSprop under Nesterov momentum 0.9."""
+    if kind == "adam":
+        return ClippedAdam(params, lr=lr, betas=betas, clip=clip)
+    if kind == "rmsprop":
+        constants = {"alpha": 0.9, "eps": 1e-6, "eps_inside": True} if lasagne else {}
+        return ClippedRMSprop(params, lr=lr, clip=clip, **constants)
+    if kind == "nesterov":
+        return NesterovRMSprop(params, lr=lr, clip=clip)
+    raise ValueError(f"optimizer: one of 'adam', 'rmsprop', 'nesterov' is expected, got {kind!r}")
+
+
+def clip_groups(critic: nn.Module, bound: float, clip_params: str) -> list[dict[str, Any]]:
+    """The critic's parameters as optimizer groups: those to clip, and with "no_norm" those of its norms, unclipped."""
+    norms = [module for module in critic.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    apart = {id(p) for norm in norms for p in norm.parameters()} if clip_params == "no_norm" else set()
+    parameters = list(critic.parameters())
+    groups = [{"params": [p for p in parameters if id(p) not in apart], "clip": bound}]
+    if apart:
+        groups.append({"params": [p for p in parameters if id(p) in apart], "clip": None})
+    return groups
+
+
+def clip_note(critic: nn.Module, bound: float, groups: list[dict[str, Any]]) -> str:
+    """What the clip bounds, in a sentence."""
+    clipped = sum(p.numel() for group in groups if group["clip"] for p in group["params"])
+    every = sum(p.numel() for p in critic.parameters())
+    return (
+        f"after each critic step {clipped:,} of the critic's {every:,} parameters are clipped to [-{bound}, {bound}] "
+        + ("(BatchNorm's included)" if clipped == every else "(BatchNorm's are not)")
+    )
+
+
+@contextmanager
+def repeated_batch_statistics(network: nn.Module, times: int) -> Iterator[None]:
+    """One training pass inside leaves BatchNorm's running statistics as `times` passes of the same batch would.
+
+    Each pass moves them by `momentum` towards the batch: after k passes the old ones weigh (1 - momentum)^k.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = 1 - (1 - momentum) ** times
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            if norm.training:
+                norm.num_batches_tracked += times - 1
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Inside, the network's parameters get no gradient: the generator's step needs those of its own alone."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

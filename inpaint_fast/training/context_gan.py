@@ -1,0 +1,199 @@
+"""Recipes `context_gan` and `context_wgan`: the context CNN with a discriminator or a Wasserstein critic; `noise_gan`.
+
+Source: S. Larocque, "IFT6266 project: inpainting" (2017): "NaNs instead of GANs" of April 23rd, "W-GAN" of April 24th,
+"Other investigations" of April 28th. The joint loss is that of Pathak et al., "Context encoders" (2016).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from inpaint_fast.models.context_gan import CRITICS, ContextCritic, NoiseGenerator
+from inpaint_fast.training.adversarial import (
+    Objective,
+    classifying,
+    clip_groups,
+    clip_note,
+    optimizer_of,
+    wasserstein,
+)
+from inpaint_fast.training.context_cnn import SOURCE, ContextCNNRecipe, ContextSystem
+from inpaint_fast.training.noise import NoiseRecipe, NoiseSystem
+from inpaint_fast.training.recipe import System
+
+Critic = Literal["v1", "v2", "v3", "v3_average", "v4_early", "v4", "v4_hole", "v4_deep"]
+
+
+@dataclass
+class _Adversarial(ContextCNNRecipe):
+    """What both have: a critic, and how it takes turns with the generator."""
+
+    critic: Critic = "v4_hole"
+    """Discriminator, by the author's version: v1, v2 (max pooling, dense head), v3 (strides), v3_average; v4_early
+    (strides), v4 (7x7), v4_deep see the whole picture; v4_hole the hole alone."""
+    critic_filters: int | None = None
+    """Channels of its first block; by default as published: 64 in v1 and v2, otherwise 32."""
+    critic_optimizer: Literal["adam", "rmsprop", "nesterov"] = "adam"
+    """Of the critic."""
+    critic_lr: float = 1e-4
+    """Its learning rate."""
+    critic_steps: int = 1
+    """Critic steps on each batch."""
+    generator_steps: int = 1
+    """Generator steps on each batch (published: 1 to 10)."""
+    real_noise: tuple[float, float] = (0.0, 0.0)
+    """Standard deviation of the normal noise on what the critic sees of real holes, at the start and at the end of
+    `real_noise_steps` (published: 1.0, later 0.1)."""
+    real_noise_steps: int = 1000
+    """Steps over which that noise goes from one to the other."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("critic_steps", "generator_steps", "real_noise_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: at least 1 is expected, got {getattr(self, name)}")
+        if min(self.real_noise) < 0:
+            raise ValueError(f"real_noise: standard deviations of at least 0 are expected, got {self.real_noise}")
+
+    @abstractmethod
+    def weighted(self) -> tuple[float, Objective]:
+        """The weight of the squared error, and the game with the weights of its sides."""
+
+    def build(self) -> System:
+        return ContextGANSystem(self)
+
+
+@dataclass
+class ContextGAN(_Adversarial):
+    """The context CNN on a * squared error + (1 - a) * the discriminator's opinion."""
+
+    name: ClassVar[str] = "context_gan"
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu",
+    }  # fmt: skip
+
+    a: float = 0.5
+    """Share of the squared error in the generator's loss; the rest is adversarial."""
+    saturating: bool = False
+    """The generator minimises log(1 - D(fake)), not -log D(fake)."""
+    real_target: float = 1.0
+    """0.9 smooths the labels of real pictures."""
+    literal_log: bool = False
+    """The printed formulas, logarithms of probabilities, which end in NaN. For tests."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.a <= 1:
+            raise ValueError(f"a: a share between 0 and 1 is expected, got {self.a}")
+
+    def weighted(self) -> tuple[float, Objective]:
+        return self.a, classifying(
+            1 - self.a, saturating=self.saturating, real_target=self.real_target, literal=self.literal_log
+        )
+
+
+@dataclass
+class ContextWGAN(_Adversarial):
+    """The context CNN with a Wasserstein critic of the whole picture, its weights clipped after each of its steps.
+
+    The run with Adam is --as-published. That with RMSprop: --optimizer rmsprop --critic-optimizer rmsprop --lr 0.01
+    --critic-lr 0.001 --lr-decay 0.99 --batch-size 250 --critic v4_deep --clip 0.02 --critic-weight 1
+    --adversarial-weight 2 --output clip --clip-penalty 0.001
+    """
+
+    name: ClassVar[str] = "context_wgan"
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 400, "blocks": (2, 2), "lr": 0.05, "flip": False, "output": "tanh",
+    }  # fmt: skip
+
+    critic: Critic = "v4"
+    critic_lr: float = 5e-4
+    """Its learning rate (0.001 in the RMSprop run)."""
+    reconstruction_weight: float = 1.0
+    """Factor of the squared error in the generator's loss."""
+    critic_weight: float = 0.5
+    """Factor of the critic's loss -mean(D(real) - D(fake)) (1 in the last scripts)."""
+    adversarial_weight: float = 0.5
+    """Factor of -mean(D(fake)) in the generator's loss (1 in the last Adam script, 2 with RMSprop)."""
+    clip: float = 0.05
+    """Bound of the critic's parameters after each of its steps (0.02 in the RMSprop run)."""
+    clip_params: Literal["all", "no_norm"] = "all"
+    """What the clip bounds: "all" as published, BatchNorm's scale and shift too; "no_norm" leaves those two alone."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.clip > 0:
+            raise ValueError(f"clip: a positive bound is expected, got {self.clip}")
+
+    def weighted(self) -> tuple[float, Objective]:
+        return self.reconstruction_weight, wasserstein(self.critic_weight, self.adversarial_weight)
+
+
+class ContextGANSystem(ContextSystem):
+    """A `ContextCNN`, a `ContextCritic` and their optimizers."""
+
+    def __init__(self, recipe: _Adversarial) -> None:
+        arguments = dict(CRITICS[recipe.critic])
+        weight, objective = recipe.weighted()
+        super().__init__(recipe, whole=bool(arguments["whole"]), reconstruction_weight=weight)
+        if recipe.critic_filters is not None:
+            arguments["filters"] = recipe.critic_filters
+        lasagne = recipe.constants == "lasagne"
+        self.arguments["critic"] = {**arguments, "lasagne": lasagne}
+        self.critic = ContextCritic(**self.arguments["critic"])
+        self.objective = objective
+        self.critic_steps, self.generator_steps = recipe.critic_steps, recipe.generator_steps
+        self.real_noise = recipe.real_noise[0]
+        groups = [{"params": list(self.critic.parameters()), "clip": None}]
+        if isinstance(recipe, ContextWGAN):
+            groups = clip_groups(self.critic, recipe.clip, recipe.clip_params)
+            self.notes = [clip_note(self.critic, recipe.clip, groups)]
+        self.optimizers["critic"] = optimizer_of(recipe.critic_optimizer, groups, lr=recipe.critic_lr, lasagne=lasagne)
+
+    def schedule(self, step: int, epoch: int) -> None:
+        super().schedule(step, epoch)
+        start, end = self.recipe.real_noise
+        self.real_noise = start + (end - start) * min(1.0, step / self.recipe.real_noise_steps)
+
+    def disturbed(self, truth: Tensor) -> Tensor:
+        return truth + self.real_noise * torch.randn_like(truth) if self.real_noise else truth
+
+
+@dataclass
+class NoiseGAN(NoiseRecipe):
+    """32x32 pictures from noise alone: the author's first GAN."""
+
+    name: ClassVar[str] = "noise_gan"
+    source: ClassVar[str] = SOURCE
+    size: ClassVar[int] = 32
+
+    filters: int = 512
+    """Channels of the generator's first convolution."""
+    critic: Literal["v1", "v2"] = "v1"
+    """Discriminator: without normalisation and with ReLU, or with normalisation and tanh."""
+    critic_filters: int = 64
+    """Channels of its first block."""
+    lr: float = 1e-3
+    """Adam's learning rate, of both."""
+    saturating: bool = False
+    """The generator minimises log(1 - D(fake)), not -log D(fake)."""
+    constants: Literal["lasagne", "pytorch"] = "lasagne"
+    """Whose starting weights and BatchNorm constants."""
+
+    def build(self) -> System:
+        lasagne = self.constants == "lasagne"
+        generator = {"filters": self.filters, "lasagne": lasagne}
+        critic = {**CRITICS[self.critic], "filters": self.critic_filters, "lasagne": lasagne}
+        system = NoiseSystem(
+            NoiseGenerator(**generator), ContextCritic(**critic), {"generator": generator, "critic": critic}
+        )
+        system.objective = classifying(saturating=self.saturating)
+        system.optimizers = {
+            name: optimizer_of("adam", network.parameters(), lr=self.lr) for name, network in system.named_children()
+        }
+        return system

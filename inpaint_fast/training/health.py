@@ -1,0 +1,89 @@
+"""Early warnings of the ways adversarial training goes wrong without a NaN: which, since when, what others tried.
+
+A system measures, in each step, whichever of these signals it has:
+
+critic_spread             standard deviation of the critic's outputs over a batch of real and generated pictures
+adversarial_gradient      norm of the adversarial loss's gradient with respect to the generated pictures
+reconstruction_gradient   the same of the reconstruction loss
+saturated                 fraction of generated values at the ends of their range, less that of the real pictures
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+PATIENCE = 50  # steps that a sign must last
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """A sign that something has gone wrong."""
+
+    name: str
+    needs: tuple[str, ...]  # signals; without one of them the ailment cannot be seen
+    seen: Callable[[Mapping[str, float]], bool]
+    tried: str
+
+
+AILMENTS = (
+    Ailment(
+        "the critic gives every picture the same answer",
+        ("critic_spread",),
+        lambda signals: signals["critic_spread"] < 1e-4,
+        "S. Larocque met it with clipped weights: she tried other learning rates (the critic's smaller), other ratios "
+        "of steps, RMSprop and Nesterov momentum for Adam, no last activation. What her clip also bounds is batch "
+        "normalisation's scale, which shrinks each layer: --clip-params no_norm leaves it alone",
+    ),
+    Ailment(
+        "the adversarial gradient has vanished beside that of the reconstruction",
+        ("adversarial_gradient", "reconstruction_gradient"),
+        lambda signals: signals["adversarial_gradient"] < 1e-3 * signals["reconstruction_gradient"],
+        "S. Larocque tried the non-saturating loss, smoothed labels, noise on the real pictures, average pooling, "
+        "strides and leaky activations, several generator steps for each of the discriminator, and then a Wasserstein "
+        "critic",
+    ),
+    Ailment(
+        "the adversarial gradient has vanished",
+        ("adversarial_gradient",),
+        lambda signals: "reconstruction_gradient" not in signals and signals["adversarial_gradient"] < 1e-6,
+        "G. Bernard saw it after the first epoch, his discriminator too good at its task; what had helped him until "
+        "then were two generator steps for each of the discriminator, after B. Amos, and a larger discriminator",
+    ),
+    Ailment(
+        "the generator's outputs are saturated",
+        ("saturated",),
+        lambda signals: signals["saturated"] > 0.5,
+        "S. Larocque saw all-white pictures that often came back by themselves; she tried sigmoid, tanh and no last "
+        "activation, and a clip with a penalty on what it cuts off (--output, --clip-penalty)",
+    ),
+)  # fmt: skip
+
+
+class Health:
+    """Looks at a run's signals now and then; warns once for each time that an ailment sets in and lasts."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, int] = {}
+        self._warned: set[str] = set()
+
+    def look(self, step: int, signals: Mapping[str, float]) -> list[str]:
+        """Warnings that are due now.
+
+        Args:
+            step: steps done.
+            signals: what the last step measured, or the mean of some; names that are no signals are ignored.
+        """
+        due = []
+        for ailment in AILMENTS:
+            if not all(name in signals for name in ailment.needs):
+                continue
+            if not ailment.seen(signals):
+                self._since.pop(ailment.name, None)
+                self._warned.discard(ailment.name)
+                continue
+            since = self._since.setdefault(ailment.name, step)
+            if step - since >= PATIENCE and ailment.name not in self._warned:
+                self._warned.add(ailment.name)
+                due.append(f"warning: since step {since} {ailment.name}. {ailment.tried}.")
+        return due

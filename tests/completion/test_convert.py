@@ -1,0 +1,168 @@
+"""Public weights in and out; and every kind of file that is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from inpaint_fast.cli.main import main
+from inpaint_fast.completion import WeightsError, load_network, save_network
+from inpaint_fast.completion.convert import from_public, read_state_dict, to_public
+from inpaint_fast.models import CompletionNetwork, ContextDiscriminator, UNetGenerator
+from inpaint_fast.models.glcic import public_names
+
+PIXEL = [0.25, 0.5, 0.75]
+
+
+def public(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The tensors of a network, random, by their public names."""
+    own = network.state_dict()
+    return {name: torch.rand_like(own[key].float()).to(own[key].dtype) for name, key in public_names(network).items()}
+
+
+@pytest.fixture
+def tensors() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return public(CompletionNetwork(4))
+
+
+def saved(tensors: object, path) -> str:
+    torch.save(tensors, path)
+    return str(path)
+
+
+@pytest.mark.parametrize("order", ["act_norm", "norm_act"])
+@pytest.mark.parametrize("zip_file", [True, False])
+def test_completion_network_there_and_back(tensors, tmp_path, order, zip_file) -> None:
+    source, middle, back = tmp_path / "cn.pth", tmp_path / "cn.safetensors", tmp_path / "back.pth"
+    torch.save(tensors, source, _use_new_zipfile_serialization=zip_file)  # False: as files were before torch 1.6
+    from_public(source, middle, order=order, mean_pixel=PIXEL, hole=64)
+    network = load_network(middle)
+    assert isinstance(network, CompletionNetwork) and network.hole == 64 and network.mean_pixel.tolist() == PIXEL
+    assert type(network.layer3[1]) is (nn.ReLU if order == "act_norm" else nn.BatchNorm2d)
+    to_public(middle, back)
+    again = torch.load(back, weights_only=True)
+    assert list(again) == list(tensors)
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("sizes", [(96, 160), (128, 256)])
+def test_discriminator_there_and_back(tmp_path, sizes) -> None:
+    tensors = public(ContextDiscriminator(*sizes, 4, 8))
+    source, middle, back = tmp_path / "cd.pth", tmp_path / "cd.safetensors", tmp_path / "back.pth"
+    network = from_public(saved(tensors, source), middle)
+    assert (network.local_branch.size, network.global_branch.size) == sizes
+    to_public(middle, back)
+    again = torch.load(back, weights_only=True)
+    assert list(again) == list(tensors) and all(torch.equal(again[name], tensors[name]) for name in tensors)
+
+
+def test_old_files_have_no_counts_of_batches(tensors, tmp_path) -> None:
+    old = {name: tensor for name, tensor in tensors.items() if not name.endswith("num_batches_tracked")}
+    assert len(old) == 98
+    network = from_public(saved(old, tmp_path / "old.pth"), tmp_path / "out.safetensors", mean_pixel=PIXEL)
+    assert network.layer1[2].num_batches_tracked == 0
+    assert torch.equal(network.layer1[0].weight, tensors["conv1.weight"])
+
+
+def test_the_mean_pixel_comes_from_the_configuration_beside_the_file(tensors, tmp_path) -> None:
+    source, target = saved(tensors, tmp_path / "cn.pth"), tmp_path / "out.safetensors"
+    with pytest.raises(WeightsError, match="mean pixel.*no config.json.*--mean-pixel"):
+        from_public(source, target)
+    (tmp_path / "config.json").write_text(json.dumps({"mpv": PIXEL, "alpha": 4e-4}))
+    assert from_public(source, target).mean_pixel.tolist() == PIXEL
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="mpv"):
+        from_public(source, target)
+    with pytest.raises(WeightsError, match="mean_pixel.*117"):
+        from_public(source, target, mean_pixel=(117, 104, 123))
+
+
+class Trap:
+    """A pickle that leaves a file where it is loaded carelessly."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("how", ["torch", "legacy", "pickle"])
+def test_code_in_a_pickle_is_refused_and_does_not_run(tensors, tmp_path, how) -> None:
+    trap, source = tmp_path / "sprung", tmp_path / "cn.pth"
+    content = {**tensors, "conv1.weight": Trap(str(trap))}
+    if how == "pickle":
+        source.write_bytes(pickle.dumps(Trap(str(trap))))
+    else:
+        torch.save(content, source, _use_new_zipfile_serialization=how == "torch")
+    with pytest.raises(WeightsError, match=r"cn\.pth: refused.*code"):
+        from_public(source, tmp_path / "out.safetensors", mean_pixel=PIXEL)
+    assert not trap.exists() and not (tmp_path / "out.safetensors").exists()
+
+
+def test_a_whole_model_instead_of_its_state_dict_is_refused(tmp_path) -> None:
+    with pytest.raises(WeightsError, match="refused.*state_dict"):
+        read_state_dict(saved(nn.Linear(2, 2), tmp_path / "model.pth"))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.99])
+@pytest.mark.parametrize("zip_file", [True, False])
+def test_a_truncated_file_is_named(tensors, tmp_path, share, zip_file) -> None:
+    source = tmp_path / "cn.pth"
+    torch.save(tensors, source, _use_new_zipfile_serialization=zip_file)
+    whole = source.read_bytes()
+    source.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(WeightsError, match=r"cn\.pth: (not a whole PyTorch file|refused)"):
+        from_public(source, tmp_path / "out.safetensors", mean_pixel=PIXEL)
+
+
+def test_other_files_are_named(tensors, tmp_path) -> None:
+    def error(content: object) -> str:
+        with pytest.raises(WeightsError) as caught:
+            from_public(saved(content, tmp_path / "cn.pth"), tmp_path / "out.safetensors", mean_pixel=PIXEL)
+        assert not (tmp_path / "out.safetensors").exists()
+        return str(caught.value)
+
+    assert "lacks conv5.bias" in error({k: v for k, v in tensors.items() if k != "conv5.bias"})
+    assert "lacks conv1.weight" in error({k: v for k, v in tensors.items() if k != "conv1.weight"})
+    assert "holds extra.weight" in error({**tensors, "extra.weight": torch.zeros(1)})
+    wrong = error({**tensors, "bn3.weight": torch.zeros(9)})
+    assert "bn3.weight" in wrong and "(8,)" in wrong and "(9,)" in wrong
+    assert "channels" in error({**tensors, "conv1.weight": torch.zeros(3, 4, 5, 5)})
+    assert "too few dimensions" in error({**tensors, "conv1.weight": torch.tensor(1.0)})
+    assert "neither" in error({"weight": torch.zeros(1)})
+    assert "got Tensor" in error(torch.zeros(3))
+    assert "'epoch' is int" in error({**tensors, "epoch": 3})
+    discriminator = public(ContextDiscriminator(96, 160, 2, 4))
+    assert "model_gd.conv1.weight" in error({k: v for k, v in discriminator.items() if "gd." not in k})
+    assert "model_ld.linear6" in error({**discriminator, "model_ld.linear6.weight": torch.zeros(4, 7)})
+    with pytest.raises(WeightsError, match="no such file"):
+        from_public(tmp_path / "nothing.pth", tmp_path / "out.safetensors")
+
+
+def test_only_networks_with_public_names_go_back(tmp_path) -> None:
+    source = tmp_path / "generator.safetensors"
+    save_network(source, UNetGenerator(2), {"filters": 2})
+    with pytest.raises(WeightsError, match="UNetGenerator.*CompletionNetwork or ContextDiscriminator"):
+        to_public(source, tmp_path / "out.pth")
+
+
+def test_command_line(tensors, tmp_path, capsys) -> None:
+    source, middle = saved(tensors, tmp_path / "cn.pth"), str(tmp_path / "generator.safetensors")
+    assert main(["convert", source, "--out", middle, "--mean-pixel", "0.25", "0.5", "0.75"]) == 0
+    assert "CompletionNetwork" in capsys.readouterr().out
+    assert main(["convert", middle, "--out", str(tmp_path / "back.pth")]) == 0
+    assert "0.250000, 0.500000, 0.750000" in capsys.readouterr().out
+    for arguments, words in (
+        ([source, "--out", middle.replace("safetensors", "bin")], ".safetensors file is expected"),
+        ([middle, "--out", middle], ".pth file is expected"),
+        ([source, "--out", str(tmp_path / "x.safetensors")], "mean pixel"),
+    ):
+        assert main(["convert", *arguments]) == 2
+        assert words in capsys.readouterr().err

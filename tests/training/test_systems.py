@@ -1,0 +1,143 @@
+"""Every recipe, in small: it trains on the samples, resumes bit for bit, keeps what it needs; some for longer."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+
+from inpaint_fast.cli.recipes import sizes
+from inpaint_fast.completion import WeightsError, complete, load_network
+from inpaint_fast.data import center_square, load_caption_encoder, read_image, samples
+from inpaint_fast.models import CentreGenerator, CompletionNetwork
+from inpaint_fast.training import RECIPES, Run, train
+
+SMALL = {
+    "filters": 8, "critic_filters": 8, "code": 8, "width": 4, "autoencoder_steps": 1, "batch_size": 4, "vector": 8,
+    "heldout_crops": 1, "heldout_pictures": 6, "evaluate_every": 2, "completion_steps": 1, "discriminator_steps": 1,
+    "channels": 2, "discriminator_channels": 2, "features": 4,
+}  # fmt: skip
+SMALL_PICTURES = {"size": 32, "local": 20, "hole": (8, 18), "edge": None}
+
+
+def small(name: str, **settings):
+    """The recipe with its networks made small, and its pictures where their size is a setting."""
+    known = {field.name for field in fields(RECIPES[name])}
+    settings = SMALL | (SMALL_PICTURES if "size" in known else {}) | settings
+    return RECIPES[name](**{key: value for key, value in settings.items() if key in known})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
+    recipe = small(name, steps=4)
+    folder = train(recipe, tmp_path / "run", progress=False)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == sorted({0, 2, 4, *recipe.milestones})
+    assert all(value is not None and math.isfinite(value) for row in rows for value in row.values())
+    for path in folder.glob("*.safetensors"):
+        if path.stem != "sentence_vectors":
+            load_network(folder, kind=path.stem)
+    generator = load_network(folder)
+    if not isinstance(generator, CentreGenerator | CompletionNetwork):
+        assert {"sharpness", "diversity"} <= rows[-1].keys()
+        return
+    assert rows[-1]["ring_mean_psnr"] > 0
+    picture = read_image(samples("heldout").paths[0])
+    mask = center_square(*picture.shape[1:], 40)
+    caption = {"caption": "a red flower"} if generator.reads_captions else {}
+    first, second = (complete(picture, mask, weights=folder, **caption) for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(first[:, ~mask[0]], picture[:, ~mask[0]])
+    assert (load_caption_encoder(folder) is not None) == generator.reads_captions
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resumed_run_goes_on_bit_for_bit(name: str) -> None:
+    def go(run: Run, count: int) -> None:
+        for index in range(run.steps_done, run.steps_done + count):
+            run.step(run.batches[index])
+
+    settings = {"real_noise": (1.0, 0.1), "real_noise_steps": 3, "lr_decay": 0.9, "autoencoder_steps": 2, "settle": 1}
+    straight = Run(small(name, **settings))
+    go(straight, 4)
+    first = Run(small(name, **settings))
+    go(first, 2)
+    second = Run(small(name, **settings))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    go(second, 2)
+    for key, value in straight.system.state_dict().items():
+        assert torch.equal(value, second.system.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_as_published_and_sizes(name: str) -> None:
+    recipe = RECIPES[name](**RECIPES[name].as_published)
+    assert all(getattr(recipe, key) == value for key, value in recipe.as_published.items())
+    assert recipe.source and all(count > 0 for count in sizes(recipe).values())
+    assert list(sizes(recipe))[0] == "generator"
+
+
+def test_published_sizes_of_whole_systems() -> None:
+    def of(name: str, **settings) -> dict[str, int]:
+        return sizes(RECIPES[name](**settings))
+
+    assert of("context_cnn") == {"generator": 8_894_615}
+    assert of("context_cnn_bow1") == {"generator": 9_713_815 + 757_700}
+    assert of("context_wgan") == {"generator": 8_894_615, "critic": 2_117_633}
+    assert of("context_gan") == {"generator": 8_894_615, "critic": 2_114_561}
+    assert of("latent_gan") == {
+        "generator": 4_398_052 + 4_609_475, "decoder": 14_504_067, "critic": 19_538_817,
+    }  # fmt: skip
+    assert of("mlp_gan") == {"generator": 1_486_352, "critic": 1_460_225}
+    assert of("dcgan") == {"generator": 3_576_704, "critic": 2_765_568}
+    assert of("glcic") == {"generator": 6_072_131, "discriminator": 39_557_121}
+    assert of("glcic_places2") == {"generator": 6_072_131, "discriminator": 45_063_681}
+
+
+@pytest.mark.parametrize("prefill", ["zero", "mean", "noise", "gaussian_noise", "harmonic"])
+def test_every_prefill(prefill: str, tmp_path) -> None:
+    for name in ("unet_l2", "context_cnn", "conv_autoencoder"):
+        folder = train(small(name, steps=1, prefill=prefill), tmp_path / name, progress=False)
+        assert load_network(folder).prefill == prefill
+
+
+def test_a_pretrained_generator_goes_on_under_a_critic(tmp_path) -> None:
+    folder = train(small("context_cnn", steps=2), tmp_path / "cnn", progress=False)
+    system = small("context_gan", pretrained=str(folder)).build()
+    weights = load_network(folder).state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in system.generator.state_dict().items())
+    with pytest.raises(WeightsError, match="holds a ContextCNN; a UNetGenerator is expected"):
+        small("unet_l2", pretrained=str(folder)).build()
+
+
+def test_a_residual_network_on_the_harmonic_fill_starts_as_that_fill(tmp_path) -> None:
+    recipe = small("context_cnn", steps=0, prefill="harmonic", residual=True, output="clip")
+    row = json.loads((train(recipe, tmp_path / "run", progress=False) / "metrics.jsonl").read_text())
+    assert row["psnr"] == pytest.approx(row["harmonic_psnr"], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["context_cnn", "context_cnn_gru", "conv_autoencoder"])
+def test_a_short_training_brings_the_heldout_error_down(name: str, tmp_path) -> None:
+    settings = {"steps": 80, "batch_size": 8, "heldout_crops": 4, "evaluate_every": 1000}
+    recipe = small(name, filters=16 if name == "conv_autoencoder" else 4, code=32, lr=3e-3, **settings)
+    folder = train(recipe, tmp_path / "run", progress=False)
+    with open(folder / "metrics.csv", newline="") as file:
+        first, last = ({key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file))
+    assert last["l2"] < 0.95 * first["l2"]  # which is that of plain grey
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", RECIPES)
+def test_two_thousand_steps_without_a_number_that_is_none(name: str, tmp_path) -> None:
+    """Networks of the published sizes, batches of 16; `train` raises at the first measurement that is not finite."""
+    phases = {"completion_steps": 800, "discriminator_steps": 200}
+    settings = phases if "completion_steps" in {field.name for field in fields(RECIPES[name])} else {}
+    recipe = RECIPES[name](steps=2000, batch_size=16, evaluate_every=100, heldout_crops=1, **settings)
+    folder = train(recipe, tmp_path / "run")
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2000
+    assert all(value is not None for row in rows for value in row.values())
