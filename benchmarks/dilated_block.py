@@ -17,17 +17,14 @@ from __future__ import annotations
 
 import copy
 import functools
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.benchmarks import harness
+from inpaint_fast.benchmarks import harness, peers
 from inpaint_fast.nn import DilatedConvBlock, accelerate
 from inpaint_fast.ops import backend_of
 from inpaint_fast.ops.dilated_block import plan
@@ -90,16 +87,17 @@ class Problem:
         )
 
 
-def infer(batch: int, channels: int, side: int, dilation: int, peers: bool = True) -> harness.Case:
+def infer(batch: int, channels: int, side: int, dilation: int, every: bool = True) -> harness.Case:
+    """`every`: with the stacks that take seconds to prepare."""
     problem = Problem(batch, channels, side, dilation, norm=True, training=False)
-    if not peers:
-        return problem.case(_inference)
-    model = functools.cache(lambda: _onnx(*problem.plain()))
+    if not every:
+        return problem.case(peers.inference)
+    model = functools.cache(lambda: peers.onnx(*problem.plain()))
     return problem.case(
-        _inference,
-        harness.Implementation("compile_freezing", lambda: _frozen(*problem.plain(CHANNELS_LAST)), "inductor"),
-        harness.Implementation("openvino", lambda: _openvino(model, problem.input), "openvino"),
-        harness.Implementation("onnxruntime", lambda: _onnxruntime(model, problem.input), "onnxruntime"),
+        peers.inference,
+        harness.Implementation("compile_freezing", lambda: peers.frozen(*problem.plain(CHANNELS_LAST)), "inductor"),
+        harness.Implementation("openvino", lambda: peers.openvino(model, problem.input), "openvino"),
+        harness.Implementation("onnxruntime", lambda: peers.onnxruntime(model, problem.input), "onnxruntime"),
     )
 
 
@@ -115,20 +113,12 @@ def train(batch: int, channels: int, side: int, dilation: int, norm: bool = True
         # Contiguous: channels_last, Inductor's BatchNorm writes past its buffers, and at times the process is aborted
         # (torch 2.13 on AVX-512; pytorch/pytorch#181689 has the same fault in other norms).
         block, input = problem.plain()
-        return _training(grad, _compile(block), input)
+        return _training(grad, peers.compiled(block), input)
 
     return problem.case(partial(_training, grad), harness.Implementation("compile", compiled, "inductor"))
 
 
 # ---- how each of them runs ----
-
-
-def _inference(block: nn.Module, input: Tensor) -> harness.Run:
-    def run() -> Tensor:
-        with torch.no_grad():
-            return block(input)
-
-    return run
 
 
 def _training(grad: Tensor, block: nn.Module, input: Tensor) -> harness.Run:
@@ -149,52 +139,6 @@ def _training(grad: Tensor, block: nn.Module, input: Tensor) -> harness.Run:
     return run
 
 
-def _compile(block: nn.Module) -> nn.Module:
-    torch._dynamo.reset()  # otherwise each case is a recompilation of the one before: for any shape, and at last none
-    return torch.compile(block, fullgraph=True, dynamic=False)
-
-
-def _frozen(block: nn.Module, input: Tensor) -> harness.Run:
-    import torch._inductor.config
-
-    run = _inference(_compile(block), input)
-    with torch._inductor.config.patch(freezing=True):
-        run()  # compiles
-    return run
-
-
-def _onnx(block: nn.Module, input: Tensor) -> bytes:
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-    with warnings.catch_warnings(action="ignore"):
-        return torch.onnx.export(block, (input,), dynamo=True, verbose=False).model_proto.SerializeToString()
-
-
-def _openvino(model: Callable[[], bytes], input: Tensor) -> harness.Run:
-    import openvino
-
-    settings = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(model=model()), "CPU", settings).create_infer_request()
-    return lambda: request.infer([input.numpy()], share_inputs=True, share_outputs=True)[0]
-
-
-def _onnxruntime(model: Callable[[], bytes], input: Tensor) -> harness.Run:
-    import onnxruntime
-
-    if "ONEDNN_MAX_CPU_ISA" in os.environ:
-        raise RuntimeError("nothing limits its instruction set")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # its threads must not wait in a peer's turn
-    session = onnxruntime.InferenceSession(model(), options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: input.numpy()}
-    return lambda: session.run(None, feed)[0]
-
-
 def main(argv: list[str] | None = None) -> int:
     cases = {
         f"infer_b{batch}_c256_64x64_d{dilation}": partial(infer, batch, 256, 64, dilation)
@@ -204,7 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     for kind, norm in (("train", True), ("train_conv", False)):
         cases |= {f"{kind}_b4_c256_64x64_d{d}": partial(train, 4, 256, 64, d, norm) for d in (2, 8)}
     cases |= {
-        f"infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, peers=False)
+        f"infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, every=False)
         for channels, sides in SIZES.items()
         for side in sides
         for dilation in (1, 2)

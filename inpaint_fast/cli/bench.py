@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from inpaint_fast import benchmarks
 
-HELPERS = ("harness", "plot")
+HELPERS = ("harness", "peers", "plot")
 
 
 def main(argv: Sequence[str]) -> int:

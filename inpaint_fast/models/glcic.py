@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn import DilatedConvBlock
+from inpaint_fast.nn import DilatedConvBlock, FusedSequential
 
 ORDERS = ("act_norm", "norm_act")
 
@@ -238,9 +238,9 @@ def public_names(network: nn.Module) -> dict[str, str]:
     return names
 
 
-def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d, order: str) -> nn.Sequential:
+def _layer(convolution: nn.Conv2d | nn.ConvTranspose2d, order: str) -> FusedSequential:
     norm = nn.BatchNorm2d(convolution.out_channels)
-    return nn.Sequential(convolution, *([nn.ReLU(), norm] if order == "act_norm" else [norm, nn.ReLU()]))
+    return FusedSequential(convolution, *([nn.ReLU(), norm] if order == "act_norm" else [norm, nn.ReLU()]))
 
 
 def _is_norm(module: nn.Module) -> bool:
