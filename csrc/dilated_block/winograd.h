@@ -95,7 +95,8 @@ constexpr int kMaxRows = 12;
 #else
 constexpr int kMaxRows = 6;
 #endif
-constexpr int kSlab = 2 * kLanes;  // columns of the result that one pass makes
+constexpr int kSlab = 2 * kLanes;      // columns of the result that one pass makes
+constexpr int kAhead = 64 * kColumns;  // of b: it may come from memory, as in a network of many layers
 
 // c[row][0..kSlab) = or += sum over k of a(row, k) * b[k][0..kSlab). a comes in blocks of 16 k, `block` floats apart;
 // inside one, a(row, k) lies at row * kRow + k * kStep. b: kColumns floats a k. c: kColumns floats a row.
@@ -107,6 +108,7 @@ void multiply_slab(const float* a, int64_t block, int64_t depth, const float* b,
       sum[row][half] = kAdd ? load(c + row * kColumns + half * kLanes, Floats{}) : Floats{};
   const auto step = [&](const float* x) __attribute__((always_inline)) {
     const Floats b0 = load(b, Floats{}), b1 = load(b + kLanes, Floats{});
+    __builtin_prefetch(b + kAhead), __builtin_prefetch(b + kAhead + kLanes);
 #pragma GCC unroll 16
     for (int row = 0; row < kRows; ++row) {
       const Floats factor = broadcast<Floats>(x[row * kRow]);

@@ -94,7 +94,10 @@ class CompletionNetwork(nn.Sequential):
             raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
         hole = (mask > 0).expand(n, 1, height, width)
         mean = self.mean_pixel.to(picture.dtype)[:, None, None]
-        return super().forward(torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1))
+        x = torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1)
+        if x.device.type == "cpu":  # the faster layout there, whatever the picture has; every layer keeps it
+            x = x.contiguous(memory_format=torch.channels_last)
+        return super().forward(x)
 
 
 class _Discriminator(nn.Sequential):
