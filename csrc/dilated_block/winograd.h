@@ -104,8 +104,7 @@ template <int kRows, int kRow, int kStep, bool kAdd>
 void multiply_slab(const float* a, int64_t block, int64_t depth, const float* b, float* c) {
   Floats sum[kRows][2];
   for (int row = 0; row < kRows; ++row)
-    for (int half = 0; half < 2; ++half)
-      sum[row][half] = kAdd ? load(c + row * kColumns + half * kLanes, Floats{}) : Floats{};
+    for (int half = 0; half < 2; ++half) sum[row][half] = Floats{};
   const auto step = [&](const float* x) __attribute__((always_inline)) {
     const Floats b0 = load(b, Floats{}), b1 = load(b + kLanes, Floats{});
     __builtin_prefetch(b + kAhead), __builtin_prefetch(b + kAhead + kLanes);
@@ -123,7 +122,10 @@ void multiply_slab(const float* a, int64_t block, int64_t depth, const float* b,
   }
   for (int k = 0; k < depth; ++k) step(a + k * kStep);
   for (int row = 0; row < kRows; ++row)
-    for (int half = 0; half < 2; ++half) store(c + row * kColumns + half * kLanes, sum[row][half]);
+    for (int half = 0; half < 2; ++half) {
+      float* const to = c + row * kColumns + half * kLanes;
+      store(to, kAdd ? load(to, Floats{}) + sum[row][half] : sum[row][half]);  // last, so that sums of sums round less
+    }
 }
 
 // The same for `rows` of 1 to kMaxRows and all kColumns columns.

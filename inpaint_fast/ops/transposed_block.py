@@ -8,6 +8,7 @@ zero for 2x2 taps are left out, so that 2.56 times fewer multiplications are lef
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def transposed_block(
         ValueError: shapes do not fit, or an argument has no such value.
         BackendError: the backend that was asked for cannot run here.
 
-    Gradients are defined for every tensor, to any order; the convolution's are PyTorch's. Deterministic, for any number
+    Gradients are defined for every tensor, to any order; the input's is PyTorch's own convolution. Deterministic, for any number
     of threads. What is said of dtypes, NaN and kept weights in `inpaint_fast.dilated_block` holds here.
     """
     slope = _check(input, weight, bias, scale, shift, activation, slope, order, precision)
@@ -181,15 +182,30 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
 
         grads = gradients_of(function, tensors, grad, wanted)
     else:
-        input, weight, bias, *_ = tensors
+        input, weight, *_ = tensors
         grad = activation_gradient(grad, output, activation, slope)
-        grads = torch.ops.aten.convolution_backward(
-            grad, input, weight, None if bias is None else [weight.shape[1]], [2, 2], [1, 1], [1, 1], True, [0, 0], 1,
-            wanted[:3],
-        )  # fmt: skip
-        grads = (*grads, None, None)
+        grads = [None] * 5
+        if wanted[0]:
+            grads[0] = torch.ops.aten.convolution_backward(
+                grad, input, weight, None, [2, 2], [1, 1], [1, 1], True, [0, 0], 1, [True, False, False]
+            )[0]
+        if wanted[1]:
+            grads[1] = _weight_gradient(call, grad, input, weight)
+        if wanted[2]:
+            grads[2] = grad.sum((0, 2, 3))
     to_input, to_weight, to_bias, to_scale, to_shift = grads
     return (to_input, to_weight, None, to_bias, to_scale, to_shift, None, None, None)
+
+
+def _weight_gradient(call: Callable, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+    """The four parities' gradients of 3x3 taps, of which each has 2x2: tap 3 + a - 2r of the 4 is tap r = a, a + 1."""
+    channels, out = weight.shape[:2]
+    result, taps = torch.empty_like(weight), weight.new_empty(out, channels, 3, 3)
+    for a, b in product((0, 1), (0, 1)):
+        found = call("dilated_block_weight_gradient", grad[:, :, a::2, b::2], input, taps, 1, 1, 1, 1)
+        for r, c in product((a, a + 1), (b, b + 1)):
+            result[:, :, 3 + a - 2 * r, 3 + b - 2 * c] = found[:, :, r, c].t()
+    return result
 
 
 _operator = Operator(
