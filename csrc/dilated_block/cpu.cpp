@@ -50,6 +50,23 @@ void transform_products(const DilatedBlock& args, const float* epilogue, const f
   }
 }
 
+// Which tap of the whole weight is tap i of the 3 round a pixel of a quarter.
+class Taps {
+ public:
+  Taps(const Quarters& quarters, int input, int output) : stride_(quarters.stride), input_(input), output_(output) {}
+  int row(int i) const { return of(i, input_ / 2, output_ / 2); }
+  int column(int i) const { return of(i, input_ % 2, output_ % 2); }
+
+ private:
+  // Output pixel y reads input pixels 2y - 1 + tap, so pixel j = y - 1 + i of an odd quarter (2j + 1) by tap 2i, of an
+  // even one (2j) by 2i - 1. Transposed: output pixel 2y + a is given input pixel y - 1 + i by tap 3 + a - 2i.
+  int of(int i, int input, int output) const {
+    return stride_ == Stride::one ? i : stride_ == Stride::two ? 2 * i - 1 + input : 3 + output - 2 * i;
+  }
+  const Stride stride_;
+  const int input_, output_;
+};
+
 }  // namespace
 
 void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* workspace) {
@@ -59,28 +76,42 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
   float* const patches = workspace;
   float* const products = patches + args.patch_floats();
   float* const rows = products + args.product_floats();
+  const Quarters& quarters = args.quarters;
 
-  const TileReader<6> reader{args.tiling, args.input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
-  reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-    transform_patch(pixels, patches + (panel * tiles + tile - begin) * kPanel, patch_plane);
-  });
+  for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
+    const Pictures input = quarter_of(args.input, quarters.of_input(), quarter);
+    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
+    float* const first = patches + quarter * kSpectrum * patch_plane;
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      transform_patch(pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
+    });
+  }
 
   const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
+  const int64_t plane = args.input.channels * kColumns;
   const float* weights = args.weights;
-  for (int parity = 0; parity < args.parities; ++parity) {
-    const Support support = support_of(args.parities, parity);
-    const Pictures output = pixels_of(args.output, args.parities, parity);
-    for (int k = 0; k < kSpectrum; ++k)
-      if (!support.has(k)) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
-    for (int64_t block = 0; block * kColumns < output.channels; ++block) {
+  for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
+    const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
+    for (int64_t block = 0; block * kColumns < output.channels; ++block, weights += quarters.numbers() * plane) {
       for (int k = 0; k < kSpectrum; ++k) {
-        if (!support.has(k)) continue;
-        for (int64_t group = 0; group < groups; ++group) {
-          const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
-          multiply<kPanel, 1, false>(last - first, patches + k * patch_plane + first * kPanel, tiles * kPanel,
-                                     args.input.channels, weights, products + k * product_plane + first * kColumns);
+        float* const product = products + k * product_plane;
+        bool begun = false;
+        for (int source = 0; source < quarters.of_input(); ++source) {
+          const Support support = quarters.support(source, quarter);
+          if (!support.has(k)) continue;
+          const float* const b = weights + (quarters.numbers(source) + support.rank(k)) * plane;
+          for (int64_t group = 0; group < groups; ++group) {
+            const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+            const float* const a = patches + (source * kSpectrum + k) * patch_plane + first * kPanel;
+            float* const c = product + first * kColumns;
+            if (begun)
+              multiply<kPanel, 1, true>(last - first, a, tiles * kPanel, args.input.channels, b, c);
+            else
+              multiply<kPanel, 1, false>(last - first, a, tiles * kPanel, args.input.channels, b, c);
+          }
+          begun = true;
         }
-        weights += args.input.channels * kColumns;
+        if (!begun && block == 0) memset(product, 0, sizeof(float) * tiles * kColumns);
       }
       for (int64_t first = begin, last; first < end; first = last) {
         last = end_of_run(args.tiling, first, end);
@@ -97,25 +128,32 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
 }
 
 void transform_weights(const Weights& weights, float* transformed, int64_t begin, int64_t end) {
-  const int64_t plane = weights.in_channels * kColumns;
-  const Support support = weights.support;
-  for (int64_t block = begin; block < end; ++block) {
-    const int64_t first = block * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
-    for (int64_t in = 0; in < weights.in_channels; ++in) {
-      float taps[9][kColumns] = {};
-      const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
-      for (int64_t out = 0; out < channels; ++out)
-        for (int tap = 0; tap < 9; ++tap)
-          if (support.has_tap(tap / 3, tap % 3))
-            taps[tap][out] = from[out * weights.of_out + tap / 3 * weights.of_row + tap % 3 * weights.of_column];
-      float* const to = transformed + block * support.side() * support.side() * plane + in * kColumns;
-      for (int lane = 0; lane < kColumns; lane += kLanes)
-        transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
-                           [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
-                           [&](int i, int j, Floats v) {
-                             if (!support.has(i * 6 + j)) return;
-                             store(to + ((i - support.row) * support.side() + j - support.column) * plane + lane, v);
-                           });
+  const Quarters& quarters = weights.quarters;
+  const int64_t plane = weights.plane(), blocks = weights.blocks();
+  for (int64_t index = begin; index < end; ++index) {
+    const int quarter = static_cast<int>(index / blocks);
+    const int64_t first = index % blocks * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
+    for (int source = 0; source < quarters.of_input(); ++source) {
+      const Support support = quarters.support(source, quarter);
+      const Taps taps_of(quarters, source, quarter);
+      float* const numbers = transformed + (index * quarters.numbers() + quarters.numbers(source)) * plane;
+      for (int64_t in = 0; in < weights.in_channels; ++in) {
+        float taps[9][kColumns] = {};
+        const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
+        for (int tap = 0; tap < 9; ++tap) {
+          if (!support.has_tap(tap / 3, tap % 3)) continue;
+          const float* const place =
+              from + taps_of.row(tap / 3) * weights.of_row + taps_of.column(tap % 3) * weights.of_column;
+          for (int64_t out = 0; out < channels; ++out) taps[tap][out] = place[out * weights.of_out];
+        }
+        for (int lane = 0; lane < kColumns; lane += kLanes)
+          transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
+                             [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
+                             [&](int i, int j, Floats v) {
+                               const int k = i * 6 + j;
+                               if (support.has(k)) store(numbers + support.rank(k) * plane + in * kColumns + lane, v);
+                             });
+      }
     }
   }
 }

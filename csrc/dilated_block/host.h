@@ -26,13 +26,17 @@ inline Pictures pictures_of(const Tensor& tensor) {
   return pictures;
 }
 
-inline Weights weights_of(const Tensor& tensor) {
+// weight(out, in, row, column), or for a transposed convolution weight(in, out, row, column).
+inline Weights weights_of(const Tensor& tensor, Stride stride = Stride::one) {
   check_float(tensor, 4, "weight");
-  STD_TORCH_CHECK(tensor.size(2) == 3 && tensor.size(3) == 3, "weight: 3x3 taps are expected");
+  const bool transposed = stride == Stride::transposed_two;
+  const int64_t taps = transposed ? 4 : 3, out = transposed ? 1 : 0;
+  STD_TORCH_CHECK(tensor.size(2) == taps && tensor.size(3) == taps, "weight: ", taps, "x", taps, " taps are expected");
   Weights weights;
+  weights.quarters.stride = stride;
   weights.data = static_cast<float*>(tensor.data_ptr());
-  weights.out_channels = tensor.size(0), weights.in_channels = tensor.size(1);
-  weights.of_out = tensor.stride(0), weights.of_in = tensor.stride(1);
+  weights.out_channels = tensor.size(out), weights.in_channels = tensor.size(1 - out);
+  weights.of_out = tensor.stride(out), weights.of_in = tensor.stride(1 - out);
   weights.of_row = tensor.stride(2), weights.of_column = tensor.stride(3);
   return weights;
 }
@@ -85,12 +89,9 @@ inline float* workspace(int64_t floats) {
 inline Tensor transformed_weights(const Tensor& like, const Weights& weights) {
   Tensor transformed = empty_result(like, {weights.transformed_floats()});
   const auto kernel = INPAINT_FAST_CPU_KERNEL(transform_weights);
-  const int64_t floats = weights.transformed_floats() / weights.parities, blocks = weights.blocks();
   float* const data = static_cast<float*>(transformed.data_ptr());
-  torch::stable::parallel_for(0, weights.parities * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      kernel(weights.of_parity(i / blocks), data + i / blocks * floats, i % blocks, i % blocks + 1);
-  });
+  torch::stable::parallel_for(0, weights.quarters.of_output() * weights.blocks(), 1,
+                              [&](int64_t begin, int64_t end) { kernel(weights, data, begin, end); });
   return transformed;
 }
 

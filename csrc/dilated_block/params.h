@@ -29,17 +29,22 @@ struct Pictures {
   int64_t of_image = 0, of_channel = 0, of_row = 0, of_column = 0;  // strides
 };
 
-// Which of the 3x3 taps may be other than zero: rows [row, row + taps) and as many columns from `column` on. Without
-// the first or the last tap in a direction, the first or the last of the 6 numbers is zero in that direction. The
-// defaults are a whole weight.
+// Which of the 3x3 taps may be other than zero: in each direction `taps` from `first` on. Without the first or the last
+// tap, the first or the last of the 6 numbers is zero in that direction. The defaults are a whole weight.
 struct Support {
-  int row = 0, column = 0, taps = 3;
-  int side() const { return taps + 3; }  // of the numbers that are not always zero: rows [row, row + side()) of the 6
-  bool has_tap(int r, int c) const { return r >= row && r < row + taps && c >= column && c < column + taps; }
-  bool has(int k) const {
-    const int r = k / 6, c = k % 6;
-    return r >= row && r < row + side() && c >= column && c < column + side();
-  }
+  struct Side {
+    int first = 0, taps = 3;
+    int numbers() const { return taps + 3; }  // that are not always zero: [first, first + numbers()) of the 6
+    bool has_tap(int i) const { return i >= first && i < first + taps; }
+    bool has(int i) const { return i >= first && i < first + numbers(); }
+  };
+  Side rows, columns;
+  bool has_tap(int row, int column) const { return rows.has_tap(row) && columns.has_tap(column); }
+  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
+  int count() const { return rows.numbers() * columns.numbers(); }
+  int rank(int k) const {
+    return (k / 6 - rows.first) * columns.numbers() + k % 6 - columns.first;
+  }  // among those it has
 };
 
 // How the output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
@@ -62,16 +67,40 @@ struct Tiling {
   int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
 };
 
-// A transposed convolution of stride 2 with 4x4 taps and padding 1 is four convolutions of the input, one for the
-// output pixels of each parity, with 2x2 taps each. Its tiles are of output pixels of one parity.
-constexpr int kParities = 4;
-inline Support support_of(int parities, int parity) {
-  return parities == 1 ? Support{} : Support{parity / 2, parity % 2, 2};
-}
-inline Pictures pixels_of(Pictures pictures, int parities, int parity) {
-  if (parities == 1) return pictures;
-  pictures.data += parity / 2 * pictures.of_row + parity % 2 * pictures.of_column;
-  pictures.height /= 2, pictures.width /= 2;
+// With stride 2, pixels are taken by their parities, even or odd rows and columns: the four quarters of a picture. A
+// strided convolution (3x3 taps, padding 1) is the sum of four convolutions, one for each quarter of the input, with
+// 2x2, 2x1, 1x2 and 1x1 taps; a transposed one (4x4 taps, padding 1) is four, one for each quarter of the output, with
+// 2x2 taps each. Tiles are then of a quarter's pixels.
+enum class Stride : int { one, two, transposed_two };
+constexpr int kQuarters = 4;
+
+struct Quarters {
+  Stride stride = Stride::one;
+  int of_input() const { return stride == Stride::two ? kQuarters : 1; }
+  int of_output() const { return stride == Stride::transposed_two ? kQuarters : 1; }
+  // Of the weights between a quarter of the input and one of the output.
+  Support support(int input, int output) const {
+    Support support;
+    if (stride == Stride::two)
+      support = {input / 2 ? Support::Side{0, 2} : Support::Side{1, 1},
+                 input % 2 ? Support::Side{0, 2} : Support::Side{1, 1}};
+    if (stride == Stride::transposed_two) support = {{output / 2, 2}, {output % 2, 2}};
+    return support;
+  }
+  // Numbers of the weights between all of the input and one quarter of the output, or those before one of the input.
+  int numbers(int before) const {
+    int sum = 0;
+    for (int i = 0; i < before; ++i) sum += support(i, 0).count();
+    return sum;
+  }
+  int numbers() const { return numbers(of_input()); }
+};
+
+inline Pictures quarter_of(Pictures pictures, int quarters, int quarter) {
+  if (quarters == 1) return pictures;
+  const int row = quarter / 2, column = quarter % 2;
+  pictures.data += row * pictures.of_row + column * pictures.of_column;
+  pictures.height = (pictures.height + 1 - row) / 2, pictures.width = (pictures.width + 1 - column) / 2;
   pictures.of_row *= 2, pictures.of_column *= 2;
   return pictures;
 }
@@ -82,8 +111,9 @@ enum EpilogueRow : int { kScaleBefore = 0, kShiftBefore, kScaleAfter, kShiftAfte
 struct DilatedBlock {
   Tiling tiling;
   Pictures input, output;
-  int parities = 1;  // or kParities, for a transposed convolution
-  // Transformed: [parities][output channels / 32][side * side][input channels][32], side * side being 36 or 25.
+  Quarters quarters;
+  // Transformed: [quarters of the output][output channels / 32][quarters of the input][their numbers][input
+  // channels][32]
   const float* weights = nullptr;
   const float* epilogue = nullptr;  // [kEpilogueRows][output channels, rounded up to 32]
   const float* zeros = nullptr;     // as many as input channels, rounded up to 16
@@ -92,32 +122,25 @@ struct DilatedBlock {
   int64_t task_tiles = 0;  // the most tiles of one call
 
   // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
-  int64_t patch_floats() const { return kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel); }
+  int64_t patch_floats() const {
+    return quarters.of_input() * kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel);
+  }
   int64_t product_floats() const { return kSpectrum * (kColumns * task_tiles + kPanel); }
   int64_t workspace_floats() const {
     return patch_floats() + product_floats() + tiling.window(task_tiles) * 4 * kColumns;  // 4 x 32 > 6 x 16
   }
 };
 
-// weight(out, in, row, column) at data + out * of_out + in * of_in + row * of_row + column * of_column; taps outside
-// the support are zeros. Swapped and negative strides give the weights of the data gradient.
+// weight(out, in, row, column) at data + out * of_out + in * of_in + row * of_row + column * of_column. Swapped and
+// negative strides give the weights of the data gradient.
 struct Weights {
   float* data = nullptr;
   int64_t out_channels = 0, in_channels = 0;
   int64_t of_out = 0, of_in = 0, of_row = 0, of_column = 0;
-  int parities = 1;  // or kParities: the strides are those of the first
-  Support support;
+  Quarters quarters;
   int64_t blocks() const { return round_up(out_channels, kColumns) / kColumns; }
-  int64_t transformed_floats() const {
-    const int64_t side = support_of(parities, 0).side();
-    return parities * blocks() * side * side * in_channels * kColumns;
-  }
-  Weights of_parity(int64_t parity) const {
-    Weights weights = *this;
-    weights.support = support_of(parities, static_cast<int>(parity));
-    weights.data -= parity / 2 * of_row / 2 + parity % 2 * of_column / 2;  // from tap 3 - 2r on to tap 3 + a - 2r
-    return weights;
-  }
+  int64_t plane() const { return in_channels * kColumns; }
+  int64_t transformed_floats() const { return quarters.of_output() * blocks() * quarters.numbers() * plane(); }
 };
 
 // The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks
@@ -142,7 +165,7 @@ struct WeightGradient {
 // Tiles [begin, end) of a block, in a workspace of workspace_floats().
 INPAINT_FAST_DECLARE_CPU_KERNEL(void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end,
                                                    float* workspace))
-// Blocks [begin, end) of 32 output channels of G weight G^T.
+// Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const Weights& weights, float* transformed, int64_t begin,
                                                        int64_t end))
 // Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
