@@ -21,6 +21,7 @@ from inpaint_fast.ops import (
     masked_l2,
     masked_l2_composite,
     norm_act,
+    strided_block,
     transposed_block,
     use_backend,
 )
@@ -28,7 +29,7 @@ from inpaint_fast.ops import (
 _MODULES = ("completion", "data", "losses", "models", "nn", "optim", "training")
 __all__ = [
     "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "dilated_block", "masked_l2",
-    "masked_l2_composite", "norm_act", "transposed_block", "use_backend", *_MODULES,
+    "masked_l2_composite", "norm_act", "strided_block", "transposed_block", "use_backend", *_MODULES,
 ]  # fmt: skip
 
 

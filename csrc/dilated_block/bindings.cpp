@@ -27,47 +27,22 @@ Tensor dilated_block_cpu(const Tensor& input, const Tensor& weight, std::optiona
                          int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w,
                          int64_t activation, double slope, bool norm_first, bool channels_last) {
   check_float(input, 4, "input");
-  const Weights weights = weights_of(weight);
-  STD_TORCH_CHECK(weights.in_channels == input.size(1), "weight: its input channels are not those of input");
-  check_activation(activation);
-  const int64_t height = input.size(2) + 2 * (padding_h - dilation_h);
-  const int64_t width = input.size(3) + 2 * (padding_w - dilation_w);
-  STD_TORCH_CHECK(height >= 0 && width >= 0, "input: smaller than the dilated weights");
-  if (!transformed) transformed = transformed_weights(weight, weights);
-  check_transformed(*transformed, weights);
-
-  const auto epilogue = epilogue_of(weights.out_channels, bias, scale, shift, norm_first);
-  Tensor output = empty_pictures(input, input.size(0), weights.out_channels, height, width, channels_last);
-  DilatedBlock args;
-  args.tiling = tiling_of(output.size(0), height, width, dilation_h, dilation_w, padding_h, padding_w);
-  args.input = pictures_of(input), args.output = pictures_of(output);
-  args.weights = static_cast<const float*>(transformed->data_ptr());
-  args.epilogue = epilogue.data();
-  args.activation = static_cast<Activation>(activation), args.slope = static_cast<float>(slope);
-  run(args, input);
-  return output;
+  Block block{weights_of(weight), {dilation_h, dilation_w}, {padding_h, padding_w}};
+  block.height = input.size(2) + 2 * (padding_h - dilation_h);
+  block.width = input.size(3) + 2 * (padding_w - dilation_w);
+  return run_block(block, input, weight, transformed, epilogue_of(block.weights, bias, scale, shift, norm_first),
+                   activation, slope, channels_last);
 }
 
 // A convolution of the output's gradient with the reversed weights, padded by what the forward pass was not.
 Tensor dilated_block_input_gradient_cpu(const Tensor& grad, const Tensor& weight, int64_t dilation_h,
                                         int64_t dilation_w, int64_t padding_h, int64_t padding_w, bool channels_last) {
   check_float(grad, 4, "grad");
-  const Weights weights = reversed(weights_of(weight));
-  STD_TORCH_CHECK(weights.in_channels == grad.size(1), "weight: its output channels are not those of grad");
-  const int64_t height = grad.size(2) - 2 * (padding_h - dilation_h);
-  const int64_t width = grad.size(3) - 2 * (padding_w - dilation_w);
-  STD_TORCH_CHECK(height >= 0 && width >= 0, "grad: smaller than the padding");
-  const Tensor transformed = transformed_weights(weight, weights);
-  const auto epilogue = epilogue_of(weights.out_channels, {}, {}, {}, false);
-  Tensor output = empty_pictures(grad, grad.size(0), weights.out_channels, height, width, channels_last);
-  DilatedBlock args;
-  args.tiling = tiling_of(output.size(0), height, width, dilation_h, dilation_w, 2 * dilation_h - padding_h,
-                          2 * dilation_w - padding_w);
-  args.input = pictures_of(grad), args.output = pictures_of(output);
-  args.weights = static_cast<const float*>(transformed.data_ptr());
-  args.epilogue = epilogue.data();
-  run(args, grad);
-  return output;
+  Block block{reversed(weights_of(weight)), {dilation_h, dilation_w}};
+  block.padding[0] = 2 * dilation_h - padding_h, block.padding[1] = 2 * dilation_w - padding_w;
+  block.height = grad.size(2) - 2 * (padding_h - dilation_h);
+  block.width = grad.size(3) - 2 * (padding_w - dilation_w);
+  return run_block(block, grad, weight, {}, epilogue_of(block.weights, {}, {}, {}, false), 0, 0, channels_last);
 }
 
 Tensor dilated_block_weight_gradient_cpu(const Tensor& grad, const Tensor& input, const Tensor& weight,

@@ -41,15 +41,6 @@ inline Weights weights_of(const Tensor& tensor, Stride stride = Stride::one) {
   return weights;
 }
 
-inline void check_activation(int64_t activation) {
-  STD_TORCH_CHECK(activation >= 0 && activation < kActivations, "activation: 0 to ", kActivations - 1, " is expected");
-}
-
-inline void check_transformed(const Tensor& transformed, const Weights& weights) {
-  check_float(transformed, 1, "transformed");
-  STD_TORCH_CHECK(transformed.numel() == weights.transformed_floats(), "transformed: it is not of this weight");
-}
-
 inline Tiling tiling_of(int64_t images, int64_t height, int64_t width, int64_t dilation_h, int64_t dilation_w,
                         int64_t padding_h, int64_t padding_w) {
   STD_TORCH_CHECK(dilation_h >= 1 && dilation_w >= 1, "dilation: at least 1 is expected");
@@ -95,23 +86,11 @@ inline Tensor transformed_weights(const Tensor& like, const Weights& weights) {
   return transformed;
 }
 
-inline void run(DilatedBlock& args, const Tensor& like) {
-  if (args.tiling.tiles() == 0 || args.output.channels == 0) return;
-  Tensor zeros = torch::stable::new_zeros(like, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
-  args.zeros = static_cast<const float*>(zeros.data_ptr());
-  const Tasks tasks(args);
-  const auto kernel = INPAINT_FAST_CPU_KERNEL(dilated_block);
-  torch::stable::parallel_for(0, tasks.count(), 1, [&](int64_t begin, int64_t end) {
-    float* const memory = workspace(args.workspace_floats());
-    for (int64_t task = begin; task < end; ++task) kernel(args, tasks.begin(task), tasks.begin(task + 1), memory);
-  });
-}
-
 // [kEpilogueRows][channels]; what is absent changes nothing.
-inline std::vector<float> epilogue_of(int64_t out_channels, const std::optional<Tensor>& bias,
+inline std::vector<float> epilogue_of(const Weights& weights, const std::optional<Tensor>& bias,
                                       const std::optional<Tensor>& scale, const std::optional<Tensor>& shift,
                                       bool norm_first) {
-  const int64_t channels = round_up(out_channels, kColumns);
+  const int64_t out_channels = weights.out_channels, channels = round_up(out_channels, kColumns);
   std::vector<float> epilogue(kEpilogueRows * channels, 0);
   const auto row = [&](EpilogueRow which) { return epilogue.data() + which * channels; };
   const auto read = [&](const std::optional<Tensor>& tensor, const char* name, float otherwise) {
@@ -131,6 +110,48 @@ inline std::vector<float> epilogue_of(int64_t out_channels, const std::optional<
     row(kShiftAfter)[c] = norm_first ? 0 : shifts[c];
   }
   return epilogue;
+}
+
+// What an operator computes, besides its epilogue.
+struct Block {
+  Weights weights;
+  int64_t dilation[2] = {1, 1}, padding[2] = {1, 1};
+  int64_t height = 0, width = 0;  // of the output
+};
+
+// `transformed` are the weights, or nothing, and then `weight` is transformed here.
+inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& weight,
+                        std::optional<Tensor> transformed, const std::vector<float>& epilogue, int64_t activation,
+                        double slope, bool channels_last) {
+  const Weights& weights = block.weights;
+  STD_TORCH_CHECK(weights.in_channels == input.size(1), "weight: its channels are not those of the pictures");
+  STD_TORCH_CHECK(activation >= 0 && activation < kActivations, "activation: 0 to ", kActivations - 1, " is expected");
+  STD_TORCH_CHECK(block.height >= 0 && block.width >= 0, "input: smaller than the dilated weights, or the padding");
+  if (!transformed) transformed = transformed_weights(weight, weights);
+  check_float(*transformed, 1, "transformed");
+  STD_TORCH_CHECK(transformed->numel() == weights.transformed_floats(), "transformed: it is not of this weight");
+
+  const int64_t images = input.size(0), quarters = weights.quarters.of_output() == 1 ? 1 : 2;  // along a side
+  Tensor output = empty_pictures(input, images, weights.out_channels, block.height, block.width, channels_last);
+  DilatedBlock args;
+  args.tiling = tiling_of(images, block.height / quarters, block.width / quarters, block.dilation[0], block.dilation[1],
+                          block.padding[0], block.padding[1]);
+  args.input = pictures_of(input), args.output = pictures_of(output);
+  args.quarters = weights.quarters;
+  args.weights = static_cast<const float*>(transformed->data_ptr());
+  args.epilogue = epilogue.data();
+  args.activation = static_cast<Activation>(activation), args.slope = static_cast<float>(slope);
+  if (args.tiling.tiles() == 0 || args.output.channels == 0) return output;
+
+  Tensor zeros = torch::stable::new_zeros(input, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
+  args.zeros = static_cast<const float*>(zeros.data_ptr());
+  const Tasks tasks(args);
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(dilated_block);
+  torch::stable::parallel_for(0, tasks.count(), 1, [&](int64_t begin, int64_t end) {
+    float* const memory = workspace(args.workspace_floats());
+    for (int64_t task = begin; task < end; ++task) kernel(args, tasks.begin(task), tasks.begin(task + 1), memory);
+  });
+  return output;
 }
 
 }  // namespace inpaint_fast

@@ -173,6 +173,16 @@ def test_error_at_256_channels(dilation, record_property) -> None:
         assert max(errors) < BOUND
 
 
+@compiled
+def test_error_of_a_weight_that_meets_many_pixels() -> None:
+    torch.manual_seed(0)
+    tensors = [random(4, 32, 128, 128), weights(32, 32), None, None, None]
+    seed = random(4, 32, 128, 128)
+    exact = run(reference, exactly(tensors), seed.double())
+    for value, wanted in zip(run(ipf.dilated_block, tensors, seed), exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+
+
 # ---- derivatives ----
 
 

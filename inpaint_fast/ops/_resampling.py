@@ -1,0 +1,202 @@
+"""What `strided_block` and `transposed_block` share: blocks that halve or double a picture's height and width.
+
+Their pixels are taken by parities: four quarters, of even or odd rows and even or odd columns, between which all
+convolutions have stride 1 and fewer taps. csrc/dilated_block/params.h says more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from inpaint_fast.ops import _blocks
+from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
+from inpaint_fast.ops._backends import Definition, Operator
+from inpaint_fast.ops._blocks import affine, computed, epilogue, is_channels_last, wants_grad
+
+# Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
+LEAST_CHANNELS = 24  # of input and output
+LEAST_TILES = 9  # of 4x4 pixels of the smaller picture, in the whole batch
+LEAST_FILL = 0.5  # of the tiles' pixels, that lie in the picture
+
+
+@dataclass
+class Resampling:
+    """One of the two blocks: its plain convolution, and its registered operator.
+
+    Attributes:
+        stem: "strided_block" or "transposed_block".
+        transposed: whether it doubles the size, by 4x4 taps, or halves it, by 3x3.
+        numbers: of each weight in the Winograd domain, over all quarters.
+    """
+
+    stem: str
+    transposed: bool
+    numbers: int
+    operator: Operator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.operator = Operator(
+            self.stem,
+            {
+                self.stem: Definition(
+                    "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
+                    "int activation, float slope, bool norm_first) -> Tensor",
+                    self._fake,
+                    self._setup_context,
+                    self._backward,
+                ),
+                f"{self.stem}_weights": Definition("(Tensor weight) -> Tensor", self._fake_weights),
+            },
+            backends=("cpp", "reference"),
+        )
+
+    def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        convolution = F.conv_transpose2d if self.transposed else F.conv2d
+        return convolution(input, weight, bias, stride=2, padding=1)
+
+    def reference(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, scale: Tensor | None = None,
+        shift: Tensor | None = None, activation: str = "none", slope: float | None = None, order: str = "norm_act",
+    ) -> Tensor:  # fmt: skip
+        """The block in plain PyTorch."""
+        slope = check_activation(activation, slope, order)
+        return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
+
+    def algorithm(self, input: Tensor, weight: Tensor) -> str:
+        """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution."""
+        height, width = input.shape[2:] if self.transposed else self._size(input)
+        pixels, tiles = height * width, ((height + 3) // 4) * ((width + 3) // 4)
+        enough = min(weight.shape[:2]) >= LEAST_CHANNELS and input.shape[0] * tiles >= LEAST_TILES
+        filled = pixels >= LEAST_FILL * 16 * tiles
+        return "winograd" if enough and filled and input.dtype != torch.float64 else "direct"
+
+    def prepare(self, weight: Tensor) -> None:
+        """Transform a weight for inference now, not at its first use."""
+        _blocks.prepare(self.operator, weight)
+
+    def __call__(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+        activation: str, slope: float | None, order: str, precision: str, backend: str | None,
+    ) -> Tensor:  # fmt: skip
+        slope = self._check(input, weight, bias, scale, shift, activation, slope, order, precision)
+        backend = _blocks.choose(self.operator, input, backend)
+        if backend == "reference":
+            if input.dtype != weight.dtype and not torch.is_autocast_enabled(input.device.type):
+                weight = weight.to(input.dtype)
+            return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
+        x, w, b, scale, shift = computed(input, weight, bias, scale, shift)
+        if precision == "exact" or self.algorithm(input, weight) == "direct":
+            y = epilogue(self.convolve(x, w, b), scale, shift, activation, slope, order)
+        else:
+            y = self._winograd(backend, weight, x, w, b, scale, shift, activation, slope, order)
+            # A copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
+            if not (is_channels_last(input) or is_channels_last(weight)):
+                y = y.contiguous()
+        return y if y.dtype == input.dtype else y.to(input.dtype)
+
+    def _size(self, input: Tensor) -> tuple[int, int]:
+        height, width = input.shape[2:]
+        return (2 * height, 2 * width) if self.transposed else ((height + 1) // 2, (width + 1) // 2)
+
+    def _check(self, input, weight, bias, scale, shift, activation, slope, order, precision) -> float:
+        """The activation's slope; or the error that names the wrong argument."""
+        vectors = {"bias": bias, "scale": scale, "shift": shift}
+        _blocks.check_tensors(input, weight, **vectors)
+        channels, expected = (0, "{}, C_out, 4, 4") if self.transposed else (1, "C_out, {}, 3, 3")
+        taps = 4 if self.transposed else 3
+        if weight.dim() != 4 or (weight.shape[channels], *weight.shape[2:]) != (input.shape[1], taps, taps):
+            raise ValueError(f"weight: ({expected.format(input.shape[1])}) is expected, got {tuple(weight.shape)}")
+        _blocks.check_vectors(weight.shape[1 - channels], **vectors)
+        slope = check_activation(activation, slope, order)
+        _blocks.check_precision(precision)
+        if min(input.shape[2:]) < 1:
+            raise ValueError(f"input: at least one pixel is expected, got shape {tuple(input.shape)}")
+        return slope
+
+    def _winograd(
+        self, backend, parameter, input, weight, bias, scale, shift, activation, slope, order
+    ) -> Tensor:  # fmt: skip
+        """`parameter`: the weight as the caller has it, by which its transform is kept."""
+
+        def run(transformed, scale, shift, activation):
+            return self.operator.call(
+                backend, self.stem, input, weight, transformed, bias, scale, shift, ACTIVATIONS.index(activation),
+                slope, order == "norm_act",
+            )  # fmt: skip
+
+        if not wants_grad(input, weight, bias, scale, shift):
+            return run(_blocks.transformed(self.operator, parameter, weight), scale, shift, activation)
+        if scale is None and shift is None:
+            return run(None, None, None, activation)
+        if order == "norm_act":  # their gradients need the convolution's result
+            return epilogue(run(None, None, None, "none"), scale, shift, activation, slope, order)
+        return affine(run(None, None, None, activation), scale, shift)
+
+    # ---- the operator: shape functions, gradient formula ----
+
+    def _fake(self, input, weight, transformed, bias, scale, shift, activation, slope, norm_first):
+        out = weight.shape[1 if self.transposed else 0]
+        return _blocks.pictures_like(input, out, *self._size(input), channels_last=True)
+
+    def _fake_weights(self, weight):
+        channels, out = weight.shape[:2] if self.transposed else reversed(weight.shape[:2])
+        return weight.new_empty((out + 31) // 32 * 32 * self.numbers * channels)  # as csrc/dilated_block/params.h
+
+    @staticmethod
+    def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        input, weight, _, bias, scale, shift, ctx.activation, ctx.slope, ctx.norm_first = inputs
+        ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
+
+    def _backward(self, call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        *tensors, output = ctx.saved_tensors
+        activation, slope = ACTIVATIONS[ctx.activation], ctx.slope
+        wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
+        if torch.is_grad_enabled() or slope < 0 or tensors[3] is not None or tensors[4] is not None:
+            order = "norm_act" if ctx.norm_first else "act_norm"
+
+            def function(input, weight, bias, scale, shift):
+                return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
+
+            grads = _blocks.gradients_of(function, tensors, grad, wanted)
+        else:
+            input, weight, *_ = tensors
+            grad = _blocks.activation_gradient(grad, output, activation, slope)
+            grads = [None] * 5
+            even = self.transposed or not (input.shape[2] % 2 or input.shape[3] % 2)  # all quarters have one size
+            direct = [wanted[0], wanted[1] and not even, False]
+            if any(direct):
+                grads[:2] = torch.ops.aten.convolution_backward(
+                    grad, input, weight, None, [2, 2], [1, 1], [1, 1], self.transposed, [0, 0], 1, direct
+                )[:2]
+            if wanted[1] and even:
+                grads[1] = self._weight_gradient(call, grad, input, weight)
+            if wanted[2]:
+                grads[2] = grad.sum((0, 2, 3))
+        to_input, to_weight, to_bias, to_scale, to_shift = grads
+        return (to_input, to_weight, None, to_bias, to_scale, to_shift, None, None, None)
+
+    def _weight_gradient(self, call: Callable, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+        """From the quarters' gradients of 3x3 taps, by the same rule as in csrc/dilated_block/cpu.cpp."""
+        result = torch.empty_like(weight)
+        by_taps = result.transpose(0, 1) if self.transposed else result  # (out, in, ., .)
+        taps = weight.new_empty(*by_taps.shape[:2], 3, 3)
+        for a, b in product((0, 1), (0, 1)):
+            quarter = (..., slice(a, None, 2), slice(b, None, 2))
+            pair = (grad[quarter], input) if self.transposed else (grad, input[quarter])
+            found = call("dilated_block_weight_gradient", *pair, taps, 1, 1, 1, 1)
+            for (r, row), (c, column) in product(self._taps(a), self._taps(b)):
+                by_taps[:, :, row, column] = found[:, :, r, c]
+        return result
+
+    def _taps(self, parity: int) -> list[tuple[int, int]]:
+        """Which of the 3 taps round a quarter's pixel is which of the whole weight's."""
+        if self.transposed:
+            return [(i, 3 + parity - 2 * i) for i in (parity, parity + 1)]
+        return [(0, 0), (1, 2)] if parity else [(1, 1)]

@@ -1,0 +1,419 @@
+"""strided_block and transposed_block: every implementation against the float64 reference, and when which one runs."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from support import assert_as_good, relative_error
+from torch import Tensor
+
+import inpaint_fast as ipf
+from inpaint_fast.ops import _blocks, _resampling, forget
+from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
+from inpaint_fast.ops._backends import OPERATORS
+
+STEM = "transposed_block"  # strided_block has the same implementations
+compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+BOUND = 1e-5  # of the relative error in float32 (2-norms), as in dilated_block
+LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
+SHAPE = (2, 19, 10, 14)  # no multiple of a vector, a tile or a panel
+OUT = 37
+
+
+@dataclass(frozen=True)
+class Block:
+    """One of the two, and what differs between them."""
+
+    stem: str
+
+    @property
+    def transposed(self) -> bool:
+        return self.stem == "transposed_block"
+
+    def __call__(self, *args, **options) -> Tensor:
+        return getattr(ipf, self.stem)(*args, **options)
+
+    def __getattr__(self, name: str):  # reference, algorithm, prepare
+        return getattr(importlib.import_module(f"inpaint_fast.ops.{self.stem}"), name)
+
+    @property
+    def op(self):
+        return getattr(torch.ops.inpaint_fast, self.stem)
+
+    @property
+    def op_weights(self):
+        return getattr(torch.ops.inpaint_fast, f"{self.stem}_weights")
+
+    def weights(self, channels: int, out: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Weights that keep the input's scale."""
+        size = (channels, out, 4, 4) if self.transposed else (out, channels, 3, 3)
+        taps = 4 if self.transposed else 9
+        return (torch.randn(size, dtype=torch.float64) / (taps * max(channels, 1)) ** 0.5).to(dtype)
+
+    def seed(self, shape=SHAPE, out: int = OUT, dtype: torch.dtype = torch.float32) -> Tensor:
+        sides = [2 * side if self.transposed else (side + 1) // 2 for side in shape[2:]]
+        return random(shape[0], out, *sides, dtype=dtype)
+
+    def arguments(self, dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, affine: bool = True):
+        vectors = [random(out), random(out).abs() + 0.5, random(out)] if affine else [random(out), None, None]
+        tensors = [random(*shape), self.weights(shape[1], out), *vectors]
+        return [t if t is None else t.to(dtype) for t in tensors]
+
+
+BLOCKS = [Block("strided_block"), Block("transposed_block")]
+
+
+@pytest.fixture(params=BLOCKS, ids=lambda block: block.stem)
+def block(request: pytest.FixtureRequest) -> Block:
+    return request.param
+
+
+@pytest.fixture
+def winograd(monkeypatch) -> None:
+    """Winograd for every shape, however small."""
+    always_winograd(monkeypatch)
+
+
+def always_winograd(patch: pytest.MonkeyPatch) -> None:
+    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_FILL"):
+        patch.setattr(_resampling, name, 0)
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64).to(dtype)
+
+
+def laid_out(tensor: Tensor, layout: str) -> Tensor:
+    """The same values in another memory order."""
+    if layout == "channels_last":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        n, c, h, w = tensor.shape
+        return tensor.new_full((n, c + 1, h + 2, 2 * w), float("nan"))[:, 1:, 1:-1, ::2].copy_(tensor)
+    if layout == "transposed":
+        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+    return tensor
+
+
+def run(function, tensors: list[Tensor | None], seed: Tensor, **settings) -> list[Tensor]:
+    """The result and the gradients of all tensors."""
+    input, weight, bias, scale, shift = (t if t is None else t.detach().requires_grad_() for t in tensors)
+    y = function(input, weight, bias, scale=scale, shift=shift, **settings)
+    sources = [t for t in (input, weight, bias, scale, shift) if t is not None]
+    return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
+
+
+def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    return [t if t is None else t.double() for t in tensors]
+
+
+# ---- parity ----
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
+def test_parity(block, implementation, winograd, activation, order, affine) -> None:
+    torch.manual_seed(0)
+    tensors = block.arguments(affine=affine)
+    settings = {"activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
+    seed = block.seed()
+    exact = run(block.reference, exactly(tensors), seed.double(), **settings)
+    values = run(block, tensors, seed, backend=implementation.backend, **settings)
+    for value, wanted in zip(values, exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+    with torch.no_grad():  # the epilogue in the kernel, the weights kept
+        named = dict(zip(("input", "weight", "bias", "scale", "shift"), tensors, strict=True))
+        y = block(**named, backend=implementation.backend, **settings)
+    assert relative_error(y, exact[0]) < BOUND
+
+
+@pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
+def test_dtypes(block, implementation, winograd, dtype) -> None:
+    torch.manual_seed(0)
+    tensors, seed = block.arguments(dtype), block.seed(dtype=dtype)
+    settings = {"activation": "leaky_relu", "order": "act_norm"}
+    exact = run(block.reference, exactly(tensors), seed.double(), **settings)
+    values = run(block, tensors, seed, backend=implementation.backend, **settings)
+    for value, plain, wanted in zip(values, run(block.reference, tensors, seed, **settings), exact, strict=True):
+        assert value.dtype == dtype
+        assert_as_good(value, plain, wanted)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
+def test_layouts(block, implementation, winograd, layout, weight_layout) -> None:
+    torch.manual_seed(0)
+    tensors, seed = block.arguments(affine=False), block.seed()
+    exact = run(block.reference, exactly(tensors), seed.double(), activation="relu")
+    tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
+    values = run(block, tensors, laid_out(seed, layout), backend=implementation.backend, activation="relu")
+    for value, wanted in zip(values, exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+    assert values[0].is_contiguous(memory_format=torch.channels_last) == ("channels_last" in (layout, weight_layout))
+
+
+@examples(max_examples=80)
+@given(data=st.data())
+def test_any_shape(data) -> None:
+    draw = data.draw
+    block = draw(st.sampled_from(BLOCKS))
+    shape = tuple(draw(st.integers(low, high)) for low, high in ((0, 3), (1, 50), (1, 40), (1, 40)))
+    out, layout = draw(st.integers(1, 70)), draw(st.sampled_from(LAYOUTS))
+    settings = {"activation": draw(st.sampled_from(ACTIVATIONS))}
+    torch.manual_seed(0)
+    tensors, seed = block.arguments(shape=shape, out=out, affine=False), block.seed(shape, out)
+    exact = run(block.reference, exactly(tensors), seed.double(), **settings)
+    tensors[0] = laid_out(tensors[0], layout)
+    with pytest.MonkeyPatch.context() as patch:
+        always_winograd(patch)
+        values = run(block, tensors, seed, **settings)
+    for value, wanted in zip(values, exact, strict=True):
+        # A result that cancels to nothing has no relative error: 1e-6 of what was added up is allowed besides.
+        assert (value.double() - wanted).norm() <= BOUND * wanted.norm() + 1e-6 * wanted.numel() ** 0.5
+
+
+@compiled
+def test_error_at_256_channels(block, record_property) -> None:
+    torch.manual_seed(0)
+    input, weight = random(1, 256, 48, 48), block.weights(256, 128)
+    assert block.algorithm(input, weight) == "winograd"
+    exact = block.reference(input.double(), weight.double())
+    for precision in ("fast", "exact"):
+        error = relative_error(block(input, weight, precision=precision), exact)
+        record_property(precision, error)
+        assert error < BOUND
+
+
+@compiled
+def test_error_of_a_weight_that_meets_many_pixels(block) -> None:
+    torch.manual_seed(0)
+    tensors = block.arguments(shape=(4, 32, 128, 128), out=32, affine=False)
+    seed = block.seed((4, 32, 128, 128), 32)
+    exact = run(block.reference, exactly(tensors), seed.double())
+    for value, wanted in zip(run(block, tensors, seed), exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+
+
+# ---- derivatives ----
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_gradcheck(block, activation, order) -> None:
+    torch.manual_seed(0)
+    tensors = [t.requires_grad_() for t in block.arguments(torch.float64, (1, 2, 3, 2), 2)]
+
+    def function(input, weight, bias, scale, shift):
+        return block(input, weight, bias, scale=scale, shift=shift, activation=activation, order=order)
+
+    assert torch.autograd.gradcheck(function, tensors)
+    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
+
+
+@compiled
+@pytest.mark.parametrize("activation", ("none", "elu", "tanh"))
+def test_second_derivatives(block, winograd, activation) -> None:
+    torch.manual_seed(0)
+
+    def penalty(function, tensors) -> list[Tensor]:
+        input, weight, bias = (t.detach().requires_grad_() for t in tensors[:3])
+        y = function(input, weight, bias, activation=activation)
+        (grad,) = torch.autograd.grad(y.square().sum(), input, create_graph=True)
+        return list(torch.autograd.grad(grad.square().sum(), (input, weight, bias)))
+
+    tensors = block.arguments(affine=False)
+    exact = penalty(block.reference, exactly(tensors[:3]))
+    for value, wanted in zip(penalty(block, tensors), exact, strict=True):
+        assert relative_error(value, wanted) < 3 * BOUND
+
+
+@compiled
+def test_a_negative_slope(block, winograd) -> None:
+    torch.manual_seed(0)
+    tensors, seed, settings = block.arguments(affine=False), block.seed(), {"activation": "leaky_relu", "slope": -0.5}
+    exact = run(block.reference, exactly(tensors), seed.double(), **settings)
+    for value, wanted in zip(run(block, tensors, seed, **settings), exact, strict=True):
+        assert relative_error(value, wanted) < BOUND
+
+
+@compiled
+def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
+    tensors = block.arguments(affine=False)
+    for index in range(3):
+        args = [t.detach().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
+        block(*args).sum().backward()
+        assert [a.grad is not None for a in args] == [i == index for i in range(3)]
+        exact = [t.detach().double().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
+        block.reference(*exact).sum().backward()
+        assert relative_error(args[index].grad, exact[index].grad) < BOUND
+
+
+# ---- PyTorch's machinery ----
+
+
+@compiled
+def test_opcheck(block, winograd) -> None:
+    input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
+    settings = (1, 0.0, True)
+    last = input.contiguous(memory_format=torch.channels_last)
+    wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
+    transformed = block.op_weights(weight)
+    for op, args in (
+        (block.op, (input, weight, transformed, bias, scale, shift, *settings)),
+        (block.op, (last, weight, None, None, None, None, *settings)),
+        (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
+        (block.op_weights, (weight,)),
+    ):
+        torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+def test_compile(block, winograd) -> None:
+    torch.manual_seed(0)
+    tensors, seed = block.arguments(), block.seed()
+
+    def function(input, weight, bias, scale, shift):
+        return block(input, weight, bias, scale=scale, shift=shift, activation="relu").relu()
+
+    def both(f) -> list[Tensor]:
+        args = [t.detach().requires_grad_() for t in tensors]
+        y = f(*args)
+        return [y.detach(), *torch.autograd.grad(y, args, seed)]
+
+    faster = torch.compile(function, fullgraph=True)
+    for value, wanted in zip(both(faster), both(function), strict=True):
+        assert relative_error(value, wanted) < 1e-6
+
+
+@compiled
+def test_autocast(block, winograd) -> None:
+    tensors = block.arguments(affine=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = block(tensors[0].bfloat16(), *tensors[1:3])
+    assert y.dtype == torch.bfloat16
+    assert relative_error(y, block.reference(tensors[0].bfloat16().double(), *exactly(tensors[1:3]))) < 2**-8
+
+
+@compiled
+def test_bitwise_equal_for_any_number_of_threads(block, winograd) -> None:
+    torch.manual_seed(0)
+    tensors = block.arguments(shape=(3, 40, 17, 21), out=70, affine=False)
+    before = torch.get_num_threads()
+    try:
+        for layout in ("nchw", "channels_last"):
+            results = []
+            for threads in (1, 2, 4, 2):
+                torch.set_num_threads(threads)
+                results.append(block(laid_out(tensors[0], layout), *tensors[1:3], activation="relu"))
+            assert all(torch.equal(results[0], other) for other in results[1:])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_functional_transforms_run_the_reference(block) -> None:
+    input, *args = block.arguments(affine=False)[:3]
+    stacked = torch.func.vmap(lambda x: block(x, *args))(input[None])
+    torch.testing.assert_close(stacked[0], block.reference(input, *args))
+    with pytest.raises(ipf.BackendError, match="only 'reference' can"):
+        torch.func.vmap(lambda x: block(x, *args, backend="cpp"))(input[None])
+
+
+# ---- what can go wrong ----
+
+
+@compiled
+def test_kept_weights_follow_every_change(block, winograd) -> None:
+    torch.manual_seed(0)
+    input, weight = random(1, 20, 9, 9), torch.nn.Parameter(block.weights(20, 20))
+
+    def right() -> None:
+        with torch.no_grad():
+            exact = block.reference(input.double(), weight.double())
+            assert relative_error(block(input, weight), exact) < BOUND
+
+    right()
+    assert weight in _blocks._kept
+    with torch.no_grad():
+        weight.mul_(2)
+    right()
+    weight.data = block.weights(20, 20)
+    right()
+    weight.data.zero_()  # PyTorch does not count this one
+    forget(weight)
+    right()
+    other = torch.nn.Parameter(block.weights(20, 20))
+    block.prepare(other)
+    assert other in _blocks._kept
+
+
+def test_exact_is_the_direct_convolution(block) -> None:
+    input, weight, bias, _, _ = block.arguments(shape=(1, 32, 12, 12), out=32)
+    y = block(input, weight, bias, precision="exact", activation="relu")
+    assert torch.equal(y, block.reference(input, weight, bias).relu())
+
+
+def test_where_winograd_pays(block) -> None:
+    def of(images: int, channels: int, side: int, out: int, dtype=torch.float32) -> str:
+        """`side`: of the smaller picture."""
+        side = side if block.transposed else 2 * side
+        weight = torch.empty_like(block.weights(channels, out), device="meta", dtype=dtype)
+        return block.algorithm(torch.empty((images, channels, side, side), device="meta", dtype=dtype), weight)
+
+    assert of(1, 256, 64, 128) == "winograd"
+    assert of(1, 256, 64, 3) == "direct"  # few channels
+    assert of(1, 256, 8, 128) == "direct"  # four tiles
+    assert of(64, 256, 1, 128) == "direct"  # one pixel of a tile's sixteen
+    assert of(1, 256, 64, 128, torch.float64) == "direct"
+
+
+def test_registered_for_the_cpu(block) -> None:
+    assert OPERATORS[block.stem].backends == ("cpp", "reference")
+    for backend in ("cuda", "triton"):
+        with pytest.raises(ipf.BackendError, match=f"there is no .* kernel for {block.stem} yet"):
+            block(random(1, 2, 5, 5), block.weights(2, 2), backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"input": [1]}, TypeError, "input: a torch.Tensor is expected, got list"),
+        ({"input": torch.ones(4, 8, 8)}, ValueError, r"input: \(N, C, H, W\) is expected"),
+        ({"input": torch.ones(1, 4, 0, 8)}, ValueError, "input: at least one pixel"),
+        ({"weight": torch.ones(4, 6, 5, 5)}, ValueError, r"weight: \((4, C_out, 4, 4|C_out, 4, 3, 3)\) is expected"),
+        ({"weight": torch.ones(2, 2, 4, 4)}, ValueError, r"weight: \((4, C_out, 4, 4|C_out, 4, 3, 3)\) is expected"),
+        ({"weight": torch.ones(4, 6, 4, 4, dtype=torch.float64)}, TypeError, "weight: the dtype of input"),
+        ({"bias": torch.ones(5)}, ValueError, r"bias: \(6,\)"),
+        ({"scale": torch.ones(6, 1)}, ValueError, r"scale: \(6,\)"),
+        ({"shift": torch.ones(6, device="meta")}, TypeError, "shift: it is on meta"),
+        ({"activation": "gelu"}, ValueError, "activation: one of 'none'"),
+        ({"order": "act"}, ValueError, "order: 'norm_act' or 'act_norm'"),
+        ({"precision": "best"}, ValueError, "precision: 'fast' or 'exact'"),
+        ({"backend": "tpu"}, ValueError, "backend: one of"),
+    ],
+)
+def test_bad_input(block, changes, error, message) -> None:
+    named = {"input": torch.ones(1, 4, 8, 8), "weight": torch.ones_like(block.weights(4, 6))} | changes
+    with pytest.raises(error, match=message):
+        block(named.pop("input"), named.pop("weight"), **named)
+
+
+@compiled
+def test_direct_calls_of_the_operators_do_not_crash(block) -> None:
+    input, weight = random(1, 4, 8, 8), block.weights(4, 6)
+    for call in (
+        lambda: block.op(input, block.weights(5, 6), None, None, None, None, 0, 0.0, True),
+        lambda: block.op(input, weight, None, None, None, None, 99, 0.0, True),
+        lambda: block.op(input, weight, random(7), None, None, None, 0, 0.0, True),
+        lambda: block.op(input, weight, None, random(5), None, None, 0, 0.0, True),
+        lambda: block.op(input.double(), weight, None, None, None, None, 0, 0.0, True),
+        lambda: block.op_weights(random(4, 6, 5, 5)),
+    ):
+        with pytest.raises(RuntimeError):
+            call()
