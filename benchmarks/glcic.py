@@ -173,7 +173,7 @@ def train(batch: int, side: int, phase: int) -> harness.Case:
             harness.Implementation("eager_channels_last", partial(eager, CHANNELS_LAST)),
         ],
         reference=eager(NCHW, torch.float64),
-        bound=1e-4,
+        bound=1e-3,  # PyTorch's channels_last BatchNorm alone has errors of 1e-4
         work=times,
         unit="GFLOP/s",
         memory="reused",

@@ -31,11 +31,10 @@ from inpaint_fast.nn.blocks import (
     FusedSequential,
     check_precision,
     find_chain,
+    prepare,
     undisturbed,
     why_not,
 )
-from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
-from inpaint_fast.ops.transposed_block import prepare as prepare_transposed
 
 # ---- the modules ----
 
@@ -205,11 +204,15 @@ class Report:
 
 
 def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast") -> nn.Module:
-    """Run the 3x3 convolutions of a network by `dilated_block`, fused with the norm and activation after them.
+    """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
-    In place. Every nn.Conv2d with a 3x3 kernel, stride 1, one group and zero padding, any dilation, is swapped, every
-    nn.ConvTranspose2d with a 4x4 kernel, stride 2, padding 1 and one group (by `transposed_block`), and an
-    nn.BatchNorm2d and an nn.ReLU, LeakyReLU, ELU, Sigmoid or Tanh that follow, in either order, are fused with it where
+    In place. What is swapped, with one group and zero padding:
+
+        nn.Conv2d, 3x3, stride 1, any dilation and padding     by dilated_block
+        nn.Conv2d, 3x3, stride 2, padding 1                    by strided_block
+        nn.ConvTranspose2d, 4x4, stride 2, padding 1           by transposed_block
+
+    An nn.BatchNorm2d and an nn.ReLU, LeakyReLU, ELU, Sigmoid or Tanh after it, in either order, are fused with it where
     the forward shows that nothing else uses what passes between them. Outputs, gradients, running statistics,
     state_dict, parameter objects (an optimizer made before stays valid) and `isinstance(module, nn.Conv2d)` stay.
 
@@ -282,11 +285,6 @@ def acceleration_report(model: nn.Module) -> Report:
     if report is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
     return report
-
-
-def prepare(conv: nn.Module) -> None:
-    """Transform the weights of this convolution for inference."""
-    (prepare_transposed if PLAIN[type(conv)] is nn.ConvTranspose2d else prepare_dilated)(conv.weight)
 
 
 # ---- what the forwards do ----

@@ -1,9 +1,10 @@
 """Convolution, batch normalisation and activation as one: `DilatedConvBlock`, and the chain of modules behind it.
 
 A chain is a convolution with the nn.BatchNorm2d and the activation that follow it, in either order. In training it runs
-as two operators, `dilated_block` or `transposed_block` and `norm_act`; with fixed statistics as one, the norm folded
-into scale and shift. A convolution that neither of the two can run stays PyTorch's, with `norm_act` after it. The
-modules stay what they are: they hold the parameters, the statistics and the settings, read at every call.
+as two operators, the convolution's (`dilated_block`, `strided_block` or `transposed_block`) and `norm_act`; with fixed
+statistics as one, the norm folded into scale and shift. A convolution that none of the three can run stays PyTorch's,
+with `norm_act` after it. The modules stay what they are: they hold the parameters, the statistics and the settings,
+read at every call.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from inpaint_fast.ops._activations import check_activation
 from inpaint_fast.ops.dilated_block import dilated_block
+from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
 from inpaint_fast.ops.norm_act import norm_act
+from inpaint_fast.ops.strided_block import prepare as prepare_strided
+from inpaint_fast.ops.strided_block import strided_block
+from inpaint_fast.ops.transposed_block import prepare as prepare_transposed
 from inpaint_fast.ops.transposed_block import transposed_block
 
 PRECISIONS = ("fast", "exact")
@@ -35,7 +40,7 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def why_not(conv: nn.Module) -> str | None:
-    """Why neither `dilated_block` nor `transposed_block` can run this convolution; None when one can."""
+    """Why none of `dilated_block`, `strided_block`, `transposed_block` can run this convolution; None when one can."""
     plain = PLAIN.get(type(conv))
     if plain not in CONVOLUTIONS:
         base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
@@ -44,15 +49,15 @@ def why_not(conv: nn.Module) -> str | None:
     if weight is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
     transposed = plain is nn.ConvTranspose2d
-    kernel, stride = ((4, 4), (2, 2)) if transposed else ((3, 3), (1, 1))
-    if weight.shape[2:] != kernel:
-        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {'x'.join(map(str, kernel))}"
-    if conv.stride not in (stride, stride[0]):
+    side = 4 if transposed else 3
+    if weight.shape[2:] != (side, side):
+        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {side}x{side}"
+    if not _is(conv.stride, 2) and (transposed or not _is(conv.stride, 1)):
         return f"stride {conv.stride}"
-    if transposed:
-        for name, wanted in {"padding": (1, 1), "output_padding": (0, 0), "dilation": (1, 1)}.items():
-            if getattr(conv, name) not in (wanted, wanted[0]):
-                return f"{name} {getattr(conv, name)}"
+    if _is(conv.stride, 2):
+        for name, wanted in {"padding": 1, "output_padding": 0, "dilation": 1}.items():
+            if not _is(getattr(conv, name), wanted):
+                return f"{name} {getattr(conv, name)}, with stride 2"
     if conv.groups != 1:
         return f"groups {conv.groups}"
     if conv.padding_mode != "zeros":
@@ -60,6 +65,19 @@ def why_not(conv: nn.Module) -> str | None:
     if weight.dtype not in _DTYPES:
         return f"dtype {weight.dtype}"
     return None
+
+
+def _is(setting: int | str | tuple[int, int], number: int) -> bool:
+    """A setting of a convolution is this number, in both directions."""
+    return setting in (number, (number, number))
+
+
+def prepare(conv: nn.Module) -> None:
+    """Transform the weights of this convolution for inference."""
+    if PLAIN[type(conv)] is nn.ConvTranspose2d:
+        prepare_transposed(conv.weight)
+    else:
+        (prepare_strided if _is(conv.stride, 2) else prepare_dilated)(conv.weight)
 
 
 def undisturbed(module: nn.Module) -> bool:
@@ -109,6 +127,8 @@ class Chain:
             return norm_act(conv(input), **(_batch_statistics(norm) if batch else _kept_statistics(norm)), **activation)
         if PLAIN[type(conv)] is nn.ConvTranspose2d:
             convolve = partial(transposed_block, precision=precision)
+        elif _is(conv.stride, 2):
+            convolve = partial(strided_block, precision=precision)
         else:
             same = {"same": conv.dilation, "valid": 0}
             padding = same[conv.padding] if isinstance(conv.padding, str) else conv.padding

@@ -140,22 +140,28 @@ def test_state_parameters_and_copies(name: str) -> None:
 
 
 def fused_modules(network: nn.Module, input: Tensor) -> list[tuple[str, str, str]]:
-    """What each call of dilated_block in eval mode was given to fuse: the fusion is there, and not only the result."""
+    """What each call of an operator in eval mode was given to fuse: the fusion is there, and not only the result."""
     from inpaint_fast.nn import blocks
 
-    calls, operator = [], blocks.dilated_block
+    calls = []
+    operators = {name: getattr(blocks, name) for name in ("dilated_block", "strided_block", "transposed_block")}
 
-    def recorded(*args, **options):
-        calls.append((options.get("activation", "none"), options.get("order", ""), "scale" in options))
-        return operator(*args, **options)
+    def recorded(operator):
+        def call(*args, **options):
+            calls.append((options.get("activation", "none"), options.get("order", ""), "scale" in options))
+            return operator(*args, **options)
+
+        return call
 
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    blocks.dilated_block = recorded
+    for name, operator in operators.items():
+        setattr(blocks, name, recorded(operator))
     try:
         network(input)
     finally:
-        blocks.dilated_block = operator
+        for name, operator in operators.items():
+            setattr(blocks, name, operator)
         for module, mode in modes.items():
             module.training = mode
     return calls
@@ -202,7 +208,7 @@ def test_what_the_report_says() -> None:
     network = ipf.accelerate(ResNet())
     assert swapped(network)["layer1.0.conv1"] == ("layer1.0.bn1",)
     assert "several times" in notes(network)["layer1.0.conv1"] and "add" in notes(network)["layer1.0.conv2"]
-    assert left(network)["layer2.0.conv1"] == "stride (2, 2)"
+    assert swapped(network)["layer2.0.conv1"] == ("layer2.0.bn1",)  # stride 2
 
 
 # ---- which convolutions ----
@@ -234,7 +240,9 @@ class OwnConv(nn.Conv2d):
     ("conv", "reason"),
     [
         (nn.Conv2d(3, 4, 5), "5x5"),
-        (nn.Conv2d(3, 4, 3, stride=2), "stride"),
+        (nn.Conv2d(3, 4, 3, stride=2), "padding (0, 0), with stride 2"),
+        (nn.Conv2d(3, 4, 3, stride=2, padding=2, dilation=2), "padding (2, 2), with stride 2"),
+        (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "stride (1, 2)"),
         (nn.Conv2d(3, 6, 3, groups=3), "groups 3"),
         (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "padding_mode 'reflect'"),
         (nn.LazyConv2d(4, 3), "LazyConv2d"),
