@@ -31,7 +31,7 @@ test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSan
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" PYTHONPATH=build/sanitized/lib \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TRITON_INTERPRET=1 \
 	  $(BIN)/python -m pytest -m "not long" -k "not compile and not emulated and not triton" $(SANITIZED_TESTS)
-SANITIZED_TESTS ?= $(addprefix tests/ops/test_,$(addsuffix .py,masked_l2 weight_clip dilated_block transposed_block \
+SANITIZED_TESTS ?= $(addprefix tests/ops/test_,$(addsuffix .py,masked_l2 weight_clip dilated_block resampling \
   norm_act activations)) tests/optim
 
 lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing

@@ -10,6 +10,7 @@ with the norm in training mode. b: batch, c: channels in and out, then the input
 from __future__ import annotations
 
 import copy
+import importlib
 import sys
 from functools import partial
 
@@ -19,14 +20,20 @@ from torch import Tensor, nn
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import backend_of
-from inpaint_fast.ops.transposed_block import algorithm
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 KINK = 1e-4  # as in dilated_block.py: no gradient comes from where rounding decides whether it passes
 
 
-def case(batch: int, channels: int, out: int, side: int, training: bool) -> harness.Case:
-    block = nn.Sequential(nn.ConvTranspose2d(channels, out, 4, stride=2, padding=1), nn.ReLU(), nn.BatchNorm2d(out))
+def case(
+    batch: int, channels: int, out: int, side: int, training: bool, *, stem: str = "transposed_block"
+) -> harness.Case:  # fmt: skip
+    """Of transposed_block or strided_block; `side` is the input's."""
+    algorithm = importlib.import_module(f"inpaint_fast.ops.{stem}").algorithm  # the module has its function's name
+    transposed = stem == "transposed_block"
+    kind, taps = (nn.ConvTranspose2d, 4) if transposed else (nn.Conv2d, 3)
+    convolution = kind(channels, out, taps, stride=2, padding=1)
+    block = nn.Sequential(convolution, nn.ReLU(), nn.BatchNorm2d(out))
     with torch.no_grad():  # as in a trained network, no statistic or parameter is 0 or 1
         for tensor in (block[2].running_var, block[2].weight):
             tensor.uniform_(0.5, 1.5)
@@ -35,7 +42,8 @@ def case(batch: int, channels: int, out: int, side: int, training: bool) -> harn
     block.train(training)
     input = torch.randn(batch, channels, side, side)
     with torch.no_grad():
-        grad = torch.randn(batch, out, 2 * side, 2 * side) * (block[0](input).abs() > KINK)
+        result = block[0](input)
+        grad = torch.randn_like(result) * (result.abs() > KINK)
 
     def prepare(layout: torch.memory_format, kind: str = "plain", dtype: torch.dtype = torch.float32) -> harness.Run:
         network = copy.deepcopy(block).to(dtype=dtype, memory_format=layout)
@@ -62,7 +70,7 @@ def case(batch: int, channels: int, out: int, side: int, training: bool) -> harn
         return train if training else infer
 
     def backend() -> str:
-        return f"{backend_of('transposed_block')}, {algorithm(input, block[0].weight)}"
+        return f"{backend_of(stem)}, {algorithm(input, block[0].weight)}"
 
     compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
     return harness.Case(
@@ -75,7 +83,7 @@ def case(batch: int, channels: int, out: int, side: int, training: bool) -> harn
         ],
         reference=lambda: prepare(NCHW, dtype=torch.float64)(),
         bound=1e-3 if training else 1e-5,  # PyTorch's gradients of channels_last BatchNorm have errors of 1e-4
-        work=(3 if training else 1) * 2.0 * 16 * input.numel() * out,
+        work=(3 if training else 1) * 2.0 * (16 if transposed else 9 / 4) * input.numel() * out,
         unit="GFLOP/s",
         memory="reused",
     )  # fmt: skip

@@ -23,8 +23,10 @@ def results(case):
         lambda: dilated_block.train(2, 32, 24, 2, norm=False),
         lambda: transposed_block.case(1, 32, 24, 16, False),
         lambda: transposed_block.case(1, 32, 24, 16, True),
+        lambda: transposed_block.case(1, 32, 24, 32, False, stem="strided_block"),
+        lambda: transposed_block.case(1, 32, 24, 32, True, stem="strided_block"),
     ],
-    ids=["infer", "train", "train_conv", "transposed_infer", "transposed_train"],
+    ids=["infer", "train", "train_conv", "transposed", "transposed_train", "strided", "strided_train"],
 )
 def test_the_block_runs_by_winograd_and_is_right(build):
     torch.manual_seed(0)
