@@ -33,12 +33,23 @@ NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 ALPHA = 4e-4
 
 
+class PlainCompletion(CompletionNetwork):
+    """The network in the layout that it is given; CompletionNetwork itself goes over to channels_last on a CPU."""
+
+    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
+        hole = mask > 0
+        mean = self.mean_pixel.to(picture.dtype)[:, None, None]
+        return nn.Sequential.forward(self, torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1))
+
+
 def plain(network: nn.Module) -> nn.Module:
-    """A copy in which every nn.Sequential runs its modules one by one."""
+    """A copy in which every nn.Sequential runs its modules one by one, as they would be written from torch.nn."""
     network = copy.deepcopy(network)
     for module in network.modules():
         if isinstance(module, FusedSequential):
             module.__class__ = nn.Sequential
+        elif isinstance(module, CompletionNetwork):
+            module.__class__ = PlainCompletion
     return network
 
 
@@ -82,25 +93,14 @@ def settled(network: CompletionNetwork) -> CompletionNetwork:
 # ---- completing ----
 
 
-class OnImages(nn.Module):
-    """The network on a float mask: the exporters' graphs then have the same two inputs."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        return self.network(picture, mask)
-
-
 def infer(batch: int, side: int) -> harness.Case:
     network = settled(CompletionNetwork())
     picture, mask = pictures(batch, side)
     mask = mask.float()
-    simple = OnImages(plain(network)).eval()
+    simple = plain(network)
 
     def ours(layout: torch.memory_format) -> harness.Run:
-        model = accelerate(OnImages(copy.deepcopy(network)).eval().to(memory_format=layout), inference=True)
+        model = accelerate(copy.deepcopy(network).to(memory_format=layout), inference=True)
         return peers.inference(model, picture.to(memory_format=layout), mask)
 
     def theirs(layout: torch.memory_format, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor, Tensor]:
@@ -173,7 +173,9 @@ def train(batch: int, side: int, phase: int) -> harness.Case:
             harness.Implementation("eager_channels_last", partial(eager, CHANNELS_LAST)),
         ],
         reference=eager(NCHW, torch.float64),
-        bound=1e-3,  # PyTorch's channels_last BatchNorm alone has errors of 1e-4
+        # PyTorch's channels_last BatchNorm alone has errors of 1e-4; and in phase 3 Adadelta's first step, whose size
+        # does not depend on the gradient's, makes more of any rounding in the discriminators.
+        bound=1e-2 if phase == 3 else 1e-3,
         work=times,
         unit="GFLOP/s",
         memory="reused",
