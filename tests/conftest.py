@@ -6,6 +6,8 @@ import os
 
 # Before anything imports Triton: without a GPU its kernels run in its interpreter.
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Before anything loads OpenMP: beside another job, threads that wait by spinning make everything many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402

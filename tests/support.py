@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -41,3 +43,30 @@ def output_shapes(network: torch.nn.Module, *inputs: Tensor) -> list[tuple[type,
     for hook in hooks:
         hook.remove()
     return seen
+
+
+# ---- of the blocks of convolution, norm and activation ----
+
+
+def laid_out(tensor: Tensor, layout: str) -> Tensor:
+    """The same values in another memory order."""
+    if layout == "channels_last":
+        return tensor.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        n, c, h, w = tensor.shape
+        return tensor.new_full((n, c + 1, h + 2, 2 * w), float("nan"))[:, 1:, 1:-1, ::2].copy_(tensor)
+    if layout == "transposed":
+        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
+    return tensor
+
+
+def run(function: Callable[..., Tensor], tensors: list[Tensor | None], seed: Tensor, **settings) -> list[Tensor]:
+    """The result and the gradients of all tensors."""
+    input, weight, bias, scale, shift = (t if t is None else t.detach().requires_grad_() for t in tensors)
+    y = function(input, weight, bias, scale=scale, shift=shift, **settings)
+    sources = [t for t in (input, weight, bias, scale, shift) if t is not None]
+    return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
+
+
+def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
+    return [t if t is None else t.double() for t in tensors]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_as_good, relative_error
+from support import assert_as_good, exactly, laid_out, relative_error, run
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -50,34 +50,10 @@ def weights(out: int, channels: int, dtype: torch.dtype = torch.float32) -> Tens
     return (torch.randn(out, channels, 3, 3, dtype=torch.float64) / (9 * max(channels, 1)) ** 0.5).to(dtype)
 
 
-def laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """The same values in another memory order."""
-    if layout == "channels_last":
-        return tensor.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":
-        n, c, h, w = tensor.shape
-        return tensor.new_full((n, c + 1, h + 2, 2 * w), float("nan"))[:, 1:, 1:-1, ::2].copy_(tensor)
-    if layout == "transposed":
-        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
-    return tensor
-
-
-def run(function, tensors: list[Tensor | None], seed: Tensor, **settings) -> list[Tensor]:
-    """The result and the gradients of all tensors."""
-    input, weight, bias, scale, shift = (t if t is None else t.detach().requires_grad_() for t in tensors)
-    y = function(input, weight, bias, scale=scale, shift=shift, **settings)
-    sources = [t for t in (input, weight, bias, scale, shift) if t is not None]
-    return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
-
-
 def arguments(dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, affine: bool = True):
     vectors = [random(out), random(out).abs() + 0.5, random(out)] if affine else [random(out), None, None]
     tensors = [random(*shape), weights(out, shape[1]), *vectors]
     return [t if t is None else t.to(dtype) for t in tensors]
-
-
-def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
-    return [t if t is None else t.double() for t in tensors]
 
 
 # ---- parity ----

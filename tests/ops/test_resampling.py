@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support import assert_as_good, relative_error
+from support import assert_as_good, exactly, laid_out, relative_error, run
 from torch import Tensor
 
 import inpaint_fast as ipf
@@ -87,30 +87,6 @@ def always_winograd(patch: pytest.MonkeyPatch) -> None:
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, dtype=torch.float64).to(dtype)
-
-
-def laid_out(tensor: Tensor, layout: str) -> Tensor:
-    """The same values in another memory order."""
-    if layout == "channels_last":
-        return tensor.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":
-        n, c, h, w = tensor.shape
-        return tensor.new_full((n, c + 1, h + 2, 2 * w), float("nan"))[:, 1:, 1:-1, ::2].copy_(tensor)
-    if layout == "transposed":
-        return tensor.transpose(2, 3).contiguous().transpose(2, 3)
-    return tensor
-
-
-def run(function, tensors: list[Tensor | None], seed: Tensor, **settings) -> list[Tensor]:
-    """The result and the gradients of all tensors."""
-    input, weight, bias, scale, shift = (t if t is None else t.detach().requires_grad_() for t in tensors)
-    y = function(input, weight, bias, scale=scale, shift=shift, **settings)
-    sources = [t for t in (input, weight, bias, scale, shift) if t is not None]
-    return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
-
-
-def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
-    return [t if t is None else t.double() for t in tensors]
 
 
 # ---- parity ----
