@@ -173,10 +173,10 @@ class GLCICSmall(GLCIC):
     local: int = 40
     hole: tuple[int, int] = (19, 38)
     edge: tuple[int, int] | None = None
-    steps: int = 1_500
-    completion_steps: int = 1_200
-    discriminator_steps: int = 60
-    settle: int = 400
+    steps: int = 3_300
+    completion_steps: int = 3_000
+    discriminator_steps: int = 100
+    settle: int = 1_200
     batch_size: int = 16
     micro_batch: int | None = None
     evaluate_every: int = 300
