@@ -29,12 +29,12 @@ from inpaint_fast.nn.blocks import (
     Chain,
     Folded,
     FusedSequential,
-    check_precision,
     find_chain,
     prepare,
     undisturbed,
     why_not,
 )
+from inpaint_fast.ops._blocks import check_precision
 
 # ---- the modules ----
 
@@ -121,22 +121,28 @@ class _PassesOn(_Member):
         return input if self._fused() else super().forward(input)
 
 
-class FusedBatchNorm2d(_PassesOn, nn.BatchNorm2d): ...
+class FusedBatchNorm2d(_PassesOn, nn.BatchNorm2d):
+    """An nn.BatchNorm2d that the convolution before it may have computed already."""
 
 
-class FusedReLU(_PassesOn, nn.ReLU): ...
+class FusedReLU(_PassesOn, nn.ReLU):
+    """An nn.ReLU that the convolution before it may have computed already."""
 
 
-class FusedLeakyReLU(_PassesOn, nn.LeakyReLU): ...
+class FusedLeakyReLU(_PassesOn, nn.LeakyReLU):
+    """An nn.LeakyReLU that the convolution before it may have computed already."""
 
 
-class FusedELU(_PassesOn, nn.ELU): ...
+class FusedELU(_PassesOn, nn.ELU):
+    """An nn.ELU that the convolution before it may have computed already."""
 
 
-class FusedSigmoid(_PassesOn, nn.Sigmoid): ...
+class FusedSigmoid(_PassesOn, nn.Sigmoid):
+    """An nn.Sigmoid that the convolution before it may have computed already."""
 
 
-class FusedTanh(_PassesOn, nn.Tanh): ...
+class FusedTanh(_PassesOn, nn.Tanh):
+    """An nn.Tanh that the convolution before it may have computed already."""
 
 
 REPLACEMENT = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from inpaint_fast.ops._activations import check_activation
+from inpaint_fast.ops._blocks import check_precision
 from inpaint_fast.ops.dilated_block import dilated_block
 from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
 from inpaint_fast.ops.norm_act import norm_act
@@ -28,7 +29,6 @@ from inpaint_fast.ops.strided_block import strided_block
 from inpaint_fast.ops.transposed_block import prepare as prepare_transposed
 from inpaint_fast.ops.transposed_block import transposed_block
 
-PRECISIONS = ("fast", "exact")
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 # The exact class of a module -> the plain one that it computes. A subclass may compute anything, so it is not here.
 PLAIN: dict[type, type] = {cls: cls for cls in (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, *ACTIVATIONS)}
@@ -366,12 +366,6 @@ class DilatedConvBlock(FusedSequential):
             rest.append(cls(slope) if activation in ("leaky_relu", "elu") else cls())
         for i, module in enumerate([convolution, *(rest if order == "norm_act" else reversed(rest))]):
             self.add_module(str(i), module)
-
-
-def check_precision(precision: str) -> str:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
-    return precision
 
 
 def _at_least(least: int, **values: int) -> None:

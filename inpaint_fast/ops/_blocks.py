@@ -45,9 +45,11 @@ def check_vectors(channels: int, **vectors: Tensor | None) -> None:
                              f"got {tuple(tensor.shape)}")  # fmt: skip
 
 
-def check_precision(precision: str) -> None:
+def check_precision(precision: str) -> str:
+    """precision, if it is one; otherwise raises the ValueError that names it."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
+    return precision
 
 
 def choose(operator: Operator, input: Tensor, backend: str | None) -> str:
