@@ -18,14 +18,14 @@ Weights reversed(Weights weights) {
   return weights;
 }
 
-// ---- the operators ----
+// ---- the operators; `tf32` is for GPUs alone ----
 
 Tensor dilated_block_weights_cpu(const Tensor& weight) { return transformed_weights(weight, weights_of(weight)); }
 
 Tensor dilated_block_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
                          std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
                          int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w,
-                         int64_t activation, double slope, bool norm_first, bool channels_last) {
+                         int64_t activation, double slope, bool norm_first, bool channels_last, bool tf32) {
   check_float(input, 4, "input");
   Block block{weights_of(weight), {dilation_h, dilation_w}, {padding_h, padding_w}};
   block.height = input.size(2) + 2 * (padding_h - dilation_h);
@@ -36,7 +36,8 @@ Tensor dilated_block_cpu(const Tensor& input, const Tensor& weight, std::optiona
 
 // A convolution of the output's gradient with the reversed weights, padded by what the forward pass was not.
 Tensor dilated_block_input_gradient_cpu(const Tensor& grad, const Tensor& weight, int64_t dilation_h,
-                                        int64_t dilation_w, int64_t padding_h, int64_t padding_w, bool channels_last) {
+                                        int64_t dilation_w, int64_t padding_h, int64_t padding_w, bool channels_last,
+                                        bool tf32) {
   check_float(grad, 4, "grad");
   Block block{reversed(weights_of(weight)), {dilation_h, dilation_w}};
   block.padding[0] = 2 * dilation_h - padding_h, block.padding[1] = 2 * dilation_w - padding_w;
@@ -46,7 +47,8 @@ Tensor dilated_block_input_gradient_cpu(const Tensor& grad, const Tensor& weight
 }
 
 Tensor dilated_block_weight_gradient_cpu(const Tensor& grad, const Tensor& input, const Tensor& weight,
-                                         int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w) {
+                                         int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w,
+                                         bool tf32) {
   check_float(grad, 4, "grad");
   check_float(input, 4, "input");
   Tensor grad_weight = torch::stable::empty_like(weight);

@@ -190,7 +190,7 @@ class Resampling:
         for a, b in product((0, 1), (0, 1)):
             quarter = (..., slice(a, None, 2), slice(b, None, 2))
             pair = (grad[quarter], input) if self.transposed else (grad, input[quarter])
-            found = call("dilated_block_weight_gradient", *pair, taps, 1, 1, 1, 1)
+            found = call("dilated_block_weight_gradient", *pair, taps, 1, 1, 1, 1, False)
             for (r, row), (c, column) in product(self._taps(a), self._taps(b)):
                 by_taps[:, :, row, column] = found[:, :, r, c]
         return result

@@ -259,7 +259,7 @@ def _winograd(
     def run(transformed, scale, shift, activation):
         return _operator.call(
             backend, "dilated_block", input, weight, transformed, bias, scale, shift, *settings,
-            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last,
+            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last, False,
         )  # fmt: skip
 
     if not wants_grad(input, weight, bias, scale, shift):
@@ -276,7 +276,7 @@ def _winograd(
 
 def _fake(
     input, weight, transformed, bias, scale, shift, dilation_h, dilation_w, padding_h, padding_w, activation, slope,
-    norm_first, channels_last,
+    norm_first, channels_last, tf32,
 ):  # fmt: skip
     height, width = input.shape[2] + 2 * (padding_h - dilation_h), input.shape[3] + 2 * (padding_w - dilation_w)
     return pictures_like(input, weight.shape[0], height, width, channels_last)
@@ -290,17 +290,17 @@ def _fake_weights(weight):
     return weight.new_empty(_transformed_numel(*weight.shape[:2]))
 
 
-def _fake_input_gradient(grad, weight, dilation_h, dilation_w, padding_h, padding_w, channels_last):
+def _fake_input_gradient(grad, weight, dilation_h, dilation_w, padding_h, padding_w, channels_last, tf32):
     height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
     return pictures_like(grad, weight.shape[1], height, width, channels_last)
 
 
-def _fake_weight_gradient(grad, input, weight, dilation_h, dilation_w, padding_h, padding_w):
+def _fake_weight_gradient(grad, input, weight, dilation_h, dilation_w, padding_h, padding_w, tf32):
     return torch.empty_like(weight)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    input, weight, _, bias, scale, shift, *ctx.settings, ctx.activation, ctx.slope, ctx.norm_first, _ = inputs
+    input, weight, _, bias, scale, shift, *ctx.settings, ctx.activation, ctx.slope, ctx.norm_first, _, ctx.tf32 = inputs
     ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
 
 
@@ -327,13 +327,13 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
         grads = [None] * 5
         if wanted[0]:
             layout = is_channels_last(input)
-            grads[0] = call("dilated_block_input_gradient", grad, weight, *ctx.settings, layout)
+            grads[0] = call("dilated_block_input_gradient", grad, weight, *ctx.settings, layout, ctx.tf32)
         if wanted[1]:
-            grads[1] = call("dilated_block_weight_gradient", grad, input, weight, *ctx.settings)
+            grads[1] = call("dilated_block_weight_gradient", grad, input, weight, *ctx.settings, ctx.tf32)
         if wanted[2]:
             grads[2] = grad.sum((0, 2, 3))
     to_input, to_weight, to_bias, to_scale, to_shift = grads
-    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 8)
+    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 9)
 
 
 _SETTINGS = "int dilation_h, int dilation_w, int padding_h, int padding_w"
@@ -342,17 +342,18 @@ _operator = Operator(
     {
         "dilated_block": Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            f"{_SETTINGS}, int activation, float slope, bool norm_first, bool channels_last) -> Tensor",
+            f"{_SETTINGS}, int activation, float slope, bool norm_first, bool channels_last, "
+            "bool tf32) -> Tensor",
             _fake,
             _setup_context,
             _backward,
         ),
         "dilated_block_weights": Definition("(Tensor weight) -> Tensor", _fake_weights),
         "dilated_block_input_gradient": Definition(
-            f"(Tensor grad, Tensor weight, {_SETTINGS}, bool channels_last) -> Tensor", _fake_input_gradient
+            f"(Tensor grad, Tensor weight, {_SETTINGS}, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
         ),
         "dilated_block_weight_gradient": Definition(
-            f"(Tensor grad, Tensor input, Tensor weight, {_SETTINGS}) -> Tensor", _fake_weight_gradient
+            f"(Tensor grad, Tensor input, Tensor weight, {_SETTINGS}, bool tf32) -> Tensor", _fake_weight_gradient
         ),
     },
     backends=("cpp", "reference"),

@@ -242,12 +242,12 @@ def test_opcheck(winograd) -> None:
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     for op, args in (
-        (ops.dilated_block, (input, weight, transformed, bias, scale, shift, *settings, False)),
-        (ops.dilated_block, (last, weight, None, None, None, None, *settings, True)),
-        (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False)),
+        (ops.dilated_block, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
+        (ops.dilated_block, (last, weight, None, None, None, None, *settings, True, False)),
+        (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_weights, (weight,)),
-        (ops.dilated_block_input_gradient, (grad, weight, 2, 2, 2, 2, True)),
-        (ops.dilated_block_weight_gradient, (grad, input, weight, 2, 2, 2, 2)),
+        (ops.dilated_block_input_gradient, (grad, weight, 2, 2, 2, 2, True, False)),
+        (ops.dilated_block_weight_gradient, (grad, input, weight, 2, 2, 2, 2, False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
