@@ -50,23 +50,6 @@ void transform_products(const DilatedBlock& args, const float* epilogue, const f
   }
 }
 
-// Which tap of the whole weight is tap i of the 3 round a pixel of a quarter.
-class Taps {
- public:
-  Taps(const Quarters& quarters, int input, int output) : stride_(quarters.stride), input_(input), output_(output) {}
-  int row(int i) const { return of(i, input_ / 2, output_ / 2); }
-  int column(int i) const { return of(i, input_ % 2, output_ % 2); }
-
- private:
-  // Output pixel y reads input pixels 2y - 1 + tap, so pixel j = y - 1 + i of an odd quarter (2j + 1) by tap 2i, of an
-  // even one (2j) by 2i - 1. Transposed: output pixel 2y + a is given input pixel y - 1 + i by tap 3 + a - 2i.
-  int of(int i, int input, int output) const {
-    return stride_ == Stride::one ? i : stride_ == Stride::two ? 2 * i - 1 + input : 3 + output - 2 * i;
-  }
-  const Stride stride_;
-  const int input_, output_;
-};
-
 }  // namespace
 
 void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* workspace) {
@@ -92,27 +75,31 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
   const float* weights = args.weights;
   for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
     const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
-    for (int64_t block = 0; block * kColumns < output.channels; ++block, weights += quarters.numbers() * plane) {
-      for (int k = 0; k < kSpectrum; ++k) {
-        float* const product = products + k * product_plane;
-        bool begun = false;
-        for (int source = 0; source < quarters.of_input(); ++source) {
-          const Support support = quarters.support(source, quarter);
-          if (!support.has(k)) continue;
-          const float* const b = weights + (quarters.numbers(source) + support.rank(k)) * plane;
-          for (int64_t group = 0; group < groups; ++group) {
-            const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
-            const float* const a = patches + (source * kSpectrum + k) * patch_plane + first * kPanel;
-            float* const c = product + first * kColumns;
-            if (begun)
-              multiply<kPanel, 1, true>(last - first, a, tiles * kPanel, args.input.channels, b, c);
-            else
-              multiply<kPanel, 1, false>(last - first, a, tiles * kPanel, args.input.channels, b, c);
-          }
-          begun = true;
+    // The products that make up each of the 36: where their factors begin in the patches and in a block's weights.
+    struct {
+      int64_t patches, weights;
+    } terms[kSpectrum][kQuarters];
+    int counts[kSpectrum] = {};
+    for (int source = 0; source < quarters.of_input(); ++source) {
+      const Support support = quarters.support(source, quarter);
+      const int numbers = quarters.numbers(quarter, source);
+      for (int k = 0; k < kSpectrum; ++k)
+        if (support.has(k))
+          terms[k][counts[k]++] = {(source * kSpectrum + k) * patch_plane, (numbers + support.rank(k)) * plane};
+    }
+    for (int k = 0; k < kSpectrum; ++k)
+      if (counts[k] == 0) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
+
+    for (int64_t block = 0; block * kColumns < output.channels; ++block, weights += quarters.numbers(quarter) * plane) {
+      for (int k = 0; k < kSpectrum; ++k)
+        for (int64_t group = 0; counts[k] > 0 && group < groups; ++group) {
+          const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+          Factors factors[kQuarters];
+          for (int i = 0; i < counts[k]; ++i)
+            factors[i] = {patches + terms[k][i].patches + first * kPanel, weights + terms[k][i].weights};
+          multiply<kPanel, 1, false>(last - first, factors, counts[k], tiles * kPanel, args.input.channels,
+                                     products + k * product_plane + first * kColumns);
         }
-        if (!begun && block == 0) memset(product, 0, sizeof(float) * tiles * kColumns);
-      }
       for (int64_t first = begin, last; first < end; first = last) {
         last = end_of_run(args.tiling, first, end);
         const TileWriter writer(args.tiling, output, block, first, last, rows);
@@ -135,15 +122,17 @@ void transform_weights(const Weights& weights, float* transformed, int64_t begin
     const int64_t first = index % blocks * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
     for (int source = 0; source < quarters.of_input(); ++source) {
       const Support support = quarters.support(source, quarter);
-      const Taps taps_of(quarters, source, quarter);
-      float* const numbers = transformed + (index * quarters.numbers() + quarters.numbers(source)) * plane;
+      float* const numbers =
+          transformed + (blocks * quarters.numbers_before(quarter) + index % blocks * quarters.numbers(quarter) +
+                         quarters.numbers(quarter, source)) *
+                            plane;
       for (int64_t in = 0; in < weights.in_channels; ++in) {
         float taps[9][kColumns] = {};
         const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
         for (int tap = 0; tap < 9; ++tap) {
           if (!support.has_tap(tap / 3, tap % 3)) continue;
-          const float* const place =
-              from + taps_of.row(tap / 3) * weights.of_row + taps_of.column(tap % 3) * weights.of_column;
+          const float* const place = from + quarters.tap(tap / 3, source / 2, quarter / 2) * weights.of_row +
+                                     quarters.tap(tap % 3, source % 2, quarter % 2) * weights.of_column;
           for (int64_t out = 0; out < channels; ++out) taps[tap][out] = place[out * weights.of_out];
         }
         for (int lane = 0; lane < kColumns; lane += kLanes)
@@ -161,60 +150,87 @@ void transform_weights(const Weights& weights, float* transformed, int64_t begin
 // ---- the gradient of the weights ----
 
 void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
-  const int64_t patch_plane = args.panels() * args.chunk * kPanel + kPanel;
-  const TileReader<6> patches{args.tiling,           args.input, args.tiling.padding_h,
-                              args.tiling.padding_w, args.zeros, workspace};
-  patches.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-    transform_patch(pixels, args.patches + (panel * args.chunk + tile - args.begin) * kPanel, patch_plane);
-  });
-  const int64_t grad_plane = args.blocks() * args.chunk * kColumns + kPanel;
-  const TileReader<4> grads{args.tiling, args.grad, 0, 0, args.zeros, workspace};
-  grads.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-    constexpr int kPanels = kColumns / kPanel;  // of a block
-    float* const to =
-        args.grad_tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
-    for (int lane = 0; lane < kPanel; lane += kLanes)
-      transform_2d<4, 6>([](const Floats* in, Floats* out) { grad_tile_1d(in, out); },
-                         [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
-                         [&](int i, int j, Floats v) { store(to + (i * 6 + j) * grad_plane + lane, v); });
-  });
+  for (int quarter = 0; quarter < args.quarters.of_input(); ++quarter) {
+    const Pictures input = quarter_of(args.input, args.quarters.of_input(), quarter);
+    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, workspace};
+    float* const patches = args.patches + quarter * kSpectrum * args.patch_plane();
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      transform_patch(pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel, args.patch_plane());
+    });
+  }
+  for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter) {
+    const Pictures grad = quarter_of(args.grad, args.quarters.of_output(), quarter);
+    const TileReader<4> reader{args.tiling, grad, 0, 0, args.zeros, workspace};
+    float* const tiles = args.grad_tiles + quarter * kSpectrum * args.grad_plane();
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      constexpr int kPanels = kColumns / kPanel;  // of a block
+      float* const to =
+          tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
+      for (int lane = 0; lane < kPanel; lane += kLanes)
+        transform_2d<4, 6>([](const Floats* in, Floats* out) { grad_tile_1d(in, out); },
+                           [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
+                           [&](int i, int j, Floats v) { store(to + (i * 6 + j) * args.grad_plane() + lane, v); });
+    });
+  }
 }
 
 void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
   const int64_t blocks = args.blocks(), panels = args.panels();
   constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
-  for (int64_t pair = begin; pair < end; ++pair) {
-    const int64_t k = pair / blocks, block = pair % blocks;
-    const float* const patches = args.patches + k * (panels * args.chunk * kPanel + kPanel);
-    const float* const grads =
-        args.grad_tiles + k * (blocks * args.chunk * kColumns + kPanel) + block * args.chunk * kColumns;
-    for (int64_t panel = 0; panel < panels; ++panel)
-      for (int group = 0; group < kGroups; ++group) {
-        const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
-        multiply<1, kPanel, true>(last - first, patches + panel * args.chunk * kPanel + first, kPanel * kPanel,
-                                  args.end - args.begin, grads,
-                                  args.sums + ((pair * panels + panel) * kPanel + first) * kColumns);
+  // In the order of the sums: quarters of the output, of the input, numbers, blocks.
+  int64_t index = 0;
+  for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter)
+    for (int source = 0; source < args.quarters.of_input(); ++source) {
+      const Support support = args.quarters.support(source, quarter);
+      for (int k = 0; k < kSpectrum; ++k) {
+        if (!support.has(k)) continue;
+        const float* const patches = args.patches + (source * kSpectrum + k) * args.patch_plane();
+        for (int64_t block = 0; block < blocks; ++block, ++index) {
+          if (index < begin || index >= end) continue;
+          const float* const grads =
+              args.grad_tiles + (quarter * kSpectrum + k) * args.grad_plane() + block * args.chunk * kColumns;
+          for (int64_t panel = 0; panel < panels; ++panel)
+            for (int group = 0; group < kGroups; ++group) {
+              const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
+              const Factors factors = {patches + panel * args.chunk * kPanel + first, grads};
+              multiply<1, kPanel, true>(last - first, &factors, 1, kPanel * kPanel, args.end - args.begin,
+                                        args.sums + ((index * panels + panel) * kPanel + first) * kColumns);
+            }
+        }
       }
-  }
+    }
 }
 
 void transform_sums(const WeightGradient& args, const Weights& grad_weight, int64_t begin, int64_t end) {
-  const int64_t rows = args.panels() * kPanel, plane = args.blocks() * rows * kColumns;
+  const Quarters& quarters = args.quarters;
+  const int64_t rows = args.panels() * kPanel, plane = args.sum_plane();
   for (int64_t block = begin; block < end; ++block) {
     const int64_t first = block * kColumns, channels = clipped(grad_weight.out_channels - first, 0, kColumns);
-    for (int64_t in = 0; in < grad_weight.in_channels; ++in) {
-      float taps[9][kColumns];
-      const float* const from = args.sums + (block * rows + in) * kColumns;
-      for (int lane = 0; lane < kColumns; lane += kLanes)
-        transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
-                           [&](int i, int j) { return load(from + (i * 6 + j) * plane + lane, Floats{}); },
-                           [&](int i, int j, Floats v) { store(taps[i * 3 + j] + lane, v); });
-      float* const to = grad_weight.data + first * grad_weight.of_out + in * grad_weight.of_in;
-      for (int64_t out = 0; out < channels; ++out)
-        for (int tap = 0; tap < 9; ++tap)
-          to[out * grad_weight.of_out + tap / 3 * grad_weight.of_row + tap % 3 * grad_weight.of_column] =
-              taps[tap][out];
-    }
+    const float* sums = args.sums + block * rows * kColumns;
+    for (int quarter = 0; quarter < quarters.of_output(); ++quarter)
+      for (int source = 0; source < quarters.of_input(); ++source) {
+        const Support support = quarters.support(source, quarter);
+        for (int64_t in = 0; in < grad_weight.in_channels; ++in) {
+          float taps[9][kColumns];
+          const float* const from = sums + in * kColumns;
+          for (int lane = 0; lane < kColumns; lane += kLanes)
+            transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
+                               [&](int i, int j) {
+                                 const int k = i * 6 + j;
+                                 return support.has(k) ? load(from + support.rank(k) * plane + lane, Floats{})
+                                                       : Floats{};
+                               },
+                               [&](int i, int j, Floats v) { store(taps[i * 3 + j] + lane, v); });
+          float* const to = grad_weight.data + first * grad_weight.of_out + in * grad_weight.of_in;
+          for (int tap = 0; tap < 9; ++tap) {
+            if (!support.has_tap(tap / 3, tap % 3)) continue;
+            float* const place = to + quarters.tap(tap / 3, source / 2, quarter / 2) * grad_weight.of_row +
+                                 quarters.tap(tap % 3, source % 2, quarter % 2) * grad_weight.of_column;
+            for (int64_t out = 0; out < channels; ++out) place[out * grad_weight.of_out] = taps[tap][out];
+          }
+        }
+        sums += support.count() * plane;
+      }
   }
 }
 

@@ -30,10 +30,11 @@ inline Pictures pictures_of(const Tensor& tensor) {
 inline Weights weights_of(const Tensor& tensor, Stride stride = Stride::one) {
   check_float(tensor, 4, "weight");
   const bool transposed = stride == Stride::transposed_two;
-  const int64_t taps = transposed ? 4 : 3, out = transposed ? 1 : 0;
-  STD_TORCH_CHECK(tensor.size(2) == taps && tensor.size(3) == taps, "weight: ", taps, "x", taps, " taps are expected");
+  const int64_t taps = tensor.size(2), out = transposed ? 1 : 0;
+  STD_TORCH_CHECK(tensor.size(3) == taps && (taps == 3 || (taps == 4 && stride != Stride::one)),
+                  "weight: 3x3 taps are expected, or 4x4 with stride 2");
   Weights weights;
-  weights.quarters.stride = stride;
+  weights.quarters = {stride, static_cast<int>(taps)};
   weights.data = static_cast<float*>(tensor.data_ptr());
   weights.out_channels = tensor.size(out), weights.in_channels = tensor.size(1 - out);
   weights.of_out = tensor.stride(out), weights.of_in = tensor.stride(1 - out);
@@ -152,6 +153,63 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
     for (int64_t task = begin; task < end; ++task) kernel(args, tasks.begin(task), tasks.begin(task + 1), memory);
   });
   return output;
+}
+
+// Bytes of transformed patches and gradient tiles of one chunk of the weight gradient.
+constexpr int64_t kChunkBytes = int64_t{20} << 20;
+
+// The gradient of block.weights, in a tensor like `weight`; `grad` is that of the output.
+inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
+  check_float(grad, 4, "grad");
+  check_float(input, 4, "input");
+  Tensor grad_weight = torch::stable::empty_like(weight);
+  const Weights weights = weights_of(grad_weight, block.weights.quarters.stride);
+  STD_TORCH_CHECK(weights.out_channels == grad.size(1), "grad: its channels are not the weight's output channels");
+  STD_TORCH_CHECK(weights.in_channels == input.size(1), "input: its channels are not the weight's input channels");
+  STD_TORCH_CHECK(grad.size(0) == input.size(0) && grad.size(2) == block.height && grad.size(3) == block.width,
+                  "grad: it is not of that input's output");
+  if (grad_weight.numel() == 0) return grad_weight;
+
+  WeightGradient args;
+  args.quarters = weights.quarters;
+  const int64_t sides = args.quarters.of_output() == 1 ? 1 : 2;
+  args.tiling = tiling_of(grad.size(0), block.height / sides, block.width / sides, block.dilation[0], block.dilation[1],
+                          block.padding[0], block.padding[1]);
+  args.input = pictures_of(input), args.grad = pictures_of(grad);
+  const int64_t tiles = args.tiling.tiles();
+  const int64_t tile_bytes =
+      kSpectrum * 4 *
+      (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
+  // A multiple of 16, the depth of one step of the product.
+  args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(tiles, kPanel));
+  Tensor zeros = torch::stable::new_zeros(input, {std::max(args.panels() * kPanel, args.blocks() * kColumns)});
+  Tensor patches = empty_result(input, {args.patch_floats()});
+  Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()});
+  Tensor sums = torch::stable::new_zeros(input, {args.sum_floats()});
+  args.zeros = static_cast<const float*>(zeros.data_ptr());
+  args.patches = static_cast<float*>(patches.data_ptr());
+  args.grad_tiles = static_cast<float*>(grad_tiles.data_ptr());
+  args.sums = static_cast<float*>(sums.data_ptr());
+
+  const auto gather = INPAINT_FAST_CPU_KERNEL(gather_tiles);
+  const auto add = INPAINT_FAST_CPU_KERNEL(add_products);
+  for (args.begin = 0; args.begin < tiles; args.begin = args.end) {
+    args.end = std::min(args.begin + args.chunk, tiles);
+    const int64_t tasks = (args.end - args.begin + kTaskTiles - 1) / kTaskTiles;
+    torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+      float* const memory = workspace(args.workspace_floats(kTaskTiles));
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t first = args.begin + task * kTaskTiles;
+        gather(args, first, std::min(first + kTaskTiles, args.end), memory);
+      }
+    });
+    torch::stable::parallel_for(0, args.numbers() * args.blocks(), 1,
+                                [&](int64_t begin, int64_t end) { add(args, begin, end); });
+  }
+  const auto transform = INPAINT_FAST_CPU_KERNEL(transform_sums);
+  torch::stable::parallel_for(0, args.blocks(), 1,
+                              [&](int64_t begin, int64_t end) { transform(args, weights, begin, end); });
+  return grad_weight;
 }
 
 }  // namespace inpaint_fast

@@ -68,32 +68,47 @@ struct Tiling {
 };
 
 // With stride 2, pixels are taken by their parities, even or odd rows and columns: the four quarters of a picture. A
-// strided convolution (3x3 taps, padding 1) is the sum of four convolutions, one for each quarter of the input, with
-// 2x2, 2x1, 1x2 and 1x1 taps; a transposed one (4x4 taps, padding 1) is four, one for each quarter of the output, with
-// 2x2 taps each. Tiles are then of a quarter's pixels.
+// strided convolution (3x3 or 4x4 taps, padding 1) is the sum of four convolutions, one for each quarter of the input;
+// a transposed one (3x3 taps, padding 1, output padding 1, or 4x4, padding 1) is four, one for each quarter of the
+// output. A row of 4 taps gives each parity 2 of them, a row of 3 gives one parity 2 and the other 1. Tiles are then of
+// a quarter's pixels.
 enum class Stride : int { one, two, transposed_two };
 constexpr int kQuarters = 4;
 
 struct Quarters {
   Stride stride = Stride::one;
+  int taps = 3;  // along a side of the weight
   int of_input() const { return stride == Stride::two ? kQuarters : 1; }
   int of_output() const { return stride == Stride::transposed_two ? kQuarters : 1; }
-  // Of the weights between a quarter of the input and one of the output.
-  Support support(int input, int output) const {
-    Support support;
-    if (stride == Stride::two)
-      support = {input / 2 ? Support::Side{0, 2} : Support::Side{1, 1},
-                 input % 2 ? Support::Side{0, 2} : Support::Side{1, 1}};
-    if (stride == Stride::transposed_two) support = {{output / 2, 2}, {output % 2, 2}};
-    return support;
+  // Which tap meets pixel i of the 3 round an output pixel, along a side, between rows of these parities. Output pixel
+  // y reads input pixel 2y - 1 + tap, so pixel j = y - 1 + i of the even ones (2j) by tap 2i - 1, of the odd ones (2j +
+  // 1) by 2i. Transposed: output pixel 2y + parity is given input pixel y - 1 + i by tap 3 + parity - 2i.
+  int tap(int i, int input, int output) const {
+    return stride == Stride::one ? i : stride == Stride::two ? 2 * i - 1 + input : 3 + output - 2 * i;
   }
-  // Numbers of the weights between all of the input and one quarter of the output, or those before one of the input.
-  int numbers(int before) const {
+  // Of the weights between a quarter of the input and one of the output.
+  Support support(int input, int output) const { return {side(input / 2, output / 2), side(input % 2, output % 2)}; }
+  // Numbers of the weights between the first quarters of the input, all of them, and one of the output.
+  int numbers(int output, int before) const {
     int sum = 0;
-    for (int i = 0; i < before; ++i) sum += support(i, 0).count();
+    for (int i = 0; i < before; ++i) sum += support(i, output).count();
     return sum;
   }
-  int numbers() const { return numbers(of_input()); }
+  int numbers(int output) const { return numbers(output, of_input()); }
+  // Of the weights of all quarters of the output before this one.
+  int numbers_before(int output) const {
+    int sum = 0;
+    for (int i = 0; i < output; ++i) sum += numbers(i);
+    return sum;
+  }
+
+ private:
+  Support::Side side(int input, int output) const {
+    Support::Side side{3, 0};
+    for (int i = 2; i >= 0; --i)
+      if (tap(i, input, output) >= 0 && tap(i, input, output) < taps) side.first = i, ++side.taps;
+    return side;
+  }
 };
 
 inline Pictures quarter_of(Pictures pictures, int quarters, int quarter) {
@@ -140,25 +155,30 @@ struct Weights {
   Quarters quarters;
   int64_t blocks() const { return round_up(out_channels, kColumns) / kColumns; }
   int64_t plane() const { return in_channels * kColumns; }
-  int64_t transformed_floats() const { return quarters.of_output() * blocks() * quarters.numbers() * plane(); }
+  int64_t transformed_floats() const { return quarters.numbers_before(quarters.of_output()) * blocks() * plane(); }
 };
 
 // The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks
 // of tiles small enough for a last-level cache; transformed back once.
 struct WeightGradient {
   Tiling tiling;
-  Pictures input, grad;          // grad: of the output
+  Pictures input, grad;  // grad: of the output
+  Quarters quarters;
   const float* zeros = nullptr;  // as many as the most channels of the two, rounded up to 16
-  float* patches = nullptr;      // [36][input channels / 16][chunk][16]
-  float* grad_tiles = nullptr;   // [36][output channels / 32][chunk][32]
-  float* sums = nullptr;         // [36][output channels / 32][input channels, rounded up to 16][32]
+  float* patches = nullptr;      // [quarters of the input][36][input channels / 16][chunk][16]
+  float* grad_tiles = nullptr;   // [quarters of the output][36][output channels / 32][chunk][32]
+  float* sums = nullptr;         // [numbers][output channels / 32][input channels, rounded up to 16][32]
   int64_t chunk = 0;             // tiles
   int64_t begin = 0, end = 0;    // tiles of this chunk
   int64_t panels() const { return round_up(input.channels, kPanel) / kPanel; }
   int64_t blocks() const { return round_up(grad.channels, kColumns) / kColumns; }
-  int64_t patch_floats() const { return kSpectrum * (panels() * kPanel * chunk + kPanel); }
-  int64_t grad_tile_floats() const { return kSpectrum * (blocks() * kColumns * chunk + kPanel); }
-  int64_t sum_floats() const { return kSpectrum * blocks() * panels() * kPanel * kColumns; }
+  int64_t numbers() const { return quarters.numbers_before(quarters.of_output()); }
+  int64_t patch_plane() const { return panels() * kPanel * chunk + kPanel; }
+  int64_t grad_plane() const { return blocks() * kColumns * chunk + kPanel; }
+  int64_t sum_plane() const { return blocks() * panels() * kPanel * kColumns; }
+  int64_t patch_floats() const { return quarters.of_input() * kSpectrum * patch_plane(); }
+  int64_t grad_tile_floats() const { return quarters.of_output() * kSpectrum * grad_plane(); }
+  int64_t sum_floats() const { return numbers() * sum_plane(); }
   int64_t workspace_floats(int64_t tiles) const { return 6 * kPanel * tiling.window(tiles); }
 };
 

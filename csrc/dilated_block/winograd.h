@@ -98,44 +98,54 @@ constexpr int kMaxRows = 6;
 constexpr int kSlab = 2 * kLanes;      // columns of the result that one pass makes
 constexpr int kAhead = 64 * kColumns;  // of b: it may come from memory, as in a network of many layers
 
-// c[row][0..kSlab) = or += sum over k of a(row, k) * b[k][0..kSlab). a comes in blocks of 16 k, `block` floats apart;
-// inside one, a(row, k) lies at row * kRow + k * kStep. b: kColumns floats a k. c: kColumns floats a row.
+// The two operands of a product; a comes in blocks of 16 k.
+struct Factors {
+  const float *a, *b;
+};
+
+// c[row][0..kSlab) = or += the sum over k of a(row, k) * b[k][0..kSlab), and over all pairs of factors. a's blocks of
+// 16 k lie `block` floats apart; inside one, a(row, k) lies at row * kRow + k * kStep. b: kColumns floats a k. c:
+// kColumns floats a row.
 template <int kRows, int kRow, int kStep, bool kAdd>
-void multiply_slab(const float* a, int64_t block, int64_t depth, const float* b, float* c) {
+void multiply_slab(const Factors* factors, int pairs, int64_t block, int64_t depth, int slab, float* c) {
   Floats sum[kRows][2];
   for (int row = 0; row < kRows; ++row)
     for (int half = 0; half < 2; ++half) sum[row][half] = Floats{};
-  const auto step = [&](const float* x) __attribute__((always_inline)) {
-    const Floats b0 = load(b, Floats{}), b1 = load(b + kLanes, Floats{});
-    __builtin_prefetch(b + kAhead), __builtin_prefetch(b + kAhead + kLanes);
+  for (int pair = 0; pair < pairs; ++pair) {
+    const float *a = factors[pair].a, *b = factors[pair].b + slab;
+    const auto step = [&](const float* x) __attribute__((always_inline)) {
+      const Floats b0 = load(b, Floats{}), b1 = load(b + kLanes, Floats{});
+      __builtin_prefetch(b + kAhead), __builtin_prefetch(b + kAhead + kLanes);
 #pragma GCC unroll 16
-    for (int row = 0; row < kRows; ++row) {
-      const Floats factor = broadcast<Floats>(x[row * kRow]);
-      sum[row][0] += factor * b0;
-      sum[row][1] += factor * b1;
-    }
-    b += kColumns;
-  };
-  for (; depth >= kPanel; depth -= kPanel, a += block) {
+      for (int row = 0; row < kRows; ++row) {
+        const Floats factor = broadcast<Floats>(x[row * kRow]);
+        sum[row][0] += factor * b0;
+        sum[row][1] += factor * b1;
+      }
+      b += kColumns;
+    };
+    int64_t rest = depth;
+    for (; rest >= kPanel; rest -= kPanel, a += block) {
 #pragma GCC unroll 4
-    for (int k = 0; k < kPanel; ++k) step(a + k * kStep);
+      for (int k = 0; k < kPanel; ++k) step(a + k * kStep);
+    }
+    for (int k = 0; k < rest; ++k) step(a + k * kStep);
   }
-  for (int k = 0; k < depth; ++k) step(a + k * kStep);
   for (int row = 0; row < kRows; ++row)
     for (int half = 0; half < 2; ++half) {
-      float* const to = c + row * kColumns + half * kLanes;
+      float* const to = c + row * kColumns + slab + half * kLanes;
       store(to, kAdd ? load(to, Floats{}) + sum[row][half] : sum[row][half]);  // last, so that sums of sums round less
     }
 }
 
 // The same for `rows` of 1 to kMaxRows and all kColumns columns.
 template <int kRow, int kStep, bool kAdd>
-INPAINT_FAST_INLINE void multiply(int64_t rows, const float* a, int64_t block, int64_t depth, const float* b,
+INPAINT_FAST_INLINE void multiply(int64_t rows, const Factors* factors, int pairs, int64_t block, int64_t depth,
                                   float* c) {
-  for (int slab = 0; slab < kColumns; slab += kSlab, b += kSlab, c += kSlab) switch (rows) {
-#define INPAINT_FAST_ROWS(n)                                                                 \
-  case n:                                                                                    \
-    if constexpr (n <= kMaxRows) multiply_slab<n, kRow, kStep, kAdd>(a, block, depth, b, c); \
+  for (int slab = 0; slab < kColumns; slab += kSlab) switch (rows) {
+#define INPAINT_FAST_ROWS(n)                                                                                 \
+  case n:                                                                                                    \
+    if constexpr (n <= kMaxRows) multiply_slab<n, kRow, kStep, kAdd>(factors, pairs, block, depth, slab, c); \
     break;
       INPAINT_FAST_ROWS(1)
       INPAINT_FAST_ROWS(2)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import torch
@@ -32,13 +31,11 @@ class Resampling:
 
     Attributes:
         stem: "strided_block" or "transposed_block".
-        transposed: whether it doubles the size, by 4x4 taps, or halves it, by 3x3.
-        numbers: of each weight in the Winograd domain, over all quarters.
+        transposed: whether it doubles the size or halves it.
     """
 
     stem: str
     transposed: bool
-    numbers: int
     operator: Operator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,13 +50,18 @@ class Resampling:
                     self._backward,
                 ),
                 f"{self.stem}_weights": Definition("(Tensor weight) -> Tensor", self._fake_weights),
+                f"{self.stem}_weight_gradient": Definition(
+                    "(Tensor grad, Tensor input, Tensor weight) -> Tensor",
+                    lambda grad, input, weight: torch.empty_like(weight),
+                ),
             },
             backends=("cpp", "reference"),
         )
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        convolution = F.conv_transpose2d if self.transposed else F.conv2d
-        return convolution(input, weight, bias, stride=2, padding=1)
+        if not self.transposed:
+            return F.conv2d(input, weight, bias, stride=2, padding=1)
+        return F.conv_transpose2d(input, weight, bias, stride=2, padding=1, output_padding=weight.shape[2] % 2)
 
     def reference(
         self, input: Tensor, weight: Tensor, bias: Tensor | None = None, *, scale: Tensor | None = None,
@@ -71,7 +73,7 @@ class Resampling:
 
     def algorithm(self, input: Tensor, weight: Tensor) -> str:
         """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution."""
-        height, width = input.shape[2:] if self.transposed else self._size(input)
+        height, width = input.shape[2:] if self.transposed else self._size(input, weight)
         pixels, tiles = height * width, ((height + 3) // 4) * ((width + 3) // 4)
         enough = min(weight.shape[:2]) >= LEAST_CHANNELS and input.shape[0] * tiles >= LEAST_TILES
         filled = pixels >= LEAST_FILL * 16 * tiles
@@ -101,23 +103,25 @@ class Resampling:
                 y = y.contiguous()
         return y if y.dtype == input.dtype else y.to(input.dtype)
 
-    def _size(self, input: Tensor) -> tuple[int, int]:
+    def _size(self, input: Tensor, weight: Tensor) -> tuple[int, int]:
         height, width = input.shape[2:]
-        return (2 * height, 2 * width) if self.transposed else ((height + 1) // 2, (width + 1) // 2)
+        odd = weight.shape[2] % 2  # 3 taps read the last one of an odd number of rows, 4 do not
+        return (2 * height, 2 * width) if self.transposed else ((height + odd) // 2, (width + odd) // 2)
 
     def _check(self, input, weight, bias, scale, shift, activation, slope, order, precision) -> float:
         """The activation's slope; or the error that names the wrong argument."""
         vectors = {"bias": bias, "scale": scale, "shift": shift}
         _blocks.check_tensors(input, weight, **vectors)
-        channels, expected = (0, "{}, C_out, 4, 4") if self.transposed else (1, "C_out, {}, 3, 3")
-        taps = 4 if self.transposed else 3
-        if weight.dim() != 4 or (weight.shape[channels], *weight.shape[2:]) != (input.shape[1], taps, taps):
-            raise ValueError(f"weight: ({expected.format(input.shape[1])}) is expected, got {tuple(weight.shape)}")
+        channels = 0 if self.transposed else 1
+        if weight.dim() != 4 or weight.shape[channels] != input.shape[1] or weight.shape[2:] not in ((3, 3), (4, 4)):
+            expected = f"{input.shape[1]}, C_out" if self.transposed else f"C_out, {input.shape[1]}"
+            raise ValueError(f"weight: ({expected}, 3, 3) or ({expected}, 4, 4) is expected, got {tuple(weight.shape)}")
         _blocks.check_vectors(weight.shape[1 - channels], **vectors)
         slope = check_activation(activation, slope, order)
         _blocks.check_precision(precision)
-        if min(input.shape[2:]) < 1:
-            raise ValueError(f"input: at least one pixel is expected, got shape {tuple(input.shape)}")
+        if min(input.shape[2:]) < 1 or min(self._size(input, weight)) < 1:
+            least = "one pixel" if min(input.shape[2:]) < 1 else "2x2 pixels"
+            raise ValueError(f"input: at least {least} is expected, got shape {tuple(input.shape)}")
         return slope
 
     def _winograd(
@@ -143,11 +147,12 @@ class Resampling:
 
     def _fake(self, input, weight, transformed, bias, scale, shift, activation, slope, norm_first):
         out = weight.shape[1 if self.transposed else 0]
-        return _blocks.pictures_like(input, out, *self._size(input), channels_last=True)
+        return _blocks.pictures_like(input, out, *self._size(input, weight), channels_last=True)
 
     def _fake_weights(self, weight):
         channels, out = weight.shape[:2] if self.transposed else reversed(weight.shape[:2])
-        return weight.new_empty((out + 31) // 32 * 32 * self.numbers * channels)  # as csrc/dilated_block/params.h
+        numbers = 81 if weight.shape[2] == 3 else 100
+        return weight.new_empty((out + 31) // 32 * 32 * numbers * channels)  # as csrc/dilated_block/params.h
 
     @staticmethod
     def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -170,33 +175,21 @@ class Resampling:
             grad = _blocks.activation_gradient(grad, output, activation, slope)
             grads = [None] * 5
             even = self.transposed or not (input.shape[2] % 2 or input.shape[3] % 2)  # all quarters have one size
-            direct = [wanted[0], wanted[1] and not even, False]
-            if any(direct):
+            if not even:
                 grads[:2] = torch.ops.aten.convolution_backward(
-                    grad, input, weight, None, [2, 2], [1, 1], [1, 1], self.transposed, [0, 0], 1, direct
+                    grad, input, weight, None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, [*wanted[:2], False]
                 )[:2]
+            elif wanted[0]:
+                grads[0] = self._input_gradient(call, grad, input, weight)
             if wanted[1] and even:
-                grads[1] = self._weight_gradient(call, grad, input, weight)
+                grads[1] = call(f"{self.stem}_weight_gradient", grad, input, weight)
             if wanted[2]:
                 grads[2] = grad.sum((0, 2, 3))
         to_input, to_weight, to_bias, to_scale, to_shift = grads
         return (to_input, to_weight, None, to_bias, to_scale, to_shift, None, None, None)
 
-    def _weight_gradient(self, call: Callable, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-        """From the quarters' gradients of 3x3 taps, by the same rule as in csrc/dilated_block/cpu.cpp."""
-        result = torch.empty_like(weight)
-        by_taps = result.transpose(0, 1) if self.transposed else result  # (out, in, ., .)
-        taps = weight.new_empty(*by_taps.shape[:2], 3, 3)
-        for a, b in product((0, 1), (0, 1)):
-            quarter = (..., slice(a, None, 2), slice(b, None, 2))
-            pair = (grad[quarter], input) if self.transposed else (grad, input[quarter])
-            found = call("dilated_block_weight_gradient", *pair, taps, 1, 1, 1, 1, False)
-            for (r, row), (c, column) in product(self._taps(a), self._taps(b)):
-                by_taps[:, :, row, column] = found[:, :, r, c]
-        return result
-
-    def _taps(self, parity: int) -> list[tuple[int, int]]:
-        """Which of the 3 taps round a quarter's pixel is which of the whole weight's."""
-        if self.transposed:
-            return [(i, 3 + parity - 2 * i) for i in (parity, parity + 1)]
-        return [(0, 0), (1, 2)] if parity else [(1, 1)]
+    def _input_gradient(self, call: Callable, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+        """The other of the two blocks: it reads the weight with its channels swapped."""
+        other = "strided_block" if self.transposed else "transposed_block"
+        found = call(other, grad, weight, None, None, None, None, ACTIVATIONS.index("none"), 0.0, True)
+        return found if is_channels_last(input) else found.contiguous()

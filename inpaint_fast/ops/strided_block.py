@@ -52,5 +52,5 @@ def strided_block(
     return _block(input, weight, bias, scale, shift, activation, slope, order, precision, backend)
 
 
-_block = Resampling("strided_block", transposed=False, numbers=25 + 20 + 20 + 16)
+_block = Resampling("strided_block", transposed=False)
 reference, algorithm, prepare = _block.reference, _block.algorithm, _block.prepare

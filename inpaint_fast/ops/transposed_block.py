@@ -52,5 +52,5 @@ def transposed_block(
     return _block(input, weight, bias, scale, shift, activation, slope, order, precision, backend)
 
 
-_block = Resampling("transposed_block", transposed=True, numbers=4 * 25)
+_block = Resampling("transposed_block", transposed=True)
 reference, algorithm, prepare = _block.reference, _block.algorithm, _block.prepare

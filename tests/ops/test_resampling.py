@@ -28,9 +28,10 @@ OUT = 37
 
 @dataclass(frozen=True)
 class Block:
-    """One of the two, and what differs between them."""
+    """One of the two with 3x3 or 4x4 taps, and what differs between them."""
 
     stem: str
+    taps: int
 
     @property
     def transposed(self) -> bool:
@@ -50,14 +51,19 @@ class Block:
     def op_weights(self):
         return getattr(torch.ops.inpaint_fast, f"{self.stem}_weights")
 
+    @property
+    def op_weight_gradient(self):
+        return getattr(torch.ops.inpaint_fast, f"{self.stem}_weight_gradient")
+
     def weights(self, channels: int, out: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Weights that keep the input's scale."""
-        size = (channels, out, 4, 4) if self.transposed else (out, channels, 3, 3)
-        taps = 4 if self.transposed else 9
-        return (torch.randn(size, dtype=torch.float64) / (taps * max(channels, 1)) ** 0.5).to(dtype)
+        size = (channels, out) if self.transposed else (out, channels)
+        met = 4 if self.transposed else self.taps**2  # taps that meet an output pixel
+        weight = torch.randn(*size, self.taps, self.taps, dtype=torch.float64)
+        return (weight / (met * max(channels, 1)) ** 0.5).to(dtype)
 
     def seed(self, shape=SHAPE, out: int = OUT, dtype: torch.dtype = torch.float32) -> Tensor:
-        sides = [2 * side if self.transposed else (side + 1) // 2 for side in shape[2:]]
+        sides = [2 * side if self.transposed else (side + self.taps % 2) // 2 for side in shape[2:]]
         return random(shape[0], out, *sides, dtype=dtype)
 
     def arguments(self, dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, affine: bool = True):
@@ -66,10 +72,10 @@ class Block:
         return [t if t is None else t.to(dtype) for t in tensors]
 
 
-BLOCKS = [Block("strided_block"), Block("transposed_block")]
+BLOCKS = [Block(stem, taps) for stem in ("strided_block", "transposed_block") for taps in (3, 4)]
 
 
-@pytest.fixture(params=BLOCKS, ids=lambda block: block.stem)
+@pytest.fixture(params=BLOCKS, ids=lambda block: f"{block.stem}_{block.taps}")
 def block(request: pytest.FixtureRequest) -> Block:
     return request.param
 
@@ -140,7 +146,8 @@ def test_layouts(block, implementation, winograd, layout, weight_layout) -> None
 def test_any_shape(data) -> None:
     draw = data.draw
     block = draw(st.sampled_from(BLOCKS))
-    shape = tuple(draw(st.integers(low, high)) for low, high in ((0, 3), (1, 50), (1, 40), (1, 40)))
+    least = 2 if block.taps == 4 and not block.transposed else 1
+    shape = tuple(draw(st.integers(low, high)) for low, high in ((0, 3), (1, 50), (least, 40), (least, 40)))
     out, layout = draw(st.integers(1, 70)), draw(st.sampled_from(LAYOUTS))
     settings = {"activation": draw(st.sampled_from(ACTIVATIONS))}
     torch.manual_seed(0)
@@ -246,6 +253,7 @@ def test_opcheck(block, winograd) -> None:
         (block.op, (last, weight, None, None, None, None, *settings)),
         (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
         (block.op_weights, (weight,)),
+        (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
@@ -362,8 +370,10 @@ def test_registered_for_the_cpu(block) -> None:
         ({"input": [1]}, TypeError, "input: a torch.Tensor is expected, got list"),
         ({"input": torch.ones(4, 8, 8)}, ValueError, r"input: \(N, C, H, W\) is expected"),
         ({"input": torch.ones(1, 4, 0, 8)}, ValueError, "input: at least one pixel"),
-        ({"weight": torch.ones(4, 6, 5, 5)}, ValueError, r"weight: \((4, C_out, 4, 4|C_out, 4, 3, 3)\) is expected"),
-        ({"weight": torch.ones(2, 2, 4, 4)}, ValueError, r"weight: \((4, C_out, 4, 4|C_out, 4, 3, 3)\) is expected"),
+        ({"input": torch.ones(1, 4, 1, 0)}, ValueError, "input: at least one pixel"),
+        ({"weight": torch.ones(4, 4, 5, 5)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
+        ({"weight": torch.ones(4, 4, 3, 4)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
+        ({"weight": torch.ones(2, 2, 4, 4)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
         ({"weight": torch.ones(4, 6, 4, 4, dtype=torch.float64)}, TypeError, "weight: the dtype of input"),
         ({"bias": torch.ones(5)}, ValueError, r"bias: \(6,\)"),
         ({"scale": torch.ones(6, 1)}, ValueError, r"scale: \(6,\)"),
@@ -380,6 +390,11 @@ def test_bad_input(block, changes, error, message) -> None:
         block(named.pop("input"), named.pop("weight"), **named)
 
 
+def test_four_taps_need_two_pixels() -> None:
+    with pytest.raises(ValueError, match=r"input: at least 2x2 pixels is expected, got shape \(1, 4, 1, 8\)"):
+        ipf.strided_block(torch.ones(1, 4, 1, 8), torch.ones(6, 4, 4, 4))
+
+
 @compiled
 def test_direct_calls_of_the_operators_do_not_crash(block) -> None:
     input, weight = random(1, 4, 8, 8), block.weights(4, 6)
@@ -390,6 +405,10 @@ def test_direct_calls_of_the_operators_do_not_crash(block) -> None:
         lambda: block.op(input, weight, None, random(5), None, None, 0, 0.0, True),
         lambda: block.op(input.double(), weight, None, None, None, None, 0, 0.0, True),
         lambda: block.op_weights(random(4, 6, 5, 5)),
+        lambda: block.op_weights(random(4, 6, 3, 4)),
+        lambda: block.op_weight_gradient(random(1, 6, 3, 3), input, weight),
+        lambda: block.op_weight_gradient(block.seed(input.shape, 5), input, weight),
+        lambda: block.op_weight_gradient(block.seed(input.shape, 6), random(1, 5, 8, 8), weight),
     ):
         with pytest.raises(RuntimeError):
             call()
