@@ -6,19 +6,33 @@ namespace inpaint_fast {
 namespace INPAINT_FAST_ISA {
 namespace {
 
+// Calls run(rows, columns), the bands of the tiles: constants for whole tiles, whose transforms are then unrolled.
+template <class Run>
+INPAINT_FAST_INLINE void with_bands(const Tiling& tiling, const Run& run) {
+  if (tiling.whole())
+    run(Band{}, Band{});
+  else
+    run(tiling.rows, tiling.columns);
+}
+
 // B^T patch B of 16 channels; the 36 results lie `plane` apart.
-INPAINT_FAST_INLINE void transform_patch(const float* const pixels[], float* to, int64_t plane) {
-  for (int lane = 0; lane < kPanel; lane += kLanes)
-    transform_2d<6, 6>([](const Floats* in, Floats* out) { patch_1d(in, out); },
-                       [&](int i, int j) { return load(pixels[i * 6 + j] + lane, Floats{}); },
-                       [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+INPAINT_FAST_INLINE void transform_patch(const Tiling& tiling, const float* const pixels[], float* to, int64_t plane) {
+  with_bands(tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+    for (int lane = 0; lane < kPanel; lane += kLanes)
+      transform_2d<6, 6>([&](const Floats* in, Floats* out) { patch_1d(rows.pixels, in, out); },
+                         [&](const Floats* in, Floats* out) { patch_1d(columns.pixels, in, out); },
+                         Places{rows.pixels + 2}, Places{columns.pixels + 2}, rows, columns,
+                         [&](int i, int j) { return load(pixels[i * 6 + j] + lane, Floats{}); },
+                         [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+  });
 }
 
 // A^T products A, and the epilogue, for one block of 32 output channels; `products` are those of tile `begin`, the 36
 // lie `plane` apart.
 template <Activation kActivation>
-void transform_products(const DilatedBlock& args, const float* epilogue, const float* products, int64_t plane,
-                        int64_t begin, int64_t end, const TileWriter& writer) {
+INPAINT_FAST_INLINE void transform_products(const DilatedBlock& args, const Band& row_band, const Band& column_band,
+                                            const float* epilogue, const float* products, int64_t plane, int64_t begin,
+                                            int64_t end, const TileWriter& writer) {
   const Tiling& tiling = args.tiling;
   const int64_t of_row = writer.of_row, of_column = tiling.dilation_w * writer.of_column;
   const int64_t channels = round_up(args.output.channels, kColumns);
@@ -39,7 +53,9 @@ void transform_products(const DilatedBlock& args, const float* epilogue, const f
       const auto row = [&](EpilogueRow which) { return load(epilogue + which * channels + lane, Floats{}); };
       const Floats scale_before = row(kScaleBefore), shift_before = row(kShiftBefore);
       const Floats scale_after = row(kScaleAfter), shift_after = row(kShiftAfter);
-      transform_2d<6, 4>([](const Floats* in, Floats* out) { tile_1d(in, out); },
+      transform_2d<6, 4>([&](const Floats* in, Floats* out) { tile_1d(row_band.pixels, in, out); },
+                         [&](const Floats* in, Floats* out) { tile_1d(column_band.pixels, in, out); }, row_band,
+                         column_band, Places{row_band.pixels}, Places{column_band.pixels},
                          [&](int i, int j) { return load(products + (i * 6 + j) * plane + lane, Floats{}); },
                          [&](int i, int j, Floats v) {
                            if (i >= rows || j >= columns) return;
@@ -66,7 +82,7 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
     const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
     float* const first = patches + quarter * kSpectrum * patch_plane;
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-      transform_patch(pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
+      transform_patch(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
     });
   }
 
@@ -84,7 +100,7 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
       const Support support = quarters.support(source, quarter);
       const int numbers = quarters.numbers(quarter, source);
       for (int k = 0; k < kSpectrum; ++k)
-        if (support.has(k))
+        if (support.has(k) && args.tiling.has(k))
           terms[k][counts[k]++] = {(source * kSpectrum + k) * patch_plane, (numbers + support.rank(k)) * plane};
     }
     for (int k = 0; k < kSpectrum; ++k)
@@ -104,9 +120,11 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
         last = end_of_run(args.tiling, first, end);
         const TileWriter writer(args.tiling, output, block, first, last, rows);
         with_activation(args.activation, [&](auto activation) {
-          transform_products<decltype(activation)::value>(args, args.epilogue + block * kColumns,
-                                                          products + (first - begin) * kColumns, product_plane, first,
-                                                          last, writer);
+          with_bands(args.tiling, [&](const Band& row_band, const Band& column_band) {
+            transform_products<decltype(activation)::value>(
+                args, row_band, column_band, args.epilogue + block * kColumns, products + (first - begin) * kColumns,
+                product_plane, first, last, writer);
+          });
         });
         writer.finish();
       }
@@ -137,7 +155,8 @@ void transform_weights(const Weights& weights, float* transformed, int64_t begin
         }
         for (int lane = 0; lane < kColumns; lane += kLanes)
           transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
-                             [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
+                             [](const Floats* w, Floats* out) { weight_1d(w, out); }, Places{3}, Places{3}, Places{6},
+                             Places{6}, [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
                              [&](int i, int j, Floats v) {
                                const int k = i * 6 + j;
                                if (support.has(k)) store(numbers + support.rank(k) * plane + in * kColumns + lane, v);
@@ -155,7 +174,8 @@ void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float*
     const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, workspace};
     float* const patches = args.patches + quarter * kSpectrum * args.patch_plane();
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-      transform_patch(pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel, args.patch_plane());
+      transform_patch(args.tiling, pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel,
+                      args.patch_plane());
     });
   }
   for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter) {
@@ -166,10 +186,14 @@ void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float*
       constexpr int kPanels = kColumns / kPanel;  // of a block
       float* const to =
           tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
-      for (int lane = 0; lane < kPanel; lane += kLanes)
-        transform_2d<4, 6>([](const Floats* in, Floats* out) { grad_tile_1d(in, out); },
-                           [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
-                           [&](int i, int j, Floats v) { store(to + (i * 6 + j) * args.grad_plane() + lane, v); });
+      with_bands(args.tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+        for (int lane = 0; lane < kPanel; lane += kLanes)
+          transform_2d<4, 6>([&](const Floats* in, Floats* out) { grad_tile_1d(rows.pixels, in, out); },
+                             [&](const Floats* in, Floats* out) { grad_tile_1d(columns.pixels, in, out); },
+                             Places{rows.pixels}, Places{columns.pixels}, rows, columns,
+                             [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
+                             [&](int i, int j, Floats v) { store(to + (i * 6 + j) * args.grad_plane() + lane, v); });
+      });
     });
   }
 }
@@ -177,28 +201,20 @@ void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float*
 void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
   const int64_t blocks = args.blocks(), panels = args.panels();
   constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
-  // In the order of the sums: quarters of the output, of the input, numbers, blocks.
-  int64_t index = 0;
-  for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter)
-    for (int source = 0; source < args.quarters.of_input(); ++source) {
-      const Support support = args.quarters.support(source, quarter);
-      for (int k = 0; k < kSpectrum; ++k) {
-        if (!support.has(k)) continue;
-        const float* const patches = args.patches + (source * kSpectrum + k) * args.patch_plane();
-        for (int64_t block = 0; block < blocks; ++block, ++index) {
-          if (index < begin || index >= end) continue;
-          const float* const grads =
-              args.grad_tiles + (quarter * kSpectrum + k) * args.grad_plane() + block * args.chunk * kColumns;
-          for (int64_t panel = 0; panel < panels; ++panel)
-            for (int group = 0; group < kGroups; ++group) {
-              const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
-              const Factors factors = {patches + panel * args.chunk * kPanel + first, grads};
-              multiply<1, kPanel, true>(last - first, &factors, 1, kPanel * kPanel, args.end - args.begin,
-                                        args.sums + ((index * panels + panel) * kPanel + first) * kColumns);
-            }
-        }
+  for (int64_t index = begin; index < end; ++index) {
+    const WeightGradient::Term& term = args.terms[index / blocks];
+    const int64_t block = index % blocks;
+    const float* const patches = args.patches + term.patches * args.patch_plane();
+    const float* const grads = args.grad_tiles + term.grad_tiles * args.grad_plane() + block * args.chunk * kColumns;
+    float* const sums = args.sums + term.sums * args.sum_plane() + block * panels * kPanel * kColumns;
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int group = 0; group < kGroups; ++group) {
+        const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
+        const Factors factors = {patches + panel * args.chunk * kPanel + first, grads};
+        multiply<1, kPanel, true>(last - first, &factors, 1, kPanel * kPanel, args.end - args.begin,
+                                  sums + (panel * kPanel + first) * kColumns);
       }
-    }
+  }
 }
 
 void transform_sums(const WeightGradient& args, const Weights& grad_weight, int64_t begin, int64_t end) {
@@ -215,6 +231,8 @@ void transform_sums(const WeightGradient& args, const Weights& grad_weight, int6
           const float* const from = sums + in * kColumns;
           for (int lane = 0; lane < kColumns; lane += kLanes)
             transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
+                               [](const Floats* u, Floats* out) { grad_weight_1d(u, out); }, Places{6}, Places{6},
+                               Places{3}, Places{3},
                                [&](int i, int j) {
                                  const int k = i * 6 + j;
                                  return support.has(k) ? load(from + support.rank(k) * plane + lane, Floats{})

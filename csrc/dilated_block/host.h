@@ -49,7 +49,6 @@ inline Tiling tiling_of(int64_t images, int64_t height, int64_t width, int64_t d
   tiling.images = images, tiling.height = height, tiling.width = width;
   tiling.dilation_h = dilation_h, tiling.dilation_w = dilation_w;
   tiling.padding_h = padding_h, tiling.padding_w = padding_w;
-  tiling.cut();
   return tiling;
 }
 
@@ -142,15 +141,16 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
   args.weights = static_cast<const float*>(transformed->data_ptr());
   args.epilogue = epilogue.data();
   args.activation = static_cast<Activation>(activation), args.slope = static_cast<float>(slope);
-  if (args.tiling.tiles() == 0 || args.output.channels == 0) return output;
+  if (output.numel() == 0) return output;
 
   Tensor zeros = torch::stable::new_zeros(input, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
   args.zeros = static_cast<const float*>(zeros.data_ptr());
   const Tasks tasks(args);
   const auto kernel = INPAINT_FAST_CPU_KERNEL(dilated_block);
-  torch::stable::parallel_for(0, tasks.count(), 1, [&](int64_t begin, int64_t end) {
-    float* const memory = workspace(args.workspace_floats());
-    for (int64_t task = begin; task < end; ++task) kernel(args, tasks.begin(task), tasks.begin(task + 1), memory);
+  torch::stable::parallel_for(0, tasks.cost(), 1, [&](int64_t from, int64_t to) {
+    float* const memory = workspace(tasks.workspace_floats());
+    tasks.run(from, to,
+              [&](const DilatedBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
   });
   return output;
 }
@@ -173,15 +173,17 @@ inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const 
   WeightGradient args;
   args.quarters = weights.quarters;
   const int64_t sides = args.quarters.of_output() == 1 ? 1 : 2;
-  args.tiling = tiling_of(grad.size(0), block.height / sides, block.width / sides, block.dilation[0], block.dilation[1],
-                          block.padding[0], block.padding[1]);
+  const Tiling picture = tiling_of(grad.size(0), block.height / sides, block.width / sides, block.dilation[0],
+                                   block.dilation[1], block.padding[0], block.padding[1]);
+  const std::vector<Tiling> tilings = tilings_of(picture);
   args.input = pictures_of(input), args.grad = pictures_of(grad);
-  const int64_t tiles = args.tiling.tiles();
+  int64_t most_tiles = 0;
+  for (const Tiling& tiling : tilings) most_tiles = std::max(most_tiles, tiling.tiles());
   const int64_t tile_bytes =
       kSpectrum * 4 *
       (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
   // A multiple of 16, the depth of one step of the product.
-  args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(tiles, kPanel));
+  args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));
   Tensor zeros = torch::stable::new_zeros(input, {std::max(args.panels() * kPanel, args.blocks() * kColumns)});
   Tensor patches = empty_result(input, {args.patch_floats()});
   Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()});
@@ -193,18 +195,21 @@ inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const 
 
   const auto gather = INPAINT_FAST_CPU_KERNEL(gather_tiles);
   const auto add = INPAINT_FAST_CPU_KERNEL(add_products);
-  for (args.begin = 0; args.begin < tiles; args.begin = args.end) {
-    args.end = std::min(args.begin + args.chunk, tiles);
-    const int64_t tasks = (args.end - args.begin + kTaskTiles - 1) / kTaskTiles;
-    torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-      float* const memory = workspace(args.workspace_floats(kTaskTiles));
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t first = args.begin + task * kTaskTiles;
-        gather(args, first, std::min(first + kTaskTiles, args.end), memory);
-      }
-    });
-    torch::stable::parallel_for(0, args.numbers() * args.blocks(), 1,
-                                [&](int64_t begin, int64_t end) { add(args, begin, end); });
+  for (const Tiling& tiling : tilings) {
+    args.tiling = tiling;
+    const int64_t tiles = tiling.tiles(), products = args.find_terms() * args.blocks();
+    for (args.begin = 0; args.begin < tiles; args.begin = args.end) {
+      args.end = std::min(args.begin + args.chunk, tiles);
+      const int64_t tasks = (args.end - args.begin + kTaskTiles - 1) / kTaskTiles;
+      torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+        float* const memory = workspace(args.workspace_floats(kTaskTiles));
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t first = args.begin + task * kTaskTiles;
+          gather(args, first, std::min(first + kTaskTiles, args.end), memory);
+        }
+      });
+      torch::stable::parallel_for(0, products, 1, [&](int64_t begin, int64_t end) { add(args, begin, end); });
+    }
   }
   const auto transform = INPAINT_FAST_CPU_KERNEL(transform_sums);
   torch::stable::parallel_for(0, args.blocks(), 1,

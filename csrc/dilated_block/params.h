@@ -47,22 +47,46 @@ struct Support {
   }  // among those it has
 };
 
-// How the output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
-// neighbouring columns follow one another.
+// Tiles along a side that have the same number of output pixels there. Fewer than 4 need fewer of the 6 numbers: they
+// are the values of polynomials at 0, 1, -1, 2, -2 and infinity, and p pixels of 3 taps need p + 2 values, whichever.
+// So the transformed weights are the same for all.
+struct Band {
+  int64_t first = 0, tiles = 0;
+  int pixels = 4;
+  int numbers() const { return pixels + 2; }
+  bool has(int number) const { return number <= pixels || number == 5; }
+};
+constexpr int kMostBands = 3;
+
+// How output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
+// neighbouring columns follow one another. The tiles are those of one band of rows and one of columns.
 struct Tiling {
   int64_t images = 0, height = 0, width = 0;  // of the output
   int64_t dilation_h = 1, dilation_w = 1, padding_h = 0, padding_w = 0;
-  int64_t rows = 0, per_row = 0;  // tile rows, tiles in a row
+  Band rows, columns;
 
   // Tiles along a side: d start in every full period of 4d pixels, one at each of the first d pixels of a part of one.
   static int64_t along(int64_t side, int64_t dilation) {
     const int64_t period = 4 * dilation, rest = side % period;
     return side / period * dilation + (rest < dilation ? rest : dilation);
   }
+  // The bands of a side; returns their number.
+  static int cut(int64_t side, int64_t dilation, Band bands[kMostBands]) {
+    const int64_t whole = side / (4 * dilation) * dilation, rest = side % (4 * dilation);
+    const int pixels = static_cast<int>(rest / dilation);  // of the last tiles; the first ones of the rest have 1 more
+    const Band all[kMostBands] = {{0, whole + (pixels == 3 ? rest % dilation : 0), 4},
+                                  {whole, pixels == 3 ? 0 : rest % dilation, pixels + 1},
+                                  {whole + rest % dilation, pixels > 0 ? dilation - rest % dilation : 0, pixels}};
+    int count = 0;
+    for (const Band& band : all)
+      if (band.tiles > 0) bands[count++] = band;
+    return count;
+  }
   // The first output pixel of tile `index` along a side.
   static int64_t origin(int64_t index, int64_t dilation) { return index / dilation * 4 * dilation + index % dilation; }
-  void cut() { rows = along(height, dilation_h), per_row = along(width, dilation_w); }
-  int64_t tiles() const { return images * rows * per_row; }
+  int64_t tiles() const { return images * rows.tiles * columns.tiles; }
+  bool whole() const { return rows.pixels == 4 && columns.pixels == 4; }
+  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
   // No run of so many tiles reads more columns than this, whatever the width of the pictures.
   int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
 };
@@ -170,6 +194,10 @@ struct WeightGradient {
   float* sums = nullptr;         // [numbers][output channels / 32][input channels, rounded up to 16][32]
   int64_t chunk = 0;             // tiles
   int64_t begin = 0, end = 0;    // tiles of this chunk
+  // One product of patches and gradient tiles: which plane of each, and of the sums.
+  struct Term {
+    int patches, grad_tiles, sums;
+  } terms[kQuarters * kSpectrum];  // those that the tiling has
   int64_t panels() const { return round_up(input.channels, kPanel) / kPanel; }
   int64_t blocks() const { return round_up(grad.channels, kColumns) / kColumns; }
   int64_t numbers() const { return quarters.numbers_before(quarters.of_output()); }
@@ -180,6 +208,18 @@ struct WeightGradient {
   int64_t grad_tile_floats() const { return quarters.of_output() * kSpectrum * grad_plane(); }
   int64_t sum_floats() const { return numbers() * sum_plane(); }
   int64_t workspace_floats(int64_t tiles) const { return 6 * kPanel * tiling.window(tiles); }
+  // Fills `terms` and returns their number.
+  int find_terms() {
+    int count = 0, number = 0;
+    for (int quarter = 0; quarter < quarters.of_output(); ++quarter)
+      for (int source = 0; source < quarters.of_input(); ++source)
+        for (int k = 0; k < kSpectrum; ++k) {
+          if (!quarters.support(source, quarter).has(k)) continue;
+          if (tiling.has(k)) terms[count++] = {source * kSpectrum + k, quarter * kSpectrum + k, number};
+          ++number;
+        }
+    return count;
+  }
 };
 
 // Tiles [begin, end) of a block, in a workspace of workspace_floats().

@@ -12,12 +12,9 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
   DilatedBlock args;
   args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
   args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
-  args.tiling.cut();
   args.input.channels = in_channels, args.output.channels = out_channels;
   args.input.of_channel = args.output.of_channel = channels_last ? 1 : height * width;
-  if (args.tiling.tiles() == 0) return 0;
-  const Tasks tasks(args);
-  return 4 * args.workspace_floats();
+  return 4 * Tasks(args).workspace_floats();
 }
 
 }  // namespace

@@ -10,42 +10,86 @@ namespace INPAINT_FAST_ISA {
 
 constexpr int kLanes = lanes<Floats>();
 
-// ---- one dimension of each transform ----
+// ---- one dimension of each transform, for tiles of `pixels` of 1 to 4 ----
 
-// B^T: 6 pixels.
+// B^T: pixels + 2 pixels to as many numbers. For fewer than 4, the polynomials are those of fewer points, and the
+// factors make up for the weights' being those of 6.
 template <class V>
-INPAINT_FAST_INLINE void patch_1d(const V d[6], V out[6]) {
-  const V even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-  const V far = d[4] - d[2], near = d[3] - d[1];
-  out[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
-  out[1] = even + odd;
-  out[2] = even - odd;
-  out[3] = far + 2.0f * near;
-  out[4] = far - 2.0f * near;
-  out[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
+INPAINT_FAST_INLINE void patch_1d(int pixels, const V d[6], V out[6]) {
+  if (pixels == 4) {
+    const V even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+    const V far = d[4] - d[2], near = d[3] - d[1];
+    out[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
+    out[1] = even + odd;
+    out[2] = even - odd;
+    out[3] = far + 2.0f * near;
+    out[4] = far - 2.0f * near;
+    out[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
+  } else if (pixels == 3) {
+    out[0] = 4.0f * (d[0] - d[2]) + 2.0f * (d[3] - d[1]);
+    out[1] = 3.0f * (d[3] - d[2]) - 6.0f * d[1];
+    out[2] = d[3] + 2.0f * d[1] - 3.0f * d[2];
+    out[3] = 4.0f * (d[3] - d[1]);
+    out[5] = (d[4] - d[2]) - 2.0f * (d[3] - d[1]);
+  } else if (pixels == 2) {
+    out[0] = 4.0f * (d[0] - d[2]);
+    out[1] = -3.0f * (d[1] + d[2]);
+    out[2] = 3.0f * (d[1] - d[2]);
+    out[5] = d[3] - d[1];
+  } else {
+    out[0] = 4.0f * (d[0] - d[1]);
+    out[1] = -6.0f * d[1];
+    out[5] = d[2] - d[1];
+  }
 }
 
-// A^T: 6 products to 4 pixels.
+// A^T: the products to the pixels.
 template <class V>
-INPAINT_FAST_INLINE void tile_1d(const V m[6], V out[4]) {
-  const V sum1 = m[1] + m[2], difference1 = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
-  out[0] = m[0] + sum1 + sum2;
-  out[1] = difference1 + 2.0f * difference2;
-  out[2] = sum1 + 4.0f * sum2;
-  out[3] = difference1 + 8.0f * difference2 + m[5];
+INPAINT_FAST_INLINE void tile_1d(int pixels, const V m[6], V out[4]) {
+  if (pixels == 1) {
+    out[0] = m[0] + m[1] + m[5];
+    return;
+  }
+  const V sum1 = m[1] + m[2], difference1 = m[1] - m[2];
+  if (pixels == 4) {
+    const V sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+    out[0] = m[0] + sum1 + sum2;
+    out[1] = difference1 + 2.0f * difference2;
+    out[2] = sum1 + 4.0f * sum2;
+    out[3] = difference1 + 8.0f * difference2 + m[5];
+  } else if (pixels == 3) {
+    out[0] = m[0] + sum1 + m[3];
+    out[1] = difference1 + 2.0f * m[3];
+    out[2] = sum1 + 4.0f * m[3] + m[5];
+  } else {
+    out[0] = m[0] + sum1;
+    out[1] = difference1 + m[5];
+  }
 }
 
-// A: 4 pixels of a gradient to 6.
+// A: the pixels of a gradient to the numbers.
 template <class V>
-INPAINT_FAST_INLINE void grad_tile_1d(const V g[4], V out[6]) {
-  const V even = g[0] + g[2], odd = g[1] + g[3];
-  const V even2 = g[0] + 4.0f * g[2], odd2 = 2.0f * g[1] + 8.0f * g[3];
+INPAINT_FAST_INLINE void grad_tile_1d(int pixels, const V g[4], V out[6]) {
   out[0] = g[0];
-  out[1] = even + odd;
-  out[2] = even - odd;
-  out[3] = even2 + odd2;
-  out[4] = even2 - odd2;
-  out[5] = g[3];
+  out[5] = g[pixels - 1];
+  if (pixels == 4) {
+    const V even = g[0] + g[2], odd = g[1] + g[3];
+    const V even2 = g[0] + 4.0f * g[2], odd2 = 2.0f * g[1] + 8.0f * g[3];
+    out[1] = even + odd;
+    out[2] = even - odd;
+    out[3] = even2 + odd2;
+    out[4] = even2 - odd2;
+  } else if (pixels == 3) {
+    const V even = g[0] + g[2];
+    out[1] = even + g[1];
+    out[2] = even - g[1];
+    out[3] = g[0] + 2.0f * g[1] + 4.0f * g[2];
+  } else if (pixels == 2) {
+    out[1] = g[0] + g[1];
+    out[2] = g[0] - g[1];
+  } else {
+    out[1] = g[0];
+  }
 }
 
 // G: 3 taps to 6.
@@ -70,20 +114,34 @@ INPAINT_FAST_INLINE void grad_weight_1d(const V u[6], V out[3]) {
   out[2] = u[5] + (sum2 - sum1) * (1.0f / 6);
 }
 
-// Both dimensions: columns, then rows. read(row, column) gives a vector, write(row, column, vector) takes one.
-template <int kIn, int kOut, class Transform, class Read, class Write>
-INPAINT_FAST_INLINE void transform_2d(const Transform& transform, const Read& read, const Write& write) {
+// What a transform reads and writes in one dimension: places [0, count), or the numbers of a band.
+struct Places {
+  int count;
+  bool has(int i) const { return i < count; }
+};
+
+// Both dimensions: columns, then rows. read(row, column) gives a vector, write(row, column, vector) takes one;
+// in_rows.has(row) says which are there.
+template <int kIn, int kOut, class OfColumn, class OfRow, class In, class Out, class Read, class Write>
+INPAINT_FAST_INLINE void transform_2d(const OfColumn& of_column, const OfRow& of_row, const In& in_rows,
+                                      const In& in_columns, const Out& out_rows, const Out& out_columns,
+                                      const Read& read, const Write& write) {
   Floats half[kOut][kIn];
   for (int column = 0; column < kIn; ++column) {
+    if (!in_columns.has(column)) continue;
     Floats in[kIn], out[kOut];
-    for (int row = 0; row < kIn; ++row) in[row] = read(row, column);
-    transform(in, out);
-    for (int row = 0; row < kOut; ++row) half[row][column] = out[row];
+    for (int row = 0; row < kIn; ++row)
+      if (in_rows.has(row)) in[row] = read(row, column);
+    of_column(in, out);
+    for (int row = 0; row < kOut; ++row)
+      if (out_rows.has(row)) half[row][column] = out[row];
   }
   for (int row = 0; row < kOut; ++row) {
+    if (!out_rows.has(row)) continue;
     Floats out[kOut];
-    transform(half[row], out);
-    for (int column = 0; column < kOut; ++column) write(row, column, out[column]);
+    of_row(half[row], out);
+    for (int column = 0; column < kOut; ++column)
+      if (out_columns.has(column)) write(row, column, out[column]);
   }
 }
 

@@ -11,9 +11,9 @@ namespace {
 struct Tile {
   int64_t image, row, number, y, x;
   Tile(const Tiling& tiling, int64_t index)
-      : image(index / (tiling.rows * tiling.per_row)),
-        row(index / tiling.per_row % tiling.rows),
-        number(index % tiling.per_row),
+      : image(index / (tiling.rows.tiles * tiling.columns.tiles)),
+        row(tiling.rows.first + index / tiling.columns.tiles % tiling.rows.tiles),
+        number(tiling.columns.first + index % tiling.columns.tiles),
         y(Tiling::origin(row, tiling.dilation_h)),
         x(Tiling::origin(number, tiling.dilation_w)) {}
 };
@@ -21,7 +21,7 @@ struct Tile {
 // The end of the run of tiles from `begin` that lie in one tile row, at most `end`. The first tile of a run begins
 // leftmost, the last one ends rightmost.
 int64_t end_of_run(const Tiling& tiling, int64_t begin, int64_t end) {
-  const int64_t end_of_row = (begin / tiling.per_row + 1) * tiling.per_row;
+  const int64_t end_of_row = (begin / tiling.columns.tiles + 1) * tiling.columns.tiles;
   return end_of_row < end ? end_of_row : end;
 }
 

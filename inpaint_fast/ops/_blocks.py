@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -106,6 +107,34 @@ def activation_gradient(grad: Tensor, output: Tensor, activation: str, slope: fl
     if activation == "sigmoid":
         return aten.sigmoid_backward(grad, output)
     return aten.tanh_backward(grad, output) if activation == "tanh" else grad
+
+
+# ---- Winograd's tiles ----
+
+TASK_TILES = 12  # as csrc/dilated_block/tasks.h
+
+
+def tiles_and_products(
+    images: int, sides: Sequence[int], dilation: Sequence[int], numbers: Callable[[int], int]
+) -> tuple[int, int]:
+    """How many tiles cover pictures of these sides, and how many products they take for a pair of channels.
+
+    A tile has 4x4 pixels, those at the edges fewer where that is worth a band of their own: as `tilings_of` in
+    csrc/dilated_block/tasks.h decides. `numbers(pixels)`: of a tile's side in the Winograd domain.
+    """
+    ways = []
+    for side, d in zip(sides, dilation, strict=True):
+        whole, rest = side // (4 * d) * d, side % (4 * d)
+        pixels, more = rest // d, rest % d  # of the last tiles; the first ones of the rest have 1 pixel more
+        cut = [(whole, 4), (more, pixels + 1), (d - more if pixels else 0, pixels)]
+        ways.append(([(whole + min(rest, d), 4)], [band for band in cut if band[0]]))
+    best = None
+    for rows, columns in product(*ways):
+        tiles = [(images * r * c, numbers(p) * numbers(q)) for (r, p), (c, q) in product(rows, columns)]
+        cost = sum(max(count, TASK_TILES) * each for count, each in tiles)
+        if best is None or cost < best[0]:
+            best = (cost, sum(count for count, _ in tiles), sum(count * each for count, each in tiles))
+    return best[1:]
 
 
 # ---- transformed weights of inference ----

@@ -17,12 +17,12 @@ from torch.nn import functional as F
 from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
 from inpaint_fast.ops._backends import Definition, Operator
-from inpaint_fast.ops._blocks import affine, computed, epilogue, is_channels_last, wants_grad
+from inpaint_fast.ops._blocks import affine, computed, epilogue, is_channels_last, tiles_and_products, wants_grad
 
 # Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
 LEAST_CHANNELS = 24  # of input and output
 LEAST_TILES = 9  # of 4x4 pixels of the smaller picture, in the whole batch
-LEAST_FILL = 0.5  # of the tiles' pixels, that lie in the picture
+LEAST_GAIN = 1.2  # multiplications of the definition for one of ours; 1.8 or 2.6 where 4x4 tiles fit
 
 
 @dataclass
@@ -73,11 +73,13 @@ class Resampling:
 
     def algorithm(self, input: Tensor, weight: Tensor) -> str:
         """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution."""
-        height, width = input.shape[2:] if self.transposed else self._size(input, weight)
-        pixels, tiles = height * width, ((height + 3) // 4) * ((width + 3) // 4)
-        enough = min(weight.shape[:2]) >= LEAST_CHANNELS and input.shape[0] * tiles >= LEAST_TILES
-        filled = pixels >= LEAST_FILL * 16 * tiles
-        return "winograd" if enough and filled and input.dtype != torch.float64 else "direct"
+        sides = tuple(input.shape[2:]) if self.transposed else self._size(input, weight)
+        images, taps = input.shape[0], weight.shape[2]
+        # Of the two parities of a side, both have 2 of 4 taps, or one has 2 of 3 and the other 1.
+        tiles, products = tiles_and_products(images, sides, (1, 1), lambda pixels: 2 * pixels + taps - 2)
+        enough = min(weight.shape[:2]) >= LEAST_CHANNELS and tiles >= LEAST_TILES
+        gains = images * taps**2 * sides[0] * sides[1] >= LEAST_GAIN * products
+        return "winograd" if enough and gains and input.dtype != torch.float64 else "direct"
 
     def prepare(self, weight: Tensor) -> None:
         """Transform a weight for inference now, not at its first use."""

@@ -31,6 +31,7 @@ from inpaint_fast.ops._blocks import (
     gradients_of,
     is_channels_last,
     pictures_like,
+    tiles_and_products,
     wants_grad,
 )
 
@@ -219,7 +220,7 @@ def _check(
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
 LEAST_TILES = 4  # in all pictures: each task reads all transformed weights
 LEAST_TILES_TRAINING = 24  # where they are transformed at every call, twice, and a gradient is transformed back
-LEAST_GAIN = 1.6  # multiplications of the definition for one of ours; 4 where 4x4 tiles fit and nothing is padding
+LEAST_GAIN = 1.4  # multiplications of the definition for one of ours; 4 where 4x4 tiles fit and nothing is padding
 
 
 def _algorithm(
@@ -227,14 +228,15 @@ def _algorithm(
 ) -> str:
     if input.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
         return "direct"
-    taps = tiles = 1
+    images, taps, sides = input.shape[0], input.shape[0], []
     for side, d, p in zip(input.shape[2:], dilation, padding, strict=True):
         out = side + 2 * (p - d)
+        sides.append(out)
         # Pairs of a result and a tap on it that is no padding: PyTorch skips the others.
         taps *= sum(max(0, min(out, side + p - k * d) - max(0, p - k * d)) for k in range(3))
-        tiles *= out // (4 * d) * d + min(out % (4 * d), d)
-    enough = input.shape[0] * tiles >= (LEAST_TILES_TRAINING if training else LEAST_TILES)
-    return "winograd" if enough and taps >= LEAST_GAIN * 36 * tiles else "direct"
+    tiles, products = tiles_and_products(images, sides, dilation, lambda pixels: pixels + 2)
+    enough = tiles >= (LEAST_TILES_TRAINING if training else LEAST_TILES)
+    return "winograd" if enough and taps >= LEAST_GAIN * products else "direct"
 
 
 def _direct(input, weight, bias, scale, shift, dilation, padding, activation, slope, order) -> Tensor:

@@ -87,7 +87,7 @@ def winograd(monkeypatch) -> None:
 
 
 def always_winograd(patch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_FILL"):
+    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_GAIN"):
         patch.setattr(_resampling, name, 0)
 
 
