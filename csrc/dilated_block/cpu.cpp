@@ -132,35 +132,86 @@ void dilated_block(const DilatedBlock& args, int64_t begin, int64_t end, float* 
   }
 }
 
+namespace {
+
+// The taps between 16 input and 32 output channels, and one pair of quarters, out of and into a weight of any strides.
+struct TapBlock {
+  const Weights& weights;
+  const Support support;
+  int64_t offsets[9];  // of the tap for each of the 3x3 round a pixel
+  float taps[kPanel][9][kColumns];
+
+  TapBlock(const Weights& weights, int source, int quarter)
+      : weights(weights), support(weights.quarters.support(source, quarter)) {
+    for (int tap = 0; tap < 9; ++tap)
+      offsets[tap] = weights.quarters.tap(tap / 3, source / 2, quarter / 2) * weights.of_row +
+                     weights.quarters.tap(tap % 3, source % 2, quarter % 2) * weights.of_column;
+  }
+
+  void gather(int64_t in, int64_t ins, int64_t out, int64_t outs) {
+    const float* const from = weights.data + in * weights.of_in + out * weights.of_out;
+    float* const to = taps[0][0];
+    if (dense()) {
+      if (outs < kColumns) memset(taps, 0, sizeof taps);
+      return transpose_copy(from, weights.of_out, 1, to, 1, kColumns, outs, 9 * ins);
+    }
+    memset(taps, 0, sizeof taps);
+    for (int tap = 0; tap < 9; ++tap) {
+      if (!support.has_tap(tap / 3, tap % 3)) continue;
+      if (weights.of_out == 1)
+        for (int64_t i = 0; i < ins; ++i)
+          memcpy(taps[i][tap], from + offsets[tap] + i * weights.of_in, sizeof(float) * outs);
+      else
+        transpose_copy(from + offsets[tap], weights.of_out, weights.of_in, to + tap * kColumns, 1, 9 * kColumns, outs,
+                       ins);
+    }
+  }
+
+  void scatter(int64_t in, int64_t ins, int64_t out, int64_t outs) const {
+    float* const to = weights.data + in * weights.of_in + out * weights.of_out;
+    const float* const from = taps[0][0];
+    if (dense()) return transpose_copy(from, kColumns, 1, to, 1, weights.of_out, 9 * ins, outs);
+    for (int tap = 0; tap < 9; ++tap)
+      if (support.has_tap(tap / 3, tap % 3))
+        transpose_copy(from + tap * kColumns, 9 * kColumns, 1, to + offsets[tap], weights.of_in, weights.of_out, ins,
+                       outs);
+  }
+
+ private:
+  // All 9 taps of neighbouring input channels lie together.
+  bool dense() const {
+    return weights.quarters.stride == Stride::one && weights.of_column == 1 && weights.of_row == 3 &&
+           weights.of_in == 9;
+  }
+};
+
+}  // namespace
+
 void transform_weights(const Weights& weights, float* transformed, int64_t begin, int64_t end) {
   const Quarters& quarters = weights.quarters;
   const int64_t plane = weights.plane(), blocks = weights.blocks();
   for (int64_t index = begin; index < end; ++index) {
     const int quarter = static_cast<int>(index / blocks);
-    const int64_t first = index % blocks * kColumns, channels = clipped(weights.out_channels - first, 0, kColumns);
+    const int64_t out = index % blocks * kColumns, outs = clipped(weights.out_channels - out, 0, kColumns);
     for (int source = 0; source < quarters.of_input(); ++source) {
-      const Support support = quarters.support(source, quarter);
+      TapBlock block(weights, source, quarter);
       float* const numbers =
           transformed + (blocks * quarters.numbers_before(quarter) + index % blocks * quarters.numbers(quarter) +
                          quarters.numbers(quarter, source)) *
                             plane;
-      for (int64_t in = 0; in < weights.in_channels; ++in) {
-        float taps[9][kColumns] = {};
-        const float* const from = weights.data + first * weights.of_out + in * weights.of_in;
-        for (int tap = 0; tap < 9; ++tap) {
-          if (!support.has_tap(tap / 3, tap % 3)) continue;
-          const float* const place = from + quarters.tap(tap / 3, source / 2, quarter / 2) * weights.of_row +
-                                     quarters.tap(tap % 3, source % 2, quarter % 2) * weights.of_column;
-          for (int64_t out = 0; out < channels; ++out) taps[tap][out] = place[out * weights.of_out];
-        }
-        for (int lane = 0; lane < kColumns; lane += kLanes)
-          transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
-                             [](const Floats* w, Floats* out) { weight_1d(w, out); }, Places{3}, Places{3}, Places{6},
-                             Places{6}, [&](int i, int j) { return load(taps[i * 3 + j] + lane, Floats{}); },
-                             [&](int i, int j, Floats v) {
-                               const int k = i * 6 + j;
-                               if (support.has(k)) store(numbers + support.rank(k) * plane + in * kColumns + lane, v);
-                             });
+      for (int64_t first = 0; first < weights.in_channels; first += kPanel) {
+        const int64_t ins = clipped(weights.in_channels - first, 0, kPanel);
+        block.gather(first, ins, out, outs);
+        for (int64_t i = 0; i < ins; ++i)
+          for (int lane = 0; lane < kColumns; lane += kLanes)
+            transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
+                               [](const Floats* w, Floats* out) { weight_1d(w, out); }, Places{3}, Places{3}, Places{6},
+                               Places{6}, [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
+                               [&](int r, int c, Floats v) {
+                                 const int k = r * 6 + c;
+                                 if (block.support.has(k))
+                                   store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane, v);
+                               });
       }
     }
   }
@@ -218,36 +269,30 @@ void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
 }
 
 void transform_sums(const WeightGradient& args, const Weights& grad_weight, int64_t begin, int64_t end) {
-  const Quarters& quarters = args.quarters;
   const int64_t rows = args.panels() * kPanel, plane = args.sum_plane();
-  for (int64_t block = begin; block < end; ++block) {
-    const int64_t first = block * kColumns, channels = clipped(grad_weight.out_channels - first, 0, kColumns);
-    const float* sums = args.sums + block * rows * kColumns;
-    for (int quarter = 0; quarter < quarters.of_output(); ++quarter)
-      for (int source = 0; source < quarters.of_input(); ++source) {
-        const Support support = quarters.support(source, quarter);
-        for (int64_t in = 0; in < grad_weight.in_channels; ++in) {
-          float taps[9][kColumns];
-          const float* const from = sums + in * kColumns;
-          for (int lane = 0; lane < kColumns; lane += kLanes)
-            transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
-                               [](const Floats* u, Floats* out) { grad_weight_1d(u, out); }, Places{6}, Places{6},
-                               Places{3}, Places{3},
-                               [&](int i, int j) {
-                                 const int k = i * 6 + j;
-                                 return support.has(k) ? load(from + support.rank(k) * plane + lane, Floats{})
-                                                       : Floats{};
-                               },
-                               [&](int i, int j, Floats v) { store(taps[i * 3 + j] + lane, v); });
-          float* const to = grad_weight.data + first * grad_weight.of_out + in * grad_weight.of_in;
-          for (int tap = 0; tap < 9; ++tap) {
-            if (!support.has_tap(tap / 3, tap % 3)) continue;
-            float* const place = to + quarters.tap(tap / 3, source / 2, quarter / 2) * grad_weight.of_row +
-                                 quarters.tap(tap % 3, source % 2, quarter % 2) * grad_weight.of_column;
-            for (int64_t out = 0; out < channels; ++out) place[out * grad_weight.of_out] = taps[tap][out];
-          }
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t out = index * kColumns, outs = clipped(grad_weight.out_channels - out, 0, kColumns);
+    const float* sums = args.sums + index * rows * kColumns;
+    for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter)
+      for (int source = 0; source < args.quarters.of_input(); ++source) {
+        TapBlock block(grad_weight, source, quarter);
+        for (int64_t first = 0; first < grad_weight.in_channels; first += kPanel) {
+          const int64_t ins = clipped(grad_weight.in_channels - first, 0, kPanel);
+          for (int64_t i = 0; i < ins; ++i)
+            for (int lane = 0; lane < kColumns; lane += kLanes)
+              transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
+                                 [](const Floats* u, Floats* out) { grad_weight_1d(u, out); }, Places{6}, Places{6},
+                                 Places{3}, Places{3},
+                                 [&](int r, int c) {
+                                   const int k = r * 6 + c;
+                                   if (!block.support.has(k)) return Floats{};
+                                   return load(sums + block.support.rank(k) * plane + (first + i) * kColumns + lane,
+                                               Floats{});
+                                 },
+                                 [&](int r, int c, Floats v) { store(block.taps[i][r * 3 + c] + lane, v); });
+          block.scatter(first, ins, out, outs);
         }
-        sums += support.count() * plane;
+        sums += block.support.count() * plane;
       }
   }
 }

@@ -122,12 +122,16 @@ def tiles_and_products(
     A tile has 4x4 pixels, those at the edges fewer where that is worth a band of their own: as `tilings_of` in
     csrc/dilated_block/tasks.h decides. `numbers(pixels)`: of a tile's side in the Winograd domain.
     """
+    along = [side // (4 * d) * d + min(side % (4 * d), d) for side, d in zip(sides, dilation, strict=True)]
+    if torch.compiler.is_compiling():  # sizes may be symbols, and each question about one compiles for its answer
+        tiles = images * along[0] * along[1]
+        return tiles, tiles * numbers(4) ** 2
     ways = []
-    for side, d in zip(sides, dilation, strict=True):
+    for side, d, tiles in zip(sides, dilation, along, strict=True):
         whole, rest = side // (4 * d) * d, side % (4 * d)
         pixels, more = rest // d, rest % d  # of the last tiles; the first ones of the rest have 1 pixel more
         cut = [(whole, 4), (more, pixels + 1), (d - more if pixels else 0, pixels)]
-        ways.append(([(whole + min(rest, d), 4)], [band for band in cut if band[0]]))
+        ways.append(([(tiles, 4)], [band for band in cut if band[0]]))
     best = None
     for rows, columns in product(*ways):
         tiles = [(images * r * c, numbers(p) * numbers(q)) for (r, p), (c, q) in product(rows, columns)]

@@ -73,13 +73,14 @@ class Resampling:
 
     def algorithm(self, input: Tensor, weight: Tensor) -> str:
         """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution."""
+        if input.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
+            return "direct"
         sides = tuple(input.shape[2:]) if self.transposed else self._size(input, weight)
         images, taps = input.shape[0], weight.shape[2]
         # Of the two parities of a side, both have 2 of 4 taps, or one has 2 of 3 and the other 1.
         tiles, products = tiles_and_products(images, sides, (1, 1), lambda pixels: 2 * pixels + taps - 2)
-        enough = min(weight.shape[:2]) >= LEAST_CHANNELS and tiles >= LEAST_TILES
         gains = images * taps**2 * sides[0] * sides[1] >= LEAST_GAIN * products
-        return "winograd" if enough and gains and input.dtype != torch.float64 else "direct"
+        return "winograd" if tiles >= LEAST_TILES and gains else "direct"
 
     def prepare(self, weight: Tensor) -> None:
         """Transform a weight for inference now, not at its first use."""
