@@ -214,9 +214,10 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
 
     In place. What is swapped, with one group and zero padding:
 
-        nn.Conv2d, 3x3, stride 1, any dilation and padding     by dilated_block
-        nn.Conv2d, 3x3, stride 2, padding 1                    by strided_block
-        nn.ConvTranspose2d, 4x4, stride 2, padding 1           by transposed_block
+        nn.Conv2d, 3x3, stride 1, any dilation and padding       by dilated_block
+        nn.Conv2d, 3x3 or 4x4, stride 2, padding 1               by strided_block
+        nn.ConvTranspose2d, 4x4, stride 2, padding 1             by transposed_block
+        nn.ConvTranspose2d, 3x3, the same and output_padding 1   by transposed_block
 
     An nn.BatchNorm2d and an nn.ReLU, LeakyReLU, ELU, Sigmoid or Tanh after it, in either order, are fused with it where
     the forward shows that nothing else uses what passes between them. Outputs, gradients, running statistics,

@@ -49,15 +49,17 @@ def why_not(conv: nn.Module) -> str | None:
     if weight is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
     transposed = plain is nn.ConvTranspose2d
-    side = 4 if transposed else 3
-    if weight.shape[2:] != (side, side):
-        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {side}x{side}"
+    sides = (3, 4) if transposed or _is(conv.stride, 2) else (3,)
+    side = weight.shape[2]
+    if weight.shape[3] != side or side not in sides:
+        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {' or '.join(f'{s}x{s}' for s in sides)}"
     if not _is(conv.stride, 2) and (transposed or not _is(conv.stride, 1)):
         return f"stride {conv.stride}"
     if _is(conv.stride, 2):
-        for name, wanted in {"padding": 1, "output_padding": 0, "dilation": 1}.items():
-            if not _is(getattr(conv, name), wanted):
-                return f"{name} {getattr(conv, name)}, with stride 2"
+        wanted = {"padding": 1, "output_padding": side % 2 if transposed else 0, "dilation": 1}
+        for name, value in wanted.items():
+            if not _is(getattr(conv, name), value):
+                return f"{name} {getattr(conv, name)}, with stride 2 and a kernel of {side}x{side}"
     if conv.groups != 1:
         return f"groups {conv.groups}"
     if conv.padding_mode != "zeros":

@@ -1,8 +1,9 @@
-"""The downsampling block: a 3x3 convolution of stride 2 and its epilogue, in one pass.
+"""The downsampling block: a 3x3 or 4x4 convolution of stride 2 and its epilogue, in one pass.
 
 On the CPU it is the sum of four convolutions of stride 1, one for each quarter of the input (even or odd rows, even or
-odd columns), with 2x2, 2x1, 1x2 and 1x1 taps, by dilated_block's F(4x4, 3x3) without the products that are zero for so
-few taps: 81 multiplications for a tile of 4x4 pixels where the definition takes 144.
+odd columns), with 2x2, 2x1, 1x2 and 1x1 taps for 3x3 and 2x2 each for 4x4, by dilated_block's F(4x4, 3x3) without the
+products that are zero for so few taps: for a tile of 4x4 pixels 81 multiplications where the definition takes 144, or
+100 where it takes 256.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def strided_block(
 
     Args:
         input: (N, C_in, H, W); float32, float64, float16 or bfloat16; NCHW, channels_last (the faster) or any strides.
-        weight: (C_out, C_in, 3, 3), dtype and device of input.
+        weight: (C_out, C_in, 3, 3) or (C_out, C_in, 4, 4), dtype and device of input.
         bias, scale, shift: (C_out,), dtype and device of input, or None.
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
@@ -39,15 +40,16 @@ def strided_block(
         backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
 
     Returns:
-        (N, C_out, ceil(H / 2), ceil(W / 2)), dtype of input; channels_last where input or weight is.
+        (N, C_out, ceil(H / 2), ceil(W / 2)) for 3x3 taps, (N, C_out, floor(H / 2), floor(W / 2)) for 4x4; dtype of
+        input; channels_last where input or weight is.
 
     Raises:
         TypeError: a dtype is not one of these, dtypes or devices differ, or something is no tensor.
         ValueError: shapes do not fit, or an argument has no such value.
         BackendError: the backend that was asked for cannot run here.
 
-    Gradients are defined for every tensor, to any order; that of the input is PyTorch's. Deterministic, for any
-    number of threads. What is said of dtypes, NaN and kept weights in `inpaint_fast.dilated_block` holds here.
+    Gradients are defined for every tensor, to any order; that of the input is a `transposed_block`. Deterministic, for
+    any number of threads. What is said of dtypes, NaN and kept weights in `inpaint_fast.dilated_block` holds here.
     """
     return _block(input, weight, bias, scale, shift, activation, slope, order, precision, backend)
 

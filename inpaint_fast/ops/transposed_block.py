@@ -1,8 +1,9 @@
-"""The upsampling block: a 4x4 transposed convolution of stride 2 and its epilogue, in one pass.
+"""The upsampling block: a 4x4 or 3x3 transposed convolution of stride 2 and its epilogue, in one pass.
 
-On the CPU it is four convolutions of stride 1 with 2x2 taps, one for each quarter of the output (even or odd rows, even
-or odd columns), by dilated_block's F(4x4, 3x3) on transformed patches that they share; the 11 of its 36 products that
-are zero for 2x2 taps are left out, so that 2.56 times fewer multiplications are left than by the definition.
+On the CPU it is four convolutions of stride 1, one for each quarter of the output (even or odd rows, even or odd
+columns), by dilated_block's F(4x4, 3x3) on transformed patches that they share. 4x4 taps give each 2x2: the 11 of its
+36 products that are zero for these are left out, so that 2.56 times fewer multiplications are left than by the
+definition. 3x3 taps give 2x2, 2x1, 1x2 and 1x1: 1.78 times fewer.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ def transposed_block(
     backend: str | None = None,
 ) -> Tensor:
     """activation(scale * conv_transpose2d(input, weight, bias, stride=2, padding=1) + shift), or, in the order
-    "act_norm", scale * activation(conv_transpose2d(...)) + shift: twice the height and width.
+    "act_norm", scale * activation(conv_transpose2d(...)) + shift: twice the height and width. With 3x3 taps,
+    output_padding=1.
 
     Args:
         input: (N, C_in, H, W); float32, float64, float16 or bfloat16; NCHW, channels_last (the faster) or any strides.
-        weight: (C_in, C_out, 4, 4), dtype and device of input.
+        weight: (C_in, C_out, 4, 4) or (C_in, C_out, 3, 3), dtype and device of input.
         bias, scale, shift: (C_out,), dtype and device of input, or None.
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
@@ -46,8 +48,8 @@ def transposed_block(
         ValueError: shapes do not fit, or an argument has no such value.
         BackendError: the backend that was asked for cannot run here.
 
-    Gradients are defined for every tensor, to any order; that of the input is PyTorch's. Deterministic, for any
-    number of threads. What is said of dtypes, NaN and kept weights in `inpaint_fast.dilated_block` holds here.
+    Gradients are defined for every tensor, to any order; that of the input is a `strided_block`. Deterministic, for
+    any number of threads. What is said of dtypes, NaN and kept weights in `inpaint_fast.dilated_block` holds here.
     """
     return _block(input, weight, bias, scale, shift, activation, slope, order, precision, backend)
 
