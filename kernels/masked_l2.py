@@ -297,7 +297,7 @@ def _finish(partials: Tensor, count: int, result: Tensor, weight: float, denomin
 # ---- the operators ----
 
 
-def _on_their_device(operator: Callable) -> Callable:
+def on_their_device(operator: Callable) -> Callable:
     """A launch goes to the current device, and that need not be where the tensors are."""
 
     @functools.wraps(operator)
@@ -308,7 +308,7 @@ def _on_their_device(operator: Callable) -> Callable:
     return run
 
 
-@_on_their_device
+@on_their_device
 def masked_l2(
     pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor]:
@@ -318,7 +318,7 @@ def masked_l2(
     return loss, pred.new_empty(0) if grad is None else grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_composite(
     pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,7 +329,7 @@ def masked_l2_composite(
     return loss, composite, pred.new_empty(0) if grad is None else grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_backward(
     grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
 ) -> Tensor:
@@ -339,7 +339,7 @@ def masked_l2_backward(
     return grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
     """grad *= scale, over grad's dense memory."""
     numel = grad.numel()
