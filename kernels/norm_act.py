@@ -8,9 +8,9 @@ and with g = d loss / d z
 
     d loss / d u = scale * (g - mean(g) - (u - mean) / var * mean(g * (u - mean)))    the last two in training alone
 
-In training three launches a direction, for nothing waits for a whole grid inside one: every part of the tensor leaves two
-numbers a channel, one kernel puts these together, one goes over the elements. In eval mode one launch, and two more for
-the gradients of weight and bias. Elements are computed in float32 (float64 for float64) and summed in float64, the
+In training three launches a direction, for nothing waits for a whole grid inside one: every part of the tensor leaves
+two numbers a channel, one kernel puts these together, one goes over the elements. In eval mode one launch, and two more
+for the gradients of weight and bias. Elements are computed in float32 (float64 for float64) and summed in float64, the
 variance from each part's own mean and the squares about it (Chan, Golub, LeVeque, Updating formulae and a pairwise
 algorithm for computing sample variances, 1979). Deterministic: the parts follow from the shape alone and are added in a
 fixed order. Nothing waits for the device.
@@ -64,10 +64,9 @@ def _at(i, c, channels, pixels, ROWS: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def _of_channels(pointer, c, there, otherwise: tl.constexpr, HAS: tl.constexpr):
     """A number of each channel, in float64."""
+    number = tl.full(c.shape, otherwise, tl.float64)
     if HAS:
         number = tl.load(pointer + c, there, otherwise).to(tl.float64)
-    else:
-        number = tl.full(c.shape, otherwise, tl.float64)
     return number
 
 
@@ -405,7 +404,7 @@ class Walk:
 
 def _dense(tensor: Tensor) -> Tensor:
     """The tensor itself where its elements lie in planes or rows, otherwise a contiguous copy."""
-    return tensor if tensor.movedim(1, -1).is_contiguous() else tensor.contiguous()  # itself where it is
+    return tensor if tensor.movedim(1, -1).is_contiguous() else tensor.contiguous()
 
 
 def _dense_like(tensor: Tensor, like: Tensor) -> Tensor:
@@ -424,18 +423,9 @@ def _present(*tensors: Tensor | None, otherwise: Tensor) -> list[Tensor]:
 
 @on_their_device
 def norm_act(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    activation: int,
-    slope: float,
-    act_first: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    training: bool, momentum: float, eps: float, activation: int, slope: float, act_first: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty."""
     input = _dense(input)
     output = torch.empty_like(input)
@@ -465,19 +455,9 @@ def norm_act(
 
 @on_their_device
 def norm_act_backward(
-    grad: Tensor,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    training: bool,
-    activation: int,
-    slope: float,
-    act_first: bool,
-    want_input: bool,
-    want_parameters: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor,
+    training: bool, activation: int, slope: float, act_first: bool, want_input: bool, want_parameters: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight and bias; empty where they are not wanted or there is no such parameter."""
     input = _dense(input)
     grad = _dense_like(grad, input)
