@@ -23,7 +23,8 @@ namespace {
 
 using namespace device;
 
-constexpr int kCombined = 8;  // channels of a block that puts parts together
+constexpr int kBlocksAtOnce = 2;  // on a multiprocessor, at least: registers for all of it, and none spilled
+constexpr int kCombined = 8;      // channels of a block that puts parts together
 
 // ---- numbers of channels ----
 
@@ -76,24 +77,23 @@ struct Normalise {
 template <bool Rows, int K>
 __device__ __forceinline__ void add_up(const double (&numbers)[K], int width, int64_t channels, int64_t group,
                                        double* out) {
-  __shared__ double of_threads[kThreads * K];
-  if (!Rows) {
+  if constexpr (Rows) {
+    __shared__ double of_threads[kThreads * K];
+#pragma unroll
+    for (int k = 0; k < K; ++k) of_threads[k * kThreads + threadIdx.x] = numbers[k];
+    __syncthreads();
+    const int x = threadIdx.x % width, k = threadIdx.x / width;
+    const int64_t channel = (group * width + x) * K + k;
+    if (k < K && channel < channels) {
+      double sum = 0;
+      for (int i = x; i < kThreads; i += width) sum += of_threads[k * kThreads + i];
+      out[channel] = sum;
+    }
+  } else {
     const double sum = block_sum(numbers[0]);
     if (threadIdx.x == 0) out[group] = sum;
-    __syncthreads();  // before the next sum
-    return;
   }
-#pragma unroll
-  for (int k = 0; k < K; ++k) of_threads[k * kThreads + threadIdx.x] = numbers[k];
-  __syncthreads();
-  const int x = threadIdx.x % width, k = threadIdx.x / width;
-  const int64_t channel = (group * width + x) * K + k;
-  if (k < K && channel < channels) {
-    double sum = 0;
-    for (int i = x; i < kThreads; i += width) sum += of_threads[k * kThreads + i];
-    out[channel] = sum;
-  }
-  __syncthreads();
+  __syncthreads();  // before the next sum
 }
 
 // ---- the kernels over elements ----
@@ -123,7 +123,7 @@ struct Elements {
 // The sums of u - first and of its square, where first is the part's first value; statistics_kernel makes moments of
 // them. About 0 where that is infinite: all differences would be NaN.
 template <class T, bool Rows, int N>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
     moments_kernel(const __grid_constant__ NormAct args, const Shares shares, double* partials) {
   typedef Compute<T> A;
   constexpr int K = Rows ? N : 1;
@@ -167,8 +167,9 @@ __global__ void __launch_bounds__(kThreads, 2)
 }
 
 template <class T, bool Rows, int N>
-__global__ void __launch_bounds__(kThreads) forward_kernel(const __grid_constant__ NormAct args, const Shares shares,
-                                                           const __grid_constant__ NormActChannels channels) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+    forward_kernel(const __grid_constant__ NormAct args, const Shares shares,
+                   const __grid_constant__ NormActChannels channels) {
   typedef Compute<T> A;
   constexpr int K = Rows ? N : 1;
   const Share<Rows, N> share(args, shares);
@@ -214,8 +215,9 @@ __device__ __forceinline__ A grad_of(const NormAct& args, const Normalise<A, K>&
 
 // The sums of g and of g * (u - shift) of each part.
 template <class T, bool Rows, int N>
-__global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ NormAct args, const Shares shares,
-                                                        const __grid_constant__ NormActChannels channels) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+    sums_kernel(const __grid_constant__ NormAct args, const Shares shares,
+                const __grid_constant__ NormActChannels channels) {
   typedef Compute<T> A;
   constexpr int K = Rows ? N : 1;
   const Share<Rows, N> share(args, shares);
@@ -245,8 +247,9 @@ __global__ void __launch_bounds__(kThreads) sums_kernel(const __grid_constant__ 
 }
 
 template <class T, bool Rows, int N>
-__global__ void __launch_bounds__(kThreads) backward_kernel(const __grid_constant__ NormAct args, const Shares shares,
-                                                            const __grid_constant__ NormActChannels channels) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+    backward_kernel(const __grid_constant__ NormAct args, const Shares shares,
+                    const __grid_constant__ NormActChannels channels) {
   typedef Compute<T> A;
   constexpr int K = Rows ? N : 1;
   const Share<Rows, N> share(args, shares);
@@ -301,7 +304,7 @@ __device__ __forceinline__ double of_channel(double value) {
   return sum;
 }
 
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads)
     statistics_kernel(const Shares shares, const __grid_constant__ NormActChannels channels, int64_t of_all) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kCombined + threadIdx.x % kCombined;
   const int turn = threadIdx.x / kCombined, turns = kThreads / kCombined;
@@ -334,7 +337,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 // The gradients of bias and weight; A is the type that shift is in.
 template <class A>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads)
     totals_kernel(const Shares shares, const __grid_constant__ NormActChannels channels, int64_t of_all) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kCombined + threadIdx.x % kCombined;
   const int turn = threadIdx.x / kCombined, turns = kThreads / kCombined;
