@@ -71,6 +71,13 @@ def _of_channels(pointer, c, there, otherwise: tl.constexpr, HAS: tl.constexpr):
 
 
 @triton.jit
+def _store_number(pointer, c, x, there):
+    """x, float64, as pointer's type has it; by way of float32 to the short ones, which interpreted Triton needs."""
+    element: tl.constexpr = pointer.dtype.element_ty
+    tl.store(pointer + c, x if element == tl.float64 else x.to(tl.float32).to(element), there)
+
+
+@triton.jit
 def _normalisation(mean, invstd, weight, bias, compute: tl.constexpr):
     """(shift, scale, offset). u - shift is exact where u is near it, and offset takes the rest."""
     shift = mean.to(compute)
@@ -334,9 +341,9 @@ def statistics_kernel(
         share = _number(momentum, tl.float64)
         rest = 1.0 - share
         updated = share * average + rest * tl.load(running_mean + c, has, 0.0).to(tl.float64)
-        tl.store(new_mean + c, updated.to(new_mean.dtype.element_ty), has)
+        _store_number(new_mean, c, updated, has)
         updated = share * (squares / (n - 1.0)) + rest * tl.load(running_var + c, has, 0.0).to(tl.float64)
-        tl.store(new_var + c, updated.to(new_var.dtype.element_ty), has)
+        _store_number(new_var, c, updated, has)
 
 
 @triton.jit
@@ -349,7 +356,7 @@ def totals_kernel(
     grad_bias,  # P; not written without WANT_BIAS
     channels,
     parts,
-    compute: tl.constexpr,  # the type that shift is in
+    SHIFT: tl.constexpr,  # the type that shift is in: "fp32" or "fp64"
     WANT_WEIGHT: tl.constexpr,
     WANT_BIAS: tl.constexpr,
     COMBINED: tl.constexpr,
@@ -365,15 +372,15 @@ def totals_kernel(
         total += tl.load(at, there, 0.0)
         products += tl.load(at + parts * channels, there, 0.0)
     average = tl.load(mean + c, has, 0.0)
-    rest = average - average.to(compute).to(tl.float64)
+    rest = average - (average.to(tl.float32).to(tl.float64) if SHIFT == "fp32" else average)
     by_bias = tl.sum(total, 0)
     by_weight = tl.load(invstd + c, has, 0.0) * (tl.sum(products, 0) - rest * by_bias)
     tl.store(totals + c, by_bias, has)
     tl.store(totals + channels + c, by_weight, has)
     if WANT_WEIGHT:
-        tl.store(grad_weight + c, by_weight.to(grad_weight.dtype.element_ty), has)
+        _store_number(grad_weight, c, by_weight, has)
     if WANT_BIAS:
-        tl.store(grad_bias + c, by_bias.to(grad_bias.dtype.element_ty), has)
+        _store_number(grad_bias, c, by_bias, has)
 
 
 # ---- launches ----
@@ -478,8 +485,8 @@ def norm_act_backward(
         sums_kernel[walk.grid](grad, input, *of_channels, partials, *walk.sizes, slope, **constants)
         totals_kernel[walk.combine_grid](
             partials, *of_channels[2:], totals, *grads, walk.channels, walk.parts,
-            compute=tl.float64 if input.dtype == torch.float64 else tl.float32, WANT_WEIGHT=wanted[0],
-            WANT_BIAS=wanted[1], COMBINED=COMBINED,
+            SHIFT="fp64" if input.dtype == torch.float64 else "fp32", WANT_WEIGHT=wanted[0], WANT_BIAS=wanted[1],
+            COMBINED=COMBINED,
         )  # fmt: skip
     if want_input:
         backward_kernel[walk.grid](
