@@ -191,7 +191,7 @@ def test_bitwise_equal_on_repeat(backend: str) -> None:
 
 
 def test_sums_need_nothing_of_the_memory_they_are_put_together_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launch repeated with the memory and the tag of the one before, as a CUDA graph repeats it; then with garbage."""
+    """A launch repeated with the memory and the tag of the one before, as a CUDA graph repeats it; and garbage."""
     numel = 9 * kernels.BLOCK + 5
     pred, target, mask = random(numel), random(numel, seed=1), random(numel, seed=2).gt(0)
     expected, _ = call("triton", "masked_l2", pred, target, mask, 1.0, MASK_MEAN, False)
