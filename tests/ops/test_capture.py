@@ -1,4 +1,4 @@
-"""Every operator in a CUDA graph: captured once, replayed on other numbers, bit by bit what the calls themselves give."""
+"""Every operator in a CUDA graph: captured once, replayed on other numbers, the same bits as the calls themselves."""
 
 from __future__ import annotations
 
