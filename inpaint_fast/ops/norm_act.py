@@ -112,8 +112,7 @@ def norm_act(
     )  # fmt: skip
     if training and running_mean is not None:
         with torch.no_grad():
-            running_mean.copy_(new_mean)
-            running_var.copy_(new_var)
+            torch._foreach_copy_([running_mean, running_var], [new_mean, new_var])
     return y
 
 

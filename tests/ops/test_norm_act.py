@@ -109,19 +109,20 @@ def test_each_gradient_alone(implementation) -> None:
 
 
 def test_running_statistics_follow_the_module(implementation) -> None:
+    device = implementation.device
     for momentum in (0.1, 1.0, 0.0):
-        device = implementation.device
-        module, p = nn.BatchNorm2d(5, momentum=momentum).to(device), Parameters(5, torch.float32, device=device)
+        module, p = nn.BatchNorm2d(5, momentum=momentum).double(), Parameters(5, torch.float32, device=device)
         module.running_mean.copy_(p.running_mean), module.running_var.copy_(p.running_var)
         for _ in range(3):
-            x = random(4, 5, 9, 11, device=device)
-            module(x)
-            ours(x, p, "relu", "norm_act", True, momentum, 1e-5, implementation.backend)
+            x = random(4, 5, 9, 11)
+            module(x.double())
+            ours(x.to(device), p, "relu", "norm_act", True, momentum, 1e-5, implementation.backend)
             # One unit in the last place, of means below 1 that may cancel: the batch's own statistics round either way.
-            torch.testing.assert_close(p.running_mean, module.running_mean, rtol=2.0**-22, atol=2.0**-24)
-            torch.testing.assert_close(p.running_var, module.running_var, rtol=2.0**-22, atol=0)
+            mean, var = (statistic.cpu().double() for statistic in (p.running_mean, p.running_var))
+            torch.testing.assert_close(mean, module.running_mean, rtol=2.0**-22, atol=2.0**-24)
+            torch.testing.assert_close(var, module.running_var, rtol=2.0**-22, atol=0)
         before = p.running_mean.clone(), p.running_var.clone()
-        ours(x, p, "relu", "norm_act", False, momentum, 1e-5, implementation.backend)
+        ours(x.to(device), p, "relu", "norm_act", False, momentum, 1e-5, implementation.backend)
         assert torch.equal(before[0], p.running_mean) and torch.equal(before[1], p.running_var)
 
 
@@ -160,35 +161,33 @@ def test_values_that_lie_apart_cost_no_accuracy(kernel) -> None:
 @pytest.mark.parametrize("shape", [(0, 3, 4, 4), (2, 3, 0, 4), (0, 3)], ids=str)
 def test_empty(implementation, shape) -> None:
     for training in (True, False):
-        x, device = torch.zeros(shape, device=implementation.device), implementation.device
-        args = ("relu", "norm_act", training, 0.1, 1e-5)
-        values = results(ours, x, Parameters(3, torch.float32, device=device), x, *args, implementation.backend)
-        plains = results(plain, x, Parameters(3, torch.float32, device=device), x, *args)
-        for name, expected in plains.items():
-            assert torch.equal(values[name], expected), name
+        x, args = torch.zeros(shape), ("relu", "norm_act", training, 0.1, 1e-5)
+        p, moved = Parameters(3, torch.float32, device=implementation.device), x.to(implementation.device)
+        values = results(ours, moved, p, moved, *args, implementation.backend)
+        for name, expected in results(plain, x, Parameters(3, torch.float32), x, *args).items():
+            assert torch.equal(values[name].cpu(), expected), name
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_nan_and_inf_as_in_torch(implementation, activation, order) -> None:
+    """As on the CPU: on a GPU PyTorch's mean of an infinite value is NaN, by the way it updates it."""
     device = implementation.device
     for bad in (math.nan, math.inf, -math.inf):
         for place in (0,) if implementation.slow else (0, 37):
-            x = random(2, 3, 5, 9, device=device)
+            x, grad = random(2, 3, 5, 9), torch.randn(2, 3, 5, 9)
             x[0, 1].view(-1)[place] = bad
             for layout in ("nchw", "channels_last"):
                 for training in (True, False):
-                    args = (activation, order, training, 0.1, 1e-5)
-                    x = laid_out(x, layout)
-                    grad = torch.randn(x.shape, device=device)
-                    values = results(
-                        ours, x, Parameters(3, x.dtype, device=device), grad, *args, implementation.backend
-                    )
-                    plains = results(plain, x, Parameters(3, x.dtype, device=device), grad, *args)
+                    args, x = (activation, order, training, 0.1, 1e-5), laid_out(x, layout)
+                    p = Parameters(3, x.dtype, device=device)
+                    values = results(ours, x.to(device), p, grad.to(device), *args, implementation.backend)
+                    plains = results(plain, x, Parameters(3, x.dtype), grad, *args)
                     for name, expected in plains.items():
                         if activation == "elu" and plains["y"].isnan().any() and "grad" in name:
                             continue  # PyTorch's slope of elu at NaN is NaN or 1, by the element's place in memory
-                        torch.testing.assert_close(values[name], expected, rtol=1e-4, atol=1e-5, equal_nan=True)
+                        value = values[name].cpu()
+                        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 @given(data=st.data())
