@@ -1,4 +1,4 @@
-"""The dilated-convolution block, 3x3 convolution + BatchNorm + ReLU, against every stack that runs it on a CPU.
+"""The dilated-convolution block, 3x3 convolution + BatchNorm + ReLU, against every stack that runs it.
 
 `infer_*` is the block in eval mode under no_grad; `train_*` is forward + backward with the norm in training mode, to
 the input and all parameters, `train_conv_*` the same without the norm. b: batch, c: channels in and out, d: dilation;
@@ -6,7 +6,8 @@ float32, padding = dilation. inpaint_fast is nn.DilatedConvBlock, for inference 
 tensors, the layout to take for speed; inpaint_fast_nchw the same on contiguous ones. The compiled block is
 channels_last with its weights frozen for inference, contiguous for training. OpenVINO and ONNX Runtime (pip install
 'inpaint_fast[peers]') run it exported, in latency mode, on as many threads as torch; nothing limits the instruction set
-of ONNX Runtime, so that it stays out with `--isa avx2`.
+of ONNX Runtime, so that it stays out with `--isa avx2`. On a GPU: bf16 and float32 (with TF32), every backend of ours,
+and every mode of torch.compile on channels_last tensors.
 
 `work` counts the direct convolution with the taps on padding, in training three times. Winograd's algorithm needs up to
 4 times fewer multiplications: its rate, set beside the ceiling and the rates of direct convolutions (which may pass a
@@ -31,14 +32,19 @@ from inpaint_fast.ops.dilated_block import plan
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 SIZES = {64: (28, 56, 100, 128), 128: (28, 56, 100, 128), 256: (28, 56, 100, 128), 512: (28, 56)}  # channels: sides
-KINK = 1e-4  # far above the rounding errors of the results, which are about 1
+KINK = {"cpu": 1e-4, "cuda": 5e-2}  # far above the rounding errors of the results, which are about 1
+BOUND = {"cpu": 1e-5, "cuda": 3e-2}
 
 
 class Problem:
     """One block of plain modules and its input; both are copied for whoever runs them."""
 
-    def __init__(self, batch: int, channels: int, side: int, dilation: int, *, norm: bool, training: bool) -> None:
+    def __init__(
+        self, batch: int, channels: int, side: int, dilation: int, *, norm: bool, training: bool, device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:  # fmt: skip
         self.channels, self.dilation, self.norm, self.training = channels, dilation, norm, training
+        self.device, self.dtype = device, dtype
         layers = [nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)]
         if norm:  # as in a trained network, no statistic or parameter is 0 or 1
             layers.append(nn.BatchNorm2d(channels))
@@ -47,11 +53,12 @@ class Problem:
                     tensor.uniform_(0.5, 1.5)
                 for tensor in (layers[1].running_mean, layers[1].bias):
                     tensor.normal_(0, 0.2)
-        self.block = nn.Sequential(*layers, nn.ReLU(inplace=True)).train(training)
-        self.input = torch.randn(batch, channels, side, side)
+        self.block = nn.Sequential(*layers, nn.ReLU(inplace=True)).train(training).to(device, dtype)
+        self.input = torch.randn(batch, channels, side, side).to(device, dtype)
         self.work = 2.0 * 9 * channels * self.input.numel()
 
-    def plain(self, layout: torch.memory_format = NCHW, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, Tensor]:
+    def plain(self, layout: torch.memory_format = NCHW, exact: bool = False) -> tuple[nn.Module, Tensor]:
+        dtype = torch.float64 if exact else self.dtype
         block = copy.deepcopy(self.block).to(dtype=dtype, memory_format=layout)
         return block, self.input.clone().to(dtype=dtype, memory_format=layout)
 
@@ -59,7 +66,7 @@ class Problem:
         plain, input = self.plain(layout)
         block = DilatedConvBlock(self.channels, self.channels, self.dilation, norm="batch" if self.norm else None)
         block.load_state_dict(plain.state_dict())
-        block.to(memory_format=layout).train(self.training)
+        block.to(self.device, self.dtype, memory_format=layout).train(self.training)
         return (block if self.training else accelerate(block, inference=True)), input
 
     def backend(self, layout: torch.memory_format) -> str:
@@ -67,9 +74,13 @@ class Problem:
         chosen = plan(input, block[0].weight, dilation=self.dilation, training=self.training)
         return f"{backend_of('dilated_block')}, {chosen.algorithm}"
 
-    def case(self, run: Callable[[nn.Module, Tensor], harness.Run], *peers: harness.Implementation) -> harness.Case:
-        """`run(block, input)` prepares that block for timing."""
-        implementations = [
+    def compiled(self, run: Callable[[nn.Module, Tensor], harness.Run], mode: str) -> harness.Run:
+        block, input = self.plain(CHANNELS_LAST)
+        return run(peers.compiled(block, mode), input)
+
+    def case(self, run: Callable[[nn.Module, Tensor], harness.Run], *others: harness.Implementation) -> harness.Case:
+        """`run(block, input)` prepares that block for timing; `others` stand beside the usual ones on a CPU."""
+        on_cpu = [
             harness.Implementation(
                 "inpaint_fast", lambda: run(*self.ours(CHANNELS_LAST)), lambda: self.backend(CHANNELS_LAST)
             ),
@@ -77,13 +88,19 @@ class Problem:
             harness.Implementation("eager", lambda: run(*self.plain(NCHW))),
             harness.Implementation("eager_channels_last", lambda: run(*self.plain(CHANNELS_LAST))),
         ]
+        on_gpu = peers.on_gpu(
+            "dilated_block", lambda layout: run(*self.ours(layout)), lambda layout: run(*self.plain(layout)),
+            partial(self.compiled, run),
+        )  # fmt: skip
         return harness.Case(
-            [*implementations, *peers],
-            reference=lambda: run(*self.plain(dtype=torch.float64))(),
-            bound=1e-5,
+            [*on_cpu, *others] if self.device == "cpu" else on_gpu,
+            reference=lambda: run(*self.plain(exact=True))(),
+            bound=BOUND[self.device],
             work=(3 if self.training else 1) * self.work,
             unit="GFLOP/s",
-            memory="reused",
+            device=self.device,
+            dtype=self.dtype,
+            memory="reused" if self.device == "cpu" else "",
         )
 
 
@@ -101,13 +118,21 @@ def infer(batch: int, channels: int, side: int, dilation: int, every: bool = Tru
     )
 
 
-def train(batch: int, channels: int, side: int, dilation: int, norm: bool = True) -> harness.Case:
-    problem = Problem(batch, channels, side, dilation, norm=norm, training=True)
+def infer_on_gpu(batch: int, dilation: int, dtype: torch.dtype) -> harness.Case:
+    problem = Problem(batch, 256, 64, dilation, norm=True, training=False, device="cuda", dtype=dtype)
+    return problem.case(peers.inference)
+
+
+def train(
+    batch: int, channels: int, side: int, dilation: int, norm: bool = True, device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> harness.Case:  # fmt: skip
+    problem = Problem(batch, channels, side, dilation, norm=norm, training=True, device=device, dtype=dtype)
     # At ReLU's kink a rounding error decides whether a gradient passes, and would be measured as an error of that whole
     # gradient, hundreds of times the arithmetic's. So none comes from there.
     with torch.no_grad():
-        block, input = problem.plain(dtype=torch.float64)
-        grad = torch.randn_like(problem.input) * (block[:-1](input).abs() > KINK)
+        block, input = problem.plain(exact=True)
+        grad = torch.randn_like(problem.input) * (block[:-1](input).abs() > KINK[device])
 
     def compiled() -> harness.Run:
         # Contiguous: channels_last, Inductor's BatchNorm writes past its buffers, and at times the process is aborted
@@ -139,20 +164,35 @@ def _training(grad: Tensor, block: nn.Module, input: Tensor) -> harness.Run:
     return run
 
 
-def main(argv: list[str] | None = None) -> int:
-    cases = {
+def cases(device: str) -> harness.Cases:
+    if device == "cuda":
+        found = {
+            f"{name}_infer_b{batch}_c256_64x64_d{d}": partial(infer_on_gpu, batch, d, dtype)
+            for name, dtype in peers.GPU_DTYPES.items()
+            for batch in (1, 16)
+            for d in (1, 2, 4, 8, 16)
+        }
+        return found | {
+            f"{name}_train_b16_c256_64x64_d{d}": partial(train, 16, 256, 64, d, True, device, dtype)
+            for name, dtype in peers.GPU_DTYPES.items()
+            for d in (2, 8)
+        }
+    found = {
         f"infer_b{batch}_c256_64x64_d{dilation}": partial(infer, batch, 256, 64, dilation)
         for batch in (1, 4)
         for dilation in (1, 2, 4, 8, 16)
     }
     for kind, norm in (("train", True), ("train_conv", False)):
-        cases |= {f"{kind}_b4_c256_64x64_d{d}": partial(train, 4, 256, 64, d, norm) for d in (2, 8)}
-    cases |= {
+        found |= {f"{kind}_b4_c256_64x64_d{d}": partial(train, 4, 256, 64, d, norm) for d in (2, 8)}
+    return found | {
         f"infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, every=False)
         for channels, sides in SIZES.items()
         for side in sides
         for dilation in (1, 2)
     }
+
+
+def main(argv: list[str] | None = None) -> int:
     return harness.main(argv, cases, __doc__)
 
 

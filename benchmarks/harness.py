@@ -85,6 +85,9 @@ class Case:
     note: str = ""
 
 
+Cases = Mapping[str, Callable[[], Case]]
+
+
 @dataclass
 class Result:
     """One row: an implementation in a case. `problem` is empty if and only if it was timed."""
@@ -115,9 +118,11 @@ class Result:
         return "" if self.speed_up is None else f"{self.speed_up:.2f}x" + (", peer faster" if self.speed_up < 1 else "")
 
 
-def main(argv: Sequence[str] | None, cases: Mapping[str, Callable[[], Case]], description: str | None = None,
+def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None = None,
          clock: Callable[[], int] = time.perf_counter_ns) -> int:  # fmt: skip
     """Run a benchmark's command line. `cases` maps a name to the function that allocates and returns that case.
+
+    Or `cases("cpu")` and `cases("cuda")` answer that; otherwise the cases are all for the CPU.
 
     Returns 0, or 1 if an implementation was wrong or inpaint_fast did not run; a bad argument exits with 2.
     `clock` answers nanoseconds and is what CPU cases are timed with.
@@ -314,7 +319,7 @@ def device_name(device: torch.device) -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def _arguments(argv: Sequence[str] | None, cases: Mapping[str, Callable[[], Case]], description: str | None
+def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None
                ) -> tuple[argparse.Namespace, dict[str, Callable[[], Case]]]:  # fmt: skip
     """The parsed options and the selected cases."""
     parser = argparse.ArgumentParser(description=description)
@@ -322,11 +327,20 @@ def _arguments(argv: Sequence[str] | None, cases: Mapping[str, Callable[[], Case
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
     parser.add_argument("--csv", type=_file, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--plot", type=_file, metavar="FILE", help="draw the results as PNG (needs matplotlib)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one and cases for it")
     parser.add_argument("--threads", type=_positive, metavar="N", help="CPU threads (default: torch's choice)")
     parser.add_argument("--isa", choices=ISA_LIMITS, help="at most this instruction set, in a process of its own; "
                         "the names of the cases begin with it")  # fmt: skip
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     options = parser.parse_args(argv)
+    if options.device is None:
+        options.device = "cuda" if callable(cases) and torch.cuda.is_available() and not options.isa else "cpu"
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda needs a GPU, and a PyTorch built for it; there is none")
+    if options.device == "cuda" and not callable(cases):
+        parser.error("--device cuda: this benchmark has cases for the CPU alone")
+    if callable(cases):
+        cases = cases(options.device)
     if options.isa:
         cases = {f"{options.isa}_{name}": build for name, build in cases.items()}
         if argv and sys.orig_argv[-len(argv) :] != list(argv):

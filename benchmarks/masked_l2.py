@@ -1,6 +1,7 @@
 """Masked L2, forward and backward, against what a user would write instead.
 
-`train_*` is forward + backward to pred; `forward_*` the loss alone. float32, one mask for the three channels.
+`train_*` is forward + backward to pred; `forward_*` the loss alone. float32, on a GPU bf16, too; one mask for the three
+channels.
 `work` counts the least traffic: pred, target and mask read once and, in training, the gradient written once.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
-from inpaint_fast.benchmarks import harness
+from inpaint_fast.benchmarks import harness, peers
 from inpaint_fast.ops import backend_of
 
 SHAPES = {"16x3x256x256": (16, 3, 256, 256), "256x3x64x64": (256, 3, 64, 64)}
@@ -36,10 +37,12 @@ def _run(loss: Callable, train: bool, pred: Tensor, target: Tensor, mask: Tensor
     return [value.detach(), pred.grad]
 
 
-def case(train: bool, shape: tuple[int, ...], device: str, memory: str = "fresh") -> harness.Case:
-    pred = torch.rand(shape, device=device, requires_grad=train)
-    target = torch.rand(shape, device=device)
-    mask = (torch.rand(shape[0], 1, *shape[2:], device=device) > 0.5).float()
+def case(
+    train: bool, shape: tuple[int, ...], device: str, memory: str = "fresh", dtype: torch.dtype = torch.float32
+) -> harness.Case:
+    pred = torch.rand(shape, device=device).to(dtype).requires_grad_(train)
+    target = torch.rand(shape, device=device).to(dtype)
+    mask = (torch.rand(shape[0], 1, *shape[2:], device=device) > 0.5).to(dtype)
 
     def channels_last() -> Callable:
         args = [x.detach().to(memory_format=torch.channels_last) for x in (pred, target, mask)]
@@ -56,23 +59,21 @@ def case(train: bool, shape: tuple[int, ...], device: str, memory: str = "fresh"
         ),
         harness.Implementation("eager", lambda: partial(_run, eager, train, pred, target, mask)),
         harness.Implementation("eager_channels_last", channels_last),
-        harness.Implementation(
-            "compile", lambda: partial(_run, torch.compile(eager), train, pred, target, mask), "inductor"
-        ),
     ]
+    modes = ("default",) if device == "cpu" else peers.COMPILE_MODES
+    for mode in modes:
+        prepare = lambda mode=mode: partial(_run, peers.compiled(eager, mode), train, pred, target, mask)  # noqa: E731
+        name = "compile" if device == "cpu" else f"compile_{mode}"
+        implementations.append(harness.Implementation(name, partial(peers.stepped, prepare), "inductor"))
     if device == "cuda":
         triton = partial(ipf.masked_l2, backend="triton")
-        implementations.insert(
-            1,
-            harness.Implementation(
-                "inpaint_fast_triton", lambda: partial(_run, triton, train, pred, target, mask), "triton"
-            ),
-        )
+        run = partial(_run, triton, train, pred, target, mask)
+        implementations.insert(1, harness.Implementation("inpaint_fast_triton", lambda: run, "triton"))
     read = pred.nbytes + target.nbytes + mask.nbytes
     return harness.Case(
         implementations,
         reference=reference,
-        bound=1e-6,
+        bound=1e-6 if dtype == torch.float32 else 1e-2,
         work=read + (pred.nbytes if train else 0),
         unit="GB/s",
         device=device,
@@ -80,17 +81,22 @@ def case(train: bool, shape: tuple[int, ...], device: str, memory: str = "fresh"
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    cases = {
-        f"{kind}_{name}": partial(case, kind == "train", shape, device)
+def cases(device: str) -> harness.Cases:
+    dtypes = {"": torch.float32} if device == "cpu" else {f"{name}_": dtype for name, dtype in peers.GPU_DTYPES.items()}
+    found = {
+        f"{prefix}{kind}_{name}": partial(case, kind == "train", shape, device, dtype=dtype)
+        for prefix, dtype in dtypes.items()
         for kind in ("train", "forward")
         for name, shape in SHAPES.items()
     }
     if device == "cpu":
-        cases |= {
+        found |= {
             f"train_{name}_reused": partial(case, True, shape, device, "reused") for name, shape in SHAPES.items()
         }
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
     return harness.main(argv, cases, __doc__)
 
 

@@ -1,4 +1,4 @@
-"""The other stacks that run a network on a CPU, as a user would set them up; each answers a `harness.Run`."""
+"""The other stacks that run a network, as a user would set them up; each answers a `harness.Run`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,17 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from inpaint_fast.benchmarks import harness
+from inpaint_fast.ops import backend_of, use_backend
+
+NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
+COMPILE_MODES = ("default", "max-autotune", "reduce-overhead")
+GPU_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}  # float32: TF32 where PyTorch takes it by default
 
 
 def inference(network: nn.Module, *inputs: Tensor) -> harness.Run:
@@ -21,9 +27,60 @@ def inference(network: nn.Module, *inputs: Tensor) -> harness.Run:
     return run
 
 
-def compiled(network: nn.Module) -> nn.Module:
-    torch._dynamo.reset()  # otherwise each case is a recompilation of the one before: for any shape, and at last none
-    return torch.compile(network, fullgraph=True, dynamic=False)
+def compiled(network: Callable, mode: str = "default") -> Callable:
+    if mode == COMPILE_MODES[0]:  # otherwise a case is a recompilation of the one before: for any shape, at last none
+        torch._dynamo.reset()
+    return torch.compile(network, fullgraph=True, dynamic=False, mode=mode)
+
+
+def on_gpu(
+    stem: str,
+    ours: Callable[[torch.memory_format], harness.Run],
+    eager: Callable[[torch.memory_format], harness.Run],
+    compiled: Callable[[str], harness.Run],
+) -> list[harness.Implementation]:
+    """inpaint_fast as it chooses and by each GPU backend, against PyTorch in both layouts and every mode of compile.
+
+    Each is given what prepares it: `ours` and `eager` for a memory layout, `compiled` for a mode of torch.compile.
+    """
+    torch.backends.cudnn.benchmark = True  # for all of them, as who wants speed sets it
+    layouts = {"": NCHW, "_channels_last": CHANNELS_LAST}
+    return [
+        harness.Implementation("inpaint_fast", partial(ours, CHANNELS_LAST), lambda: backend_of(stem, "cuda")),
+        harness.Implementation("inpaint_fast_nchw", partial(ours, NCHW), lambda: backend_of(stem, "cuda")),
+        *(
+            harness.Implementation(f"inpaint_fast_{backend}", partial(forced, backend, ours), backend)
+            for backend in ("cuda", "triton")
+        ),
+        *(harness.Implementation(f"eager{name}", partial(eager, layout)) for name, layout in layouts.items()),
+        *(
+            harness.Implementation(f"compile_{mode}", partial(stepped, partial(compiled, mode)), "inductor")
+            for mode in COMPILE_MODES
+        ),
+    ]
+
+
+def forced(backend: str, ours: Callable[[torch.memory_format], harness.Run]) -> harness.Run:
+    """Ours by one backend, prepared and run; an error where that cannot run."""
+    with use_backend(backend):
+        run = ours(CHANNELS_LAST)
+
+    def again() -> object:
+        with use_backend(backend):
+            return run()
+
+    return again
+
+
+def stepped(prepare: Callable[[], harness.Run]) -> harness.Run:
+    """What torch.compile made CUDA graphs of may overwrite the results of the call before."""
+    run = prepare()
+
+    def again() -> object:
+        torch.compiler.cudagraph_mark_step_begin()
+        return run()
+
+    return again
 
 
 def frozen(network: nn.Module, *inputs: Tensor) -> harness.Run:

@@ -166,14 +166,16 @@ def clip_case(name: str, device: str) -> harness.Case:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    cases = {
+def cases(device: str) -> harness.Cases:
+    found = {
         f"{rule}_{name}": partial(step_case, rule, name, device)
         for rule, names in (("adam", ("critic", "50m")), ("rmsprop", ("50m", "60_small")))
         for name in names
     }
-    cases |= {f"clip_{name}": partial(clip_case, name, device) for name in ("20x1m", "1000_small")}
+    return found | {f"clip_{name}": partial(clip_case, name, device) for name in ("20x1m", "1000_small")}
+
+
+def main(argv: list[str] | None = None) -> int:
     return harness.main(argv, cases, __doc__)
 
 

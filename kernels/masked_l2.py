@@ -5,14 +5,16 @@
     composite = target * (1 - mask) + pred * mask
 
 Elements are computed in float32 (float64 for float64) and summed in float64. Deterministic: the grid follows from the
-number of elements alone, each program leaves its sum in `partials`, and one program adds these in a fixed order. No
-atomics, and nothing waits for the device: denominators and gradients of the loss are read where they are used.
+number of elements alone, and the programs' sums are added in a fixed order. One launch, and one more for the mask's sum
+with "mask_mean". The host waits for nothing: denominators and gradients of the loss are read where they are used.
 
 The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask expanded to pred's shape.
 """
 
 import functools
+import itertools
 import math
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -60,13 +62,38 @@ def offsets_of(index, sizes, strides, DIMS: tl.constexpr):
 
 
 @triton.jit
+def _store_grid_sum(result, own, scale, partials, tags, tag, BLOCK: tl.constexpr):
+    """Stores scale times the sum of `own` over all programs, the last of which waits: see csrc/common/grid_sum.h."""
+    last = tl.num_programs(0) - 1
+    if tl.program_id(0) != last:
+        tl.store(partials + tl.program_id(0), own)
+        tl.debug_barrier()
+        tl.atomic_xchg(tags + tl.program_id(0), tag, sem="release")
+    else:
+        total = tl.zeros([BLOCK], tl.float64)
+        for start in range(0, last, BLOCK):
+            at = start + tl.arange(0, BLOCK)
+            missing = 1
+            while missing != 0:
+                seen = tl.atomic_add(tags + at, 0, at < last, sem="acquire")
+                missing = tl.max(((seen != tag) & (at < last)).to(tl.int32), 0)
+            tl.debug_barrier()
+            total += tl.load(partials + at, at < last, 0.0, volatile=True)
+            tl.store(tags + at, 0, at < last)  # a replay of this launch must find none
+        tl.store(result, (scale * (tl.sum(total) + own)).to(result.dtype.element_ty))
+
+
+@triton.jit
 def masked_l2_kernel(
     pred,  # T: float32, float64, float16 or bfloat16
     target,  # T
     mask,  # uint8, float32 or T; not read without HAS_MASK
     grad,  # T; not written without WANT_GRAD
     composite,  # T; not written without WANT_COMPOSITE
-    partials,  # float64, one for each program; not written without WANT_LOSS
+    loss,  # float32 or float64, one; not written without WANT_LOSS
+    partials,  # float64, one for each program; not used without WANT_LOSS, like the next two
+    tags,  # int64, one for each program
+    tag,  # int64, of this launch alone
     weight: tl.float64,  # over the denominator, where the host knows that
     denominator,  # float64, one; not read without HAS_DENOMINATOR
     grad_loss,  # float32 or float64, one; not read without HAS_GRAD_LOSS
@@ -112,13 +139,18 @@ def masked_l2_kernel(
             composite_at = at if DENSE else offsets_of(at, sizes, strides[4], DIMS)
             tl.store(composite + composite_at, (y * (1 - m) + x * m).to(composite.dtype.element_ty), there)
     if WANT_LOSS:
-        tl.store(partials + tl.program_id(0), tl.sum(total))
+        scale = _scale_of(weight, denominator, HAS_DENOMINATOR)
+        _store_grid_sum(loss, tl.sum(total), scale, partials, tags, tag, BLOCK)
 
 
 @triton.jit
 def mask_sum_kernel(
     mask,  # uint8 or floating point
-    partials,  # float64, one for each program
+    result,  # float64, one: times the sum
+    partials,  # as in masked_l2_kernel
+    tags,
+    tag,
+    times: tl.float64,
     numel,
     sizes,  # DIMS integers, outermost first
     strides,  # DIMS integers, in elements
@@ -131,25 +163,7 @@ def mask_sum_kernel(
     for start in range(first, numel, step):
         at = start + tl.arange(0, BLOCK)
         total += tl.load(mask + offsets_of(at, sizes, strides, DIMS), at < numel, 0).to(tl.float64)
-    tl.store(partials + tl.program_id(0), tl.sum(total))
-
-
-@triton.jit
-def finish_kernel(
-    partials,  # float64
-    count,
-    result,  # float32 or float64, one: the sum of partials times weight / denominator
-    weight: tl.float64,
-    denominator,  # float64, one; not read without HAS_DENOMINATOR
-    HAS_DENOMINATOR: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    total = tl.zeros([BLOCK], tl.float64)
-    for start in range(0, count, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        total += tl.load(partials + at, at < count, 0.0)
-    scaled = _scale_of(weight, denominator, HAS_DENOMINATOR) * tl.sum(total)
-    tl.store(result, scaled.to(result.dtype.element_ty))
+    _store_grid_sum(result, tl.sum(total), tl.full([], times, tl.float64), partials, tags, tag, BLOCK)
 
 
 @triton.jit
@@ -229,10 +243,11 @@ def _run(
     numel = pred.numel()
     if mask is not None and mask.dtype == torch.bool:
         mask = mask.view(torch.uint8)
-    partials = pred.new_empty(MAX_PROGRAMS, dtype=torch.float64)
+    loss = pred.new_empty((), dtype=torch.float64 if pred.dtype == torch.float64 else torch.float32)
+    partials, tags = _scratch(pred)
     denominator = None
     if REDUCTIONS[reduction] == "mask_mean" and mask is not None:
-        denominator = _mask_sum(mask, partials)
+        denominator = _mask_sum(mask, partials, tags)
     elif REDUCTIONS[reduction] == "mask_mean" and numel == 0:
         weight = 0.0
     elif REDUCTIONS[reduction] != "sum":
@@ -245,7 +260,10 @@ def _run(
         strides = tuple(part if k == 2 else (0,) * len(sizes) for k, part in enumerate(strides))
     masked_l2_kernel[(programs(numel),)](
         *operands,
+        loss,
         partials,
+        tags,
+        next_tag(),
         weight,
         partials if denominator is None else denominator,
         partials if grad_loss is None else grad_loss,
@@ -265,39 +283,44 @@ def _run(
         # Offsets and 64-bit divisions take registers, and gain nothing from elements side by side.
         num_warps=4 if dense and not is_wide(numel) else 8,
     )
-    if not want_loss:
-        return None
-    wide = pred.dtype == torch.float64
-    loss = pred.new_empty((), dtype=torch.float64 if wide else torch.float32)
-    _finish(partials, programs(numel), loss, weight, denominator)
-    return loss
+    return loss if want_loss else None
 
 
-def _mask_sum(mask: Tensor, partials: Tensor) -> Tensor:
+def _mask_sum(mask: Tensor, partials: Tensor, tags: Tensor) -> Tensor:
     """The sum of the mask, one float64. A broadcast dimension only repeats the sum of the others."""
     own = [d for d in range(mask.dim()) if mask.stride(d) != 0]
     times = math.prod(mask.shape[d] for d in range(mask.dim()) if d not in own)
     sizes, (strides,) = collapse([mask.shape[d] for d in own], [[mask.stride(d) for d in own]])
     numel = math.prod(sizes)
-    mask_sum_kernel[(programs(numel),)](
-        mask, partials, numel, sizes, strides, DIMS=len(sizes), WIDE=is_wide(numel), BLOCK=BLOCK
-    )
     total = partials.new_empty(1)
-    _finish(partials, programs(numel), total, float(times), None)
+    mask_sum_kernel[(programs(numel),)](
+        mask, total, partials, tags, next_tag(), float(times), numel, sizes, strides, DIMS=len(sizes),
+        WIDE=is_wide(numel), BLOCK=BLOCK,
+    )  # fmt: skip
     return total
 
 
-def _finish(partials: Tensor, count: int, result: Tensor, weight: float, denominator: Tensor | None) -> None:
-    has = denominator is not None
-    finish_kernel[(1,)](
-        partials, count, result, weight, denominator if has else partials, HAS_DENOMINATOR=has, BLOCK=BLOCK
-    )
+# ---- sums over a grid ----
+
+_tags = itertools.count(secrets.randbits(62) | 1, 2)
+
+
+def next_tag() -> int:
+    """A number of 64 bits, as an int64, that no other launch of this process gets; never 0, and of no particular form,
+    so that Triton compiles no variant for it. As in csrc/common/grid_sum_scratch.h."""
+    tag = next(_tags) * 0x9E3779B97F4A7C15 % 2**64  # of two odd numbers: odd, and another for each
+    return tag - 2**64 if tag >= 2**63 else tag
+
+
+def _scratch(like: Tensor) -> tuple[Tensor, Tensor]:
+    """(partials, tags): a float64 and an int64 for each program, whatever they hold."""
+    return tuple(like.new_empty(MAX_PROGRAMS, dtype=dtype) for dtype in (torch.float64, torch.int64))
 
 
 # ---- the operators ----
 
 
-def _on_their_device(operator: Callable) -> Callable:
+def on_their_device(operator: Callable) -> Callable:
     """A launch goes to the current device, and that need not be where the tensors are."""
 
     @functools.wraps(operator)
@@ -308,7 +331,7 @@ def _on_their_device(operator: Callable) -> Callable:
     return run
 
 
-@_on_their_device
+@on_their_device
 def masked_l2(
     pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor]:
@@ -318,7 +341,7 @@ def masked_l2(
     return loss, pred.new_empty(0) if grad is None else grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_composite(
     pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -329,7 +352,7 @@ def masked_l2_composite(
     return loss, composite, pred.new_empty(0) if grad is None else grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_backward(
     grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
 ) -> Tensor:
@@ -339,7 +362,7 @@ def masked_l2_backward(
     return grad
 
 
-@_on_their_device
+@on_their_device
 def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
     """grad *= scale, over grad's dense memory."""
     numel = grad.numel()

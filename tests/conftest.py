@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before anything imports Triton: without a GPU its kernels run in its interpreter.
+# Before anything imports Triton: its kernels run in its interpreter, unless TRITON_INTERPRET=0 has them on a GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 # Before anything loads OpenMP: beside another job, threads that wait by spinning make everything many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -17,7 +17,7 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from inpaint_fast import _extension  # noqa: E402
-from inpaint_fast.ops._backends import OPERATORS  # noqa: E402
+from inpaint_fast.ops._backends import OPERATORS, triton_interpreted  # noqa: E402
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
@@ -47,18 +47,29 @@ def stem_of(module: object) -> str:
 
 
 def implementations(stem: str) -> list[Implementation]:
-    found = [Implementation("reference"), Implementation("triton"), Implementation("emulated")]
+    found = [Implementation("reference"), Implementation("emulated")]
     if _extension.module:
         found += [Implementation("cpp", capability=name) for name in _extension.module.cpu_capabilities()]
     if torch.cuda.is_available():
-        found += [Implementation("cuda", "cuda"), Implementation("triton", "cuda")]
+        found += [Implementation("cuda", "cuda")]
+    # In one process Triton is interpreted, for CPU tensors, or compiled, for those of a GPU.
+    found += [Implementation("triton", "cpu" if triton_interpreted() else "cuda")]
     written = OPERATORS[stem].backends
     return [each for each in found if (each.backend if each.backend != "emulated" else "cuda") in written]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "implementation" in metafunc.fixturenames:
-        metafunc.parametrize("implementation", implementations(stem_of(metafunc.module)), ids=str, indirect=True)
+        found = implementations(stem_of(metafunc.module))
+        if "kernel" in metafunc.fixturenames:
+            found = [each for each in found if each.backend != "reference"]
+        marked = [pytest.param(each, marks=pytest.mark.gpu if each.device == "cuda" else ()) for each in found]
+        metafunc.parametrize("implementation", marked, ids=str, indirect=True)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("it needs a GPU")
 
 
 @pytest.fixture
@@ -76,3 +87,9 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
     _extension.module.set_cpu_capability(chosen.capability)
     yield chosen
     _extension.module.set_cpu_capability(before)
+
+
+@pytest.fixture
+def kernel(implementation: Implementation) -> Implementation:
+    """Each implementation but the reference, for what PyTorch's own expressions do not promise."""
+    return implementation

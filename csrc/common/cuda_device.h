@@ -42,9 +42,9 @@ class OnDeviceOf {
 #endif
 };
 
-inline void check_same_device(const Tensor& tensor, const Tensor& as, const char* name) {
+inline void check_same_device(const Tensor& tensor, const Tensor& as, const char* name, const char* of = "pred") {
   STD_TORCH_CHECK(tensor.is_cuda() == as.is_cuda() && tensor.get_device_index() == as.get_device_index(), name,
-                  ": it is not on the device of pred");
+                  ": it is not on the device of ", of);
 }
 
 }  // namespace inpaint_fast

@@ -52,10 +52,10 @@ inline int64_t bytes_of(ScalarKind kind) {
   }
 }
 
-inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char* name) {
+inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char* name, const char* of = "pred") {
   bool same = tensor.dim() == as.dim();
   for (int64_t d = 0; same && d < as.dim(); ++d) same = tensor.size(d) == as.size(d);
-  STD_TORCH_CHECK(same, name, ": its shape is not that of pred");
+  STD_TORCH_CHECK(same, name, ": its shape is not that of ", of);
 }
 
 // The strides of one operand of a Strided whose dimensions were added from a tensor of the same shape.

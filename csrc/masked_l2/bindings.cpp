@@ -204,20 +204,24 @@ void run_cuda(MaskedL2& args, const Tensor& pred, const Tensor& target, const st
     scale.grad_loss = grad_loss->data_ptr();
     scale.grad_loss_kind = kind_of(*grad_loss);
   }
-  // Partial sums, then the mask's sum. The loss takes over the partials when that is done.
-  Tensor workspace = torch::stable::new_empty(pred, {cuda::kMaskedL2MaxBlocks + 1}, ScalarType::Double);
-  double* const partials = static_cast<double*>(workspace.data_ptr());
+  // Partial sums and their tags, then the mask's sum. The loss takes over what the mask's sum is done with.
+  constexpr int64_t kBlocks = cuda::kMaskedL2MaxBlocks;
+  Tensor workspace = torch::stable::new_empty(pred, {2 * kBlocks + 1}, ScalarType::Double);
+  double* const doubles = static_cast<double*>(workspace.data_ptr());
+  GridSumScratch scratch{doubles, reinterpret_cast<uint64_t*>(doubles + kBlocks), next_tag()};
   if (reduction == kMaskMean && mask) {
     const MaskWalk own(*mask);
-    double* const sum = partials + cuda::kMaskedL2MaxBlocks;
-    cuda::mask_sum(own.walk, args.mask, args.mask_kind, own.times, partials, sum, stream);
+    double* const sum = doubles + 2 * kBlocks;
+    cuda::mask_sum(own.walk, args.mask, args.mask_kind, own.times, scratch, sum, stream);
     scale.weight = weight;
     scale.denominator = sum;
+    scratch.tag = next_tag();
   } else {
     scale.weight = scale_of(weight, reduction == kSum ? 1 : static_cast<double>(args.walk.numel), reduction);
   }
   args.walk.collapse();
-  cuda::masked_l2(args, scale, partials, loss ? loss->data_ptr() : nullptr, stream);
+  if (!loss) scratch = {};
+  cuda::masked_l2(args, scale, scratch, {loss ? loss->data_ptr() : nullptr, args.kind == ScalarKind::float64}, stream);
 }
 
 std::tuple<Tensor, Tensor> masked_l2_cuda(const Tensor& pred, const Tensor& target, std::optional<Tensor> mask,

@@ -8,13 +8,15 @@
 // MaskedL2::walk, with strides in elements. Elements are computed in float (double for double); a thread adds the few
 // of one load in that type and all else in double, so that the loss keeps float accuracy at any size.
 //
-// Deterministic: the grid follows from the number of elements alone, each block leaves its sum in partials, and one
-// block adds these in a fixed order. No atomics and nothing to clear beforehand: two launches, safe in a CUDA graph.
+// Deterministic: the grid follows from the number of elements alone, and the blocks' sums are added in a fixed order.
+// One launch, safe in a CUDA graph (common/grid_sum.h); with "mask_mean" one more before it, for the gradient of every
+// element needs the sum of the whole mask, and no block can wait for all others to begin.
 #include "masked_l2/cuda.h"
 
 #include <type_traits>
 
 #include "common/device.h"
+#include "common/grid_sum.h"
 #include "common/launch.h"
 
 namespace inpaint_fast {
@@ -24,6 +26,7 @@ namespace {
 using namespace device;
 
 constexpr int kThreads = 256;
+constexpr int kBlocksAtOnce = 3;  // on a multiprocessor, at least: enough loads on their way, and no register spilled
 // Two 16-byte loads of floats a thread: fewer would leave a block nothing to do while its first load is on its way.
 constexpr int64_t kElementsPerBlock = 2048;
 
@@ -31,6 +34,13 @@ __device__ __forceinline__ double scale_of(const MaskedL2Scale& scale) {
   if (!scale.denominator) return scale.weight;
   const double denominator = *scale.denominator;
   return denominator == 0 ? 0 : scale.weight / denominator;  // a mask with nothing to fill
+}
+
+__device__ __forceinline__ void store_sum(const MaskedL2Sum& result, double sum) {
+  if (result.wide)
+    *static_cast<double*>(result.data) = sum;
+  else
+    *static_cast<float*>(result.data) = static_cast<float>(sum);
 }
 
 // ---- the walk ----
@@ -87,8 +97,9 @@ __device__ __forceinline__ void load_mask(const M* mask, const Strided& walk, In
 
 // Dense: pred, target, grad and composite are one run of aligned memory in the same order, moved 16 bytes at a time.
 template <class T, class M, class Index, bool Dense>
-__global__ void __launch_bounds__(kThreads)
-    masked_l2_kernel(const __grid_constant__ MaskedL2 args, const MaskedL2Scale scale, double* partials) {
+__global__ void __launch_bounds__(kThreads, kBlocksAtOnce)
+    masked_l2_kernel(const __grid_constant__ MaskedL2 args, const MaskedL2Scale scale, const GridSumScratch scratch,
+                     const MaskedL2Sum result) {
   typedef Compute<T> A;
   constexpr int N = Dense ? kLoadBytes / sizeof(T) : 1;
   const T* const pred = static_cast<const T*>(args.pred);
@@ -153,15 +164,14 @@ __global__ void __launch_bounds__(kThreads)
       }
     }
   }
-  if (!partials) return;
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
+  if (scratch.partials && grid_sum(scratch, sum)) store_sum(result, scale_of(scale) * sum);
 }
 
 // The mask's own elements, one at a time: they are few beside those of pred and target.
 template <class M, class Index>
 __global__ void __launch_bounds__(kThreads)
-    mask_sum_kernel(const __grid_constant__ Strided walk, const M* mask, double* partials) {
+    mask_sum_kernel(const __grid_constant__ Strided walk, const M* mask, const GridSumScratch scratch,
+                    const double times, const MaskedL2Sum result) {
   typedef Compute<M> A;
   const int inner = walk.dims - 1;
   const Index numel = static_cast<Index>(walk.numel), length = static_cast<Index>(walk.sizes[inner]);
@@ -171,20 +181,7 @@ __global__ void __launch_bounds__(kThreads)
     const Index row = inner > 0 ? i / length : 0;
     sum += to_compute<A>(mask[row_offset(walk, 0, row) + static_cast<int64_t>(i - row * length) * step]);
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) partials[blockIdx.x] = sum;
-}
-
-// The sum of the partials times the scale, to whichever of the two results is there. One block.
-__global__ void __launch_bounds__(kThreads)
-    finish_kernel(const double* partials, int count, const MaskedL2Scale scale, double* wide, float* narrow) {
-  double sum = 0;
-  for (int i = threadIdx.x; i < count; i += kThreads) sum += partials[i];
-  sum = block_sum(sum);
-  if (threadIdx.x != 0) return;
-  const double result = scale_of(scale) * sum;
-  if (wide) *wide = result;
-  if (narrow) *narrow = static_cast<float>(result);
+  if (grid_sum(scratch, sum)) store_sum(result, times * sum);
 }
 
 // The gradient of most losses is 1, and then every block leaves at once.
@@ -245,26 +242,23 @@ bool is_dense(const MaskedL2& args) {
 }
 
 template <class T, class M>
-void start(const MaskedL2& args, const MaskedL2Scale& scale, double* partials, void* stream) {
+void start(const MaskedL2& args, const MaskedL2Scale& scale, const GridSumScratch& scratch, const MaskedL2Sum& loss,
+           void* stream) {
   const bool wide = args.walk.numel >= INPAINT_FAST_INDEX_LIMIT;
   const auto kernel = is_dense(args)
                           ? wide ? masked_l2_kernel<T, M, uint64_t, true> : masked_l2_kernel<T, M, uint32_t, true>
                       : wide ? masked_l2_kernel<T, M, uint64_t, false>
                              : masked_l2_kernel<T, M, uint32_t, false>;
-  launch("masked_l2", kernel, masked_l2_blocks(args.walk.numel), kThreads, 0, stream, args, scale, partials);
-}
-
-void finish(double* partials, int64_t numel, const MaskedL2Scale& scale, double* wide, float* narrow, void* stream) {
-  launch("masked_l2 (finish)", finish_kernel, 1, kThreads, 0, stream, partials, masked_l2_blocks(numel), scale, wide,
-         narrow);
+  launch("masked_l2", kernel, masked_l2_blocks(args.walk.numel), kThreads, 0, stream, args, scale, scratch, loss);
 }
 
 template <class M>
-void start_mask_sum(const Strided& walk, const void* mask, double* partials, void* stream) {
+void start_mask_sum(const Strided& walk, const void* mask, double times, const GridSumScratch& scratch,
+                    const MaskedL2Sum& sum, void* stream) {
   const auto kernel =
       walk.numel >= INPAINT_FAST_INDEX_LIMIT ? mask_sum_kernel<M, uint64_t> : mask_sum_kernel<M, uint32_t>;
   launch("masked_l2 (mask sum)", kernel, masked_l2_blocks(walk.numel), kThreads, 0, stream, walk,
-         static_cast<const M*>(mask), partials);
+         static_cast<const M*>(mask), scratch, times, sum);
 }
 
 }  // namespace
@@ -274,34 +268,28 @@ int masked_l2_blocks(int64_t numel) {
   return static_cast<int>(blocks < 1 ? 1 : blocks > kMaskedL2MaxBlocks ? kMaskedL2MaxBlocks : blocks);
 }
 
-void masked_l2(const MaskedL2& args, const MaskedL2Scale& scale, double* partials, void* loss, void* stream) {
-  double* const to_sum = loss ? partials : nullptr;
+void masked_l2(const MaskedL2& args, const MaskedL2Scale& scale, const GridSumScratch& scratch, const MaskedL2Sum& loss,
+               void* stream) {
   with_element(args.kind, [&](auto* element) {
     typedef std::remove_pointer_t<decltype(element)> T;
     if (args.mask_kind == ScalarKind::uint8)
-      start<T, uint8_t>(args, scale, to_sum, stream);
+      start<T, uint8_t>(args, scale, scratch, loss, stream);
     else if (args.mask_kind == ScalarKind::float32)
-      start<T, float>(args, scale, to_sum, stream);
+      start<T, float>(args, scale, scratch, loss, stream);
     else
-      start<T, T>(args, scale, to_sum, stream);
+      start<T, T>(args, scale, scratch, loss, stream);
   });
-  if (!loss) return;
-  const bool wide = args.kind == ScalarKind::float64;
-  finish(partials, args.walk.numel, scale, wide ? static_cast<double*>(loss) : nullptr,
-         wide ? nullptr : static_cast<float*>(loss), stream);
 }
 
-void mask_sum(const Strided& walk, const void* mask, ScalarKind kind, double times, double* partials, double* sum,
-              void* stream) {
+void mask_sum(const Strided& walk, const void* mask, ScalarKind kind, double times, const GridSumScratch& scratch,
+              double* sum, void* stream) {
+  const MaskedL2Sum result = {sum, true};
   if (kind == ScalarKind::uint8)
-    start_mask_sum<uint8_t>(walk, mask, partials, stream);
+    start_mask_sum<uint8_t>(walk, mask, times, scratch, result, stream);
   else
     with_element(kind, [&](auto* element) {
-      start_mask_sum<std::remove_pointer_t<decltype(element)>>(walk, mask, partials, stream);
+      start_mask_sum<std::remove_pointer_t<decltype(element)>>(walk, mask, times, scratch, result, stream);
     });
-  MaskedL2Scale scale;
-  scale.weight = times;
-  finish(partials, walk.numel, scale, sum, nullptr, stream);
 }
 
 void scale_in_place(void* grad, ScalarKind kind, const void* scale, ScalarKind scale_kind, int64_t numel,

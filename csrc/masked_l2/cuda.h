@@ -2,6 +2,7 @@
 // Every pointer is device memory; nothing here waits for the device.
 #pragma once
 
+#include "common/grid_sum_scratch.h"
 #include "masked_l2/params.h"
 
 namespace inpaint_fast {
@@ -17,14 +18,20 @@ struct MaskedL2Scale {
   ScalarKind grad_loss_kind = ScalarKind::none;  // float32 or float64
 };
 
-// *sum = times * the sum of the mask that is walk's first operand. partials: kMaskedL2MaxBlocks doubles of scratch.
-void mask_sum(const Strided& walk, const void* mask, ScalarKind kind, double times, double* partials, double* sum,
-              void* stream);
+// Where one sum goes: a float64, or a float32.
+struct MaskedL2Sum {
+  void* data = nullptr;
+  bool wide = false;
+};
 
-// One pass over args.walk (collapsed): the gradient and the composite where args has a pointer for them, and the loss.
-// loss: one float64 for float64 tensors, otherwise float32; null: not wanted. args.factor is not used: scale has it.
-// partials: kMaskedL2MaxBlocks doubles of scratch, needed for the loss.
-void masked_l2(const MaskedL2& args, const MaskedL2Scale& scale, double* partials, void* loss, void* stream);
+// *sum = times * the sum of the mask that is walk's first operand. scratch: of masked_l2_blocks(walk.numel) blocks.
+void mask_sum(const Strided& walk, const void* mask, ScalarKind kind, double times, const GridSumScratch& scratch,
+              double* sum, void* stream);
+
+// One pass over args.walk (collapsed): the gradient and the composite where args has a pointer for them, and the loss
+// where there is scratch, of masked_l2_blocks(args.walk.numel) blocks. args.factor is not used: scale has it.
+void masked_l2(const MaskedL2& args, const MaskedL2Scale& scale, const GridSumScratch& scratch, const MaskedL2Sum& loss,
+               void* stream);
 
 // grad[0, numel) *= *scale, over dense memory; nothing is read or written where that is 1.
 void scale_in_place(void* grad, ScalarKind kind, const void* scale, ScalarKind scale_kind, int64_t numel, void* stream);

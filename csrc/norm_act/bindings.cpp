@@ -8,11 +8,13 @@
 
 #include "common/result_memory.h"
 #include "common/torch.h"
+#ifdef INPAINT_FAST_CUDA
+#include "common/cuda_device.h"
+#include "norm_act/cuda.h"
+#endif
 
 namespace inpaint_fast {
 namespace {
-
-typedef std::vector<double> Numbers;  // one of each channel
 
 // ---- arguments ----
 
@@ -70,13 +72,33 @@ NormAct prepare(const Tensor& input, bool training, int64_t activation, double s
   return args;
 }
 
+void check_of_channels(const Tensor& tensor, const char* name, int64_t channels) {
+  STD_TORCH_CHECK(tensor.dim() == 1 && tensor.size(0) == channels, name, ": one number for each of ", channels,
+                  " channels is expected");
+  STD_TORCH_CHECK(is_float(kind_of(tensor)), name, ": its dtype is not float32, float64, float16 or bfloat16");
+}
+
+void check_statistics(const NormAct& args, const std::optional<Tensor>& running_mean,
+                      const std::optional<Tensor>& running_var) {
+  STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean, running_var: both or none");
+  STD_TORCH_CHECK(args.training || running_mean, "running_mean: it is needed outside training");
+  STD_TORCH_CHECK(!args.training || args.samples * args.pixels != 1,
+                  "input: more than 1 value per channel is expected in training");
+}
+
+Tensor nothing(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+#ifndef INPAINT_FAST_EMULATION  // which has kernels of the CUDA half alone
+
+// ---- CPU ----
+
+typedef std::vector<double> Numbers;  // one of each channel
+
 // The numbers of a tensor of one number a channel; `otherwise` in all of them where there is none.
 Numbers numbers_of(const std::optional<Tensor>& tensor, const char* name, int64_t channels, double otherwise) {
   Numbers numbers(channels, otherwise);
   if (!tensor) return numbers;
-  STD_TORCH_CHECK(tensor->dim() == 1 && tensor->size(0) == channels, name, ": one number for each of ", channels,
-                  " channels is expected");
-  STD_TORCH_CHECK(is_float(kind_of(*tensor)), name, ": its dtype is not float32, float64, float16 or bfloat16");
+  check_of_channels(*tensor, name, channels);
   const Tensor wide = torch::stable::contiguous(torch::stable::to(*tensor, ScalarType::Double));
   const double* from = static_cast<const double*>(wide.data_ptr());
   numbers.assign(from, from + channels);
@@ -89,8 +111,6 @@ Tensor tensor_of(const Numbers& numbers, const Tensor& like, ScalarType type) {
   for (size_t c = 0; c < numbers.size(); ++c) to[c] = numbers[c];
   return type == ScalarType::Double ? wide : torch::stable::to(wide, type);
 }
-
-Tensor nothing(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
 
 // ---- two passes over the tensor: gather a pair of numbers from every chunk, put them together, then write ----
 
@@ -193,8 +213,6 @@ struct Normalise {
   }
 };
 
-// ---- the operators ----
-
 // (y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(const Tensor& given, std::optional<Tensor> running_mean,
                                                                 std::optional<Tensor> running_var,
@@ -206,9 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(const Tensor& gi
   NormAct args = prepare(input, training, activation, slope, act_first);
   const int64_t channels = args.channels;
   const double count = static_cast<double>(args.samples * args.pixels);
-  STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean, running_var: both or none");
-  STD_TORCH_CHECK(training || running_mean, "running_mean: it is needed outside training");
-  STD_TORCH_CHECK(!training || count != 1, "input: more than 1 value per channel is expected in training");
+  check_statistics(args, running_mean, running_var);
   const Numbers weights = numbers_of(weight, "weight", channels, 1), biases = numbers_of(bias, "bias", channels, 0);
   Numbers running_means = numbers_of(running_mean, "running_mean", channels, 0);
   Numbers running_vars = numbers_of(running_var, "running_var", channels, 1);
@@ -246,7 +262,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward_cpu(const Tensor& given_gra
                                                          bool want_input, bool want_parameters) {
   const Tensor input = dense(given);
   NormAct args = prepare(input, training, activation, slope, act_first);
-  check_same_sizes(given_grad, input, "grad");
+  check_same_sizes(given_grad, input, "grad", "input");
   STD_TORCH_CHECK(kind_of(given_grad) == args.kind, "grad: its dtype is not that of input");
   const Tensor grad = dense_like(given_grad, input);
   args.grad = grad.data_ptr();
@@ -278,10 +294,130 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward_cpu(const Tensor& given_gra
           want_parameters && bias ? tensor_of(grad_bias, input, bias->scalar_type()) : nothing(input)};
 }
 
+#endif  // INPAINT_FAST_EMULATION
+#ifdef INPAINT_FAST_CUDA
+
+// ---- CUDA ----
+
+// What the kernels are told of channels, and the tensors that it lies in until they were launched.
+class Channels : public cuda::NormActChannels {
+ public:
+  Channels(const NormAct& args, const Tensor& input) : input_(input), channels_(args.channels) {}
+
+  cuda::NormActNumbers read(const std::optional<Tensor>& tensor, const char* name) {
+    if (!tensor) return {};
+    check_of_channels(*tensor, name, channels_);
+    check_same_device(*tensor, input_, name, "input");
+    return keep(torch::stable::contiguous(*tensor));
+  }
+  double* read_doubles(const Tensor& tensor, const char* name) {
+    const cuda::NormActNumbers numbers = read(tensor, name);
+    STD_TORCH_CHECK(numbers.kind == ScalarKind::float64, name, ": its dtype is not float64");
+    return static_cast<double*>(numbers.data);
+  }
+  cuda::NormActNumbers keep(const Tensor& tensor) {
+    kept_.push_back(tensor);
+    return {tensor.data_ptr(), kind_of(tensor)};
+  }
+  double* doubles(int64_t count) {
+    return static_cast<double*>(keep(torch::stable::new_empty(input_, {count}, ScalarType::Double)).data);
+  }
+
+ private:
+  const Tensor input_;
+  const int64_t channels_;
+  std::vector<Tensor> kept_;
+};
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cuda(
+    const Tensor& given, std::optional<Tensor> running_mean, std::optional<Tensor> running_var,
+    std::optional<Tensor> weight, std::optional<Tensor> bias, bool training, double momentum, double eps,
+    int64_t activation, double slope, bool act_first) {
+  const OnDeviceOf device(given);
+  const Tensor input = dense(given);
+  NormAct args = prepare(input, training, activation, slope, act_first);
+  check_statistics(args, running_mean, running_var);
+  Channels channels(args, input);
+  channels.weight = channels.read(weight, "weight");
+  channels.bias = channels.read(bias, "bias");
+  channels.running_mean = channels.read(running_mean, "running_mean");
+  channels.running_var = channels.read(running_var, "running_var");
+  channels.momentum = momentum, channels.eps = eps;
+  const bool update = training && running_mean, empty = input.numel() == 0;
+  // Without a value nothing is updated.
+  const auto updated = [&](const std::optional<Tensor>& running) {
+    if (!update) return nothing(input);
+    return empty ? torch::stable::clone(*running)
+                 : torch::stable::new_empty(input, {args.channels}, running->scalar_type());
+  };
+  const Tensor new_mean = updated(running_mean), new_var = updated(running_var);
+  Tensor output = torch::stable::empty_like(input);
+  if (empty) {
+    const auto zeros = [&] { return torch::stable::new_zeros(input, {args.channels}, ScalarType::Double); };
+    return {output, zeros(), zeros(), new_mean, new_var};
+  }
+  const auto doubles = [&] { return torch::stable::new_empty(input, {args.channels}, ScalarType::Double); };
+  const Tensor mean = doubles(), invstd = doubles();
+  channels.mean = channels.read_doubles(mean, "mean");
+  channels.invstd = channels.read_doubles(invstd, "invstd");
+  if (training) channels.partials = channels.doubles(cuda::norm_act_partials(args));
+  if (update) channels.new_mean = channels.keep(new_mean), channels.new_var = channels.keep(new_var);
+  args.output = output.data_ptr();
+  cuda::norm_act(args, channels, device.stream());
+  return {output, mean, invstd, new_mean, new_var};
+}
+
+std::tuple<Tensor, Tensor, Tensor> norm_act_backward_cuda(const Tensor& given_grad, const Tensor& given,
+                                                          std::optional<Tensor> weight, std::optional<Tensor> bias,
+                                                          const Tensor& mean, const Tensor& invstd, bool training,
+                                                          int64_t activation, double slope, bool act_first,
+                                                          bool want_input, bool want_parameters) {
+  const OnDeviceOf device(given);
+  const Tensor input = dense(given);
+  NormAct args = prepare(input, training, activation, slope, act_first);
+  check_same_sizes(given_grad, input, "grad", "input");
+  check_same_device(given_grad, input, "grad", "input");
+  STD_TORCH_CHECK(kind_of(given_grad) == args.kind, "grad: its dtype is not that of input");
+  const Tensor grad = dense_like(given_grad, input);
+  args.grad = grad.data_ptr();
+  Channels channels(args, input);
+  channels.weight = channels.read(weight, "weight");
+  channels.bias = channels.read(bias, "bias");
+  channels.mean = channels.read_doubles(mean, "mean");
+  channels.invstd = channels.read_doubles(invstd, "invstd");
+  const bool empty = input.numel() == 0;
+  const auto of_parameter = [&](const std::optional<Tensor>& parameter) {
+    if (!parameter || !want_parameters) return nothing(input);
+    const auto type = parameter->scalar_type();
+    return empty ? torch::stable::new_zeros(input, {args.channels}, type)
+                 : torch::stable::new_empty(input, {args.channels}, type);
+  };
+  const Tensor grad_weight = of_parameter(weight), grad_bias = of_parameter(bias);
+  Tensor grad_input = want_input ? torch::stable::empty_like(input) : nothing(input);
+  if (empty) return {grad_input, grad_weight, grad_bias};
+  if (want_parameters && weight) channels.grad_weight = channels.keep(grad_weight);
+  if (want_parameters && bias) channels.grad_bias = channels.keep(grad_bias);
+  channels.partials = channels.doubles(cuda::norm_act_partials(args));
+  channels.totals = channels.doubles(2 * args.channels);
+  if (want_input) args.output = grad_input.data_ptr();
+  cuda::norm_act_backward(args, channels, device.stream());
+  return {grad_input, grad_weight, grad_bias};
+}
+
+#endif  // INPAINT_FAST_CUDA
+
 }  // namespace
 }  // namespace inpaint_fast
 
+#ifndef INPAINT_FAST_EMULATION
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
   m.impl("norm_act", TORCH_BOX(&inpaint_fast::norm_act_cpu));
   m.impl("norm_act_backward", TORCH_BOX(&inpaint_fast::norm_act_backward_cpu));
 }
+#endif
+#ifdef INPAINT_FAST_CUDA
+STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
+  m.impl(INPAINT_FAST_CUDA_NAME("norm_act"), TORCH_BOX(&inpaint_fast::norm_act_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("norm_act_backward"), TORCH_BOX(&inpaint_fast::norm_act_backward_cuda));
+}
+#endif

@@ -83,7 +83,7 @@ def norm_act(
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
         order: "norm_act" or "act_norm".
-        backend: "cpp" or "reference"; None takes the fastest that is there.
+        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
 
     Returns:
         A tensor of input's shape, dtype and memory format (contiguous where input had to be copied). On the CPU one of
@@ -112,8 +112,7 @@ def norm_act(
     )  # fmt: skip
     if training and running_mean is not None:
         with torch.no_grad():
-            running_mean.copy_(new_mean)
-            running_var.copy_(new_var)
+            torch._foreach_copy_([running_mean, running_var], [new_mean, new_var])
     return y
 
 
@@ -268,5 +267,5 @@ _operator = Operator(
             _fake_backward,
         ),
     },
-    backends=("cpp", "reference"),
+    backends=("cuda", "triton", "cpp", "reference"),
 )

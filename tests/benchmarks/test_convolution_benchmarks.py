@@ -1,9 +1,20 @@
-"""The benchmarks of convolutions and of norm_act on small shapes: whoever needs no compiler is right."""
+"""The benchmarks on small shapes: whoever needs no compiler is right. And what they have for a GPU."""
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from inpaint_fast.benchmarks import dilated_block, harness, norm_act, transposed_block
+import inpaint_fast as ipf
+from inpaint_fast.benchmarks import (
+    dilated_block,
+    glcic,
+    harness,
+    masked_l2,
+    norm_act,
+    peers,
+    transposed_block,
+    weight_clip,
+)
 
 SLOW = ("compile", "compile_freezing", "openvino", "onnxruntime")  # to prepare
 
@@ -66,3 +77,42 @@ def test_the_cases_are_named_as_the_tables_have_them(capsys):
         "train_b4_c256_64x64_d8",
         "infer_b1_c512_56x56_d2",
     } <= (set(names))
+
+
+@pytest.mark.parametrize(
+    "benchmark", [dilated_block, glcic, masked_l2, norm_act, weight_clip], ids=lambda b: b.__name__
+)
+def test_a_gpu_has_cases_of_its_own(benchmark, capsys):
+    assert benchmark.cases("cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            benchmark.main(["--device", "cuda", "--list"])
+        assert "--device cuda needs a GPU" in capsys.readouterr().err
+
+
+def test_what_a_gpu_has_no_case_for_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(SystemExit):
+        transposed_block.main(["--device", "cuda", "--list"])
+    assert "cases for the CPU alone" in capsys.readouterr().err
+
+
+def test_the_stacks_of_a_gpu():
+    """Here on the CPU: those that compile left out, and GPU backends that say why they cannot run."""
+    x = torch.randn(4, 6, 5, 5)
+    statistics = torch.zeros(6), torch.ones(6)
+
+    def ours(layout):
+        return lambda: ipf.norm_act(x.to(memory_format=layout), *statistics, activation="relu")
+
+    def eager(layout):
+        return lambda: F.relu(F.batch_norm(x.to(memory_format=layout), *statistics))
+
+    stacks = peers.on_gpu("norm_act", ours, eager, lambda mode: eager(torch.contiguous_format))
+    case = harness.Case(stacks, lambda: F.relu(F.batch_norm(x.double(), *(s.double() for s in statistics))), 1e-6, 1.0,
+                        "GB/s")  # fmt: skip
+    rows = {result.implementation: result for result in harness.measure("small", case, 1)}
+    assert len(rows) == 9
+    for name, row in rows.items():
+        refused = name == "inpaint_fast_cuda"  # Triton is interpreted here
+        assert row.problem.startswith("not run: BackendError: norm_act: backend 'cuda'") if refused else not row.problem

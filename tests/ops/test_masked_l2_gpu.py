@@ -190,6 +190,27 @@ def test_bitwise_equal_on_repeat(backend: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+def test_sums_need_nothing_of_the_memory_they_are_put_together_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch repeated with the memory and the tag of the one before, as a CUDA graph repeats it; and garbage."""
+    numel = 9 * kernels.BLOCK + 5
+    pred, target, mask = random(numel), random(numel, seed=1), random(numel, seed=2).gt(0)
+    expected, _ = call("triton", "masked_l2", pred, target, mask, 1.0, MASK_MEAN, False)
+    partials, tags = kernels._scratch(pred)
+    monkeypatch.setattr(kernels, "_scratch", lambda like: (partials, tags))
+    monkeypatch.setattr(kernels, "next_tag", lambda: 12345)
+    for garbage in (0, -1, 54321):
+        tags.fill_(garbage), partials.fill_(float("nan"))
+        for _ in range(2):
+            value, _ = call("triton", "masked_l2", pred, target, mask, 1.0, MASK_MEAN, False)
+            assert torch.equal(value, expected)
+            assert not (tags == 12345).any()
+
+
+def test_no_two_launches_have_one_tag() -> None:
+    tags = {kernels.next_tag() for _ in range(1000)}
+    assert len(tags) == 1000 and all(tag % 2 and -(2**63) <= tag < 2**63 for tag in tags)
+
+
 # ---- the scale of a gradient that is ready ----
 
 
@@ -235,9 +256,12 @@ def triton_kernels(capability: int) -> list[Kernel]:
         constants = {"BLOCK": kernels.BLOCK, **constants}
         return Kernel("inpaint_fast.kernels.masked_l2", name, types, constants, capability, warps)
 
+    scratch = {"partials": "*fp64", "tags": "*i64", "tag": "i64"}
+
     def main(element: str, mask: str, dims: int, dense: bool, wide: bool = False) -> Kernel:
         tensors = dict.fromkeys(("pred", "target", "grad", "composite"), f"*{element}") | {"mask": f"*{mask}"}
-        scalars = {"partials": "*fp64", "weight": "fp64", "denominator": "*fp64", "grad_loss": "*fp32"}
+        scalars = {"loss": "*fp64" if element == "fp64" else "*fp32", "weight": "fp64", "denominator": "*fp64"}
+        scalars |= {"grad_loss": "*fp32", **scratch}
         integer = "i64" if wide else "i32"
         walk = {"numel": f"{integer}:16", "sizes": (integer,) * dims, "strides": ((integer,) * dims,) * 5}
         wants = ("HAS_MASK", "WANT_GRAD", "WANT_COMPOSITE", "WANT_LOSS", "HAS_DENOMINATOR", "HAS_GRAD_LOSS")
@@ -245,18 +269,9 @@ def triton_kernels(capability: int) -> list[Kernel]:
         return kernel("masked_l2_kernel", tensors | scalars | walk, constants, 4 if dense and not wide else 8)
 
     def mask_sum(mask: str) -> Kernel:
-        types = {
-            "mask": f"*{mask}",
-            "partials": "*fp64",
-            "numel": "i32",
-            "sizes": ("i32",) * 2,
-            "strides": ("i32",) * 2,
-        }
+        walk = {"numel": "i32", "sizes": ("i32",) * 2, "strides": ("i32",) * 2}
+        types = {"mask": f"*{mask}", "result": "*fp64", "times": "fp64", **scratch, **walk}
         return kernel("mask_sum_kernel", types, {"DIMS": 2, "WIDE": False})
-
-    def finish(result: str) -> Kernel:
-        types = {"partials": "*fp64", "count": "i32", "result": f"*{result}", "weight": "fp64", "denominator": "*fp64"}
-        return kernel("finish_kernel", types, {"HAS_DENOMINATOR": True})
 
     def scale(element: str, by: str) -> Kernel:
         return kernel("scale_kernel", {"grad": f"*{element}", "scale": f"*{by}", "numel": "i32:16"}, {"WIDE": False})
@@ -266,7 +281,6 @@ def triton_kernels(capability: int) -> list[Kernel]:
         *(main(element, element, 5, dense=False) for element in ("fp32", "fp64", "fp16", "bf16")),
         main("bf16", "fp32", 2, dense=True, wide=True),
         *(mask_sum(mask) for mask in ("u8", "fp32", "bf16")),
-        *(finish(result) for result in ("fp32", "fp64")),
         *(scale(element, "fp32") for element in ("fp32", "fp16", "bf16")),
         scale("fp64", "fp64"),
     ]

@@ -1,0 +1,176 @@
+"""norm_act among PyTorch's own: opcheck, compile, func, checkpointing, autocast; and what bad input is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ops.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
+from torch import Tensor
+from torch.nn import functional as F
+
+import inpaint_fast as ipf
+from inpaint_fast.ops._activations import ACTIVATIONS
+from inpaint_fast.ops._backends import OPERATORS
+
+STEM = "norm_act"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("training", [True, False])
+def test_opcheck(kernel, layout, training) -> None:
+    device, suffix = kernel.device, OPERATORS[STEM].suffixes[kernel.backend]
+    x, p = laid_out(random(2, 5, 4, 3, device=device), layout), Parameters(5, torch.float32, device=device)
+    forward, backward = (getattr(torch.ops.inpaint_fast, name + suffix).default for name in (STEM, f"{STEM}_backward"))
+    settings = (training, 0.1, 1e-5, ACTIVATIONS.index("elu"), 1.0, False)
+    torch.library.opcheck(forward, (x.clone().requires_grad_(), *p.tensors(), *settings))
+    torch.library.opcheck(forward, (x, p.running_mean, p.running_var, None, None, *settings))
+    statistics = [make(5, dtype=torch.float64, device=device) for make in (torch.zeros, torch.ones)]
+    weight, bias = p.weight.detach(), p.bias.detach()
+    for want_input, want_parameters in ((True, True), (False, True), (True, False)):
+        torch.library.opcheck(
+            backward,
+            (random(2, 5, 4, 3, device=device), x, weight, bias, *statistics, training, 3, 1.0, False,
+             want_input, want_parameters),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
+def test_compile_without_graph_breaks(compiler) -> None:
+    torch._dynamo.reset()
+
+    def step(x: Tensor, p: Parameters) -> Tensor:
+        y = ipf.norm_act(torch.sin(x), *p.tensors(), training=True, activation="relu")
+        return y * 2 + ipf.norm_act(x, *p.tensors(), training=False, activation="tanh", order="act_norm")
+
+    compiled = torch.compile(step, fullgraph=True, backend=compiler)
+    for shape, layout in (((2, 3, 8, 8), "nchw"), ((3, 3, 8, 10), "channels_last")):
+        x, grad = laid_out(random(*shape), layout), torch.randn(shape)
+        values = results(compiled, x, Parameters(3, torch.float32), grad)
+        for name, expected in results(step, x, Parameters(3, torch.float32), grad).items():
+            torch.testing.assert_close(values[name], expected)
+
+
+def test_func_and_forward_mode_take_the_reference_or_refuse() -> None:
+    from torch.autograd import forward_ad
+
+    x, p = random(4, 3, 5, 5), Parameters(3, torch.float32)
+
+    def loss(x: Tensor, backend: str | None = None) -> Tensor:
+        return ours(x, p, "tanh", "norm_act", False, 0.1, 1e-5, backend).square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(leaf), leaf)
+    torch.testing.assert_close(torch.func.grad(loss)(x), expected)
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(loss(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+        torch.testing.assert_close(tangent, expected.sum())
+        with pytest.raises(ipf.BackendError, match="forward-mode"):
+            loss(forward_ad.make_dual(x, torch.ones_like(x)), "cpp")
+
+
+def test_activation_checkpointing(implementation) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    device, args = implementation.device, ("relu", "norm_act", False, 0.1, 1e-5)
+    x, grad = random(*SMALL, device=device), torch.randn(SMALL, device=device)
+
+    def saved(x: Tensor, p: Parameters) -> Tensor:
+        return checkpoint(lambda x: ours(2 * x, p, *args, implementation.backend), x, use_reentrant=False)
+
+    def direct(x: Tensor, p: Parameters) -> Tensor:
+        return ours(2 * x, p, *args, implementation.backend)
+
+    values, expected = (results(f, x, Parameters(SMALL[1], x.dtype, device=device), grad) for f in (saved, direct))
+    for name, value in expected.items():
+        torch.testing.assert_close(values[name], value)
+
+
+def test_autocast_changes_nothing(implementation) -> None:
+    device = implementation.device
+    p, expected = (Parameters(3, torch.float32, device=device) for _ in range(2))
+    convolved = random(2, 3, 8, 8, dtype=torch.bfloat16, device=device)
+    with torch.autocast(device, dtype=torch.bfloat16):
+        y = ours(convolved, p, "relu", "norm_act", True, 0.1, 1e-5, implementation.backend)
+        want = plain(convolved, expected, "relu", "norm_act", True, 0.1, 1e-5)
+    assert y.dtype == want.dtype == torch.bfloat16
+    assert p.running_mean.dtype == torch.float32
+    torch.testing.assert_close(y, want)
+    torch.testing.assert_close(p.running_var, expected.running_var)
+
+
+# ---- bad input ----
+
+X, C3 = torch.zeros(2, 3, 4, 4), torch.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        ((None, C3, C3), {}, TypeError, ["input", "NoneType"]),
+        ((X.long(), C3, C3), {}, TypeError, ["input", "int64"]),
+        ((X.to_sparse(), C3, C3), {}, TypeError, ["input", "sparse"]),
+        ((torch.zeros(3), C3, C3), {}, ValueError, ["input", "(3,)"]),
+        ((X, torch.ones(4), C3), {}, ValueError, ["running_mean", "(3,)", "(4,)"]),
+        ((X, C3, C3, torch.ones(1, 3)), {}, ValueError, ["weight", "(3,)", "(1, 3)"]),
+        ((X, C3, C3, C3, 0.0), {}, TypeError, ["bias", "float"]),
+        ((X, C3, C3.double()), {}, TypeError, ["running_var", "float32", "float64"]),
+        ((X.bfloat16(), C3, C3, C3.bfloat16()), {}, TypeError, ["weight", "running_mean", "float32", "bfloat16"]),
+        ((X.half(), C3.bfloat16(), C3), {}, TypeError, ["running_mean", "float16", "bfloat16"]),
+        ((X, C3, C3.to("meta")), {}, TypeError, ["running_var", "meta", "cpu"]),
+        ((X, None, None), {}, ValueError, ["running_mean", "None"]),
+        ((X, C3, None), {"training": True}, ValueError, ["running_var", "both"]),
+        ((X, C3, C3), {"training": 1}, TypeError, ["training", "1"]),
+        ((X, C3, C3), {"momentum": None}, TypeError, ["momentum", "NoneType"]),
+        ((X, C3, C3), {"eps": "0"}, TypeError, ["eps", "str"]),
+        ((X, C3, C3), {"eps": -1.0}, ValueError, ["eps", "-1.0"]),
+        ((X, C3, C3), {"eps": 0.0, "training": True}, ValueError, ["eps", "0.0"]),
+        ((X, C3, C3), {"activation": "gelu"}, ValueError, ["activation", "'gelu'", "'relu'"]),
+        ((X, C3, C3), {"order": "norm"}, ValueError, ["order", "'norm'"]),
+        ((X, C3, C3), {"activation": "relu", "slope": 0.1}, TypeError, ["slope", "'relu'"]),
+        ((X, C3, C3), {"activation": "elu", "slope": "1"}, TypeError, ["slope", "str"]),
+        ((X, C3, C3), {"backend": "gpu"}, ValueError, ["backend", "'gpu'"]),
+        ((X, C3, C3), {"backend": "cuda"}, ipf.BackendError, ["'cuda' cannot run on cpu tensors"]),
+    ],
+)
+def test_bad_input_is_named(arguments, options, error, words) -> None:
+    with pytest.raises(error) as caught:
+        ipf.norm_act(*arguments, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_one_value_a_channel_is_the_error_of_batch_norm(implementation, shape) -> None:
+    with pytest.raises(ValueError) as expected:
+        F.batch_norm(torch.zeros(shape), C3, C3, training=True)
+    with pytest.raises(ValueError) as caught:
+        ipf.norm_act(*(t.to(implementation.device) for t in (torch.zeros(shape), C3, C3)), training=True,
+                     backend=implementation.backend)  # fmt: skip
+    assert str(caught.value) == str(expected.value)
+
+
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+def test_a_direct_call_of_the_registered_operator_never_crashes() -> None:
+    settings = (True, 0.1, 1e-5, 1, 0.0, False)
+    for arguments in (
+        (torch.zeros(3), C3, C3, None, None, *settings),
+        (X.long(), C3, C3, None, None, *settings),
+        (X, torch.zeros(2), C3, None, None, *settings),
+        (X, C3, None, None, None, *settings),
+        (X, C3, C3, C3.long(), None, *settings),
+        (X, C3, C3, None, torch.zeros(()), *settings),
+        (X[:1, :, :1, :1], C3, C3, None, None, *settings),
+        (X, None, None, None, None, False, *settings[1:]),
+        (X, C3, C3, None, None, True, 0.1, 1e-5, 6, 0.0, False),
+    ):
+        with pytest.raises(RuntimeError):
+            torch.ops.inpaint_fast.norm_act(*arguments)
+    wide, rest = torch.ones(3, dtype=torch.float64), (True, 1, 0.0, False, True, True)
+    for arguments in (
+        (X[:1], X, None, None, wide, wide),
+        (X.double(), X, None, None, wide, wide),
+        (X, X, None, None, torch.ones(2), wide),
+        (X, X, C3[:1], None, wide, wide),
+    ):
+        with pytest.raises(RuntimeError):
+            torch.ops.inpaint_fast.norm_act_backward(*arguments, *rest)
