@@ -1,0 +1,542 @@
+"""The dilated-convolution block in Triton: one implicit matrix product with its epilogue, and both gradients.
+
+    y[n, o, i, j] = sum over r, s, c of weight[o, c, r, s] * input[n, c, i + r * d - p, j + s * d - p]
+
+A program owns TILE_H x TILE_W pixels of one picture and BLOCK_N output channels. For one tap its input is the same box
+of pixels, shifted: the dilation changes an offset and nothing else, and what the box reads outside of the picture is
+zero. A tap whose whole box lies outside is left out. Sums are float32; bias, scale, shift and activation follow in
+float32 before the one rounding to the result's dtype.
+
+The input's gradient is the same product: channels swapped, taps in reverse, padding 2 * dilation - padding. The
+weight's is a product over pixels, of which every program takes a share; their sums are added in a fixed order.
+No atomics: results are equal bit by bit from run to run.
+
+The taps of the first kernel are unrolled, and the loops over pixels run on 4 warps: loops that take a tap, or such an
+index, apart by division have been miscompiled at 8 (pytorch/pytorch#177823, triton-lang/triton#1254).
+
+The functions take what the schemas in ops/dilated_block.py say.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inpaint_fast.ops._activations import ACTIVATIONS
+from inpaint_fast.ops._backends import triton_interpreted
+from inpaint_fast.ops._blocks import pictures_like
+
+INDEX_LIMIT = 2**31 - 1  # pictures and weights with offsets beyond it take indices of 64 bits
+RELU, LEAKY_RELU, ELU, SIGMOID, TANH = (tl.constexpr(ACTIVATIONS.index(name)) for name in ACTIVATIONS[1:])
+
+
+# ---- tiles ----
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one program computes, and with what.
+
+    Attributes:
+        pixels: of the result; for the weight's gradient, of one step of its sum.
+        rows: output channels; for the weight's gradient too.
+        channels: input channels: of one step of the sum; for the weight's gradient, of the result.
+        warps: of 32 threads.
+        stages: how many steps' operands are in shared memory at a time.
+    """
+
+    pixels: int
+    rows: int
+    channels: int
+    warps: int
+    stages: int
+
+
+# (architecture, precision) -> tiles, the largest first: the first that gives every multiprocessor a program is taken.
+# "sm_90" holds up to 227 KiB of operands, "sm_80" stays below the 99 KiB that later small GPUs have.
+TILES = {
+    ("sm_90", "half"): (
+        Tile(128, 256, 64, warps=8, stages=3),
+        Tile(128, 128, 64, warps=4, stages=4),
+        Tile(128, 64, 64, warps=4, stages=4),
+        Tile(64, 64, 64, warps=4, stages=4),
+    ),
+    ("sm_90", "tf32"): (
+        Tile(128, 128, 32, warps=4, stages=4),
+        Tile(128, 64, 32, warps=4, stages=4),
+        Tile(64, 64, 32, warps=4, stages=4),
+    ),
+    ("sm_90", "ieee"): (Tile(128, 64, 16, warps=8, stages=3), Tile(64, 64, 16, warps=4, stages=3)),
+    ("sm_80", "half"): (
+        Tile(128, 128, 32, warps=4, stages=4),
+        Tile(128, 64, 32, warps=4, stages=4),
+        Tile(64, 64, 32, warps=4, stages=4),
+    ),
+    ("sm_80", "tf32"): (
+        Tile(128, 128, 16, warps=8, stages=4),
+        Tile(128, 64, 32, warps=4, stages=3),
+        Tile(64, 64, 32, warps=4, stages=4),
+    ),
+    ("sm_80", "ieee"): (Tile(128, 64, 16, warps=8, stages=3), Tile(64, 64, 16, warps=4, stages=3)),
+}
+WEIGHT_GRADIENT_TILES = {
+    ("sm_90", "half"): Tile(64, 128, 128, warps=4, stages=4),
+    ("sm_90", "tf32"): Tile(32, 128, 64, warps=4, stages=3),
+    ("sm_90", "ieee"): Tile(16, 64, 64, warps=4, stages=3),
+    ("sm_80", "half"): Tile(32, 128, 128, warps=4, stages=4),
+    ("sm_80", "tf32"): Tile(32, 64, 64, warps=4, stages=3),
+    ("sm_80", "ieee"): Tile(16, 64, 64, warps=4, stages=3),
+}
+LEAST_STEPS = 8  # of a program of the weight's gradient: below, adding its sum costs more than it saves
+ADD_BLOCK = 256
+
+
+@functools.cache
+def _device(index: int | None) -> tuple[str, int]:
+    """(row of the tables, multiprocessors); of the interpreter, whose tensors are on the CPU, one."""
+    if index is None:
+        return "sm_90", 1
+    facts = torch.cuda.get_device_properties(index)
+    return "sm_90" if facts.major in (9, 10) else "sm_80", facts.multi_processor_count
+
+
+def _precision(tensor: Tensor, tf32: bool) -> str:
+    return "half" if tensor.dtype != torch.float32 else "tf32" if tf32 else "ieee"
+
+
+def _power(number: int, least: int, most: int) -> int:
+    """The power of 2 between these bounds that covers number."""
+    return min(most, max(least, triton.next_power_of_2(number)))
+
+
+def box_of(pixels: int, height: int, width: int, columns: int = 16) -> dict[str, int]:
+    """That many pixels as a box, `columns` wide where the picture is not smaller: both sides are powers of 2."""
+    tile_h = _power(height, 1, pixels // _power(width, 1, min(columns, pixels)))
+    return {"TILE_H": tile_h, "TILE_W": pixels // tile_h}
+
+
+def tile_of(
+    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """(constants of the convolution's kernel, options of its launch) for a result of that size."""
+    architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
+    for tile in TILES[architecture, _precision(tensor, tf32)]:
+        box = box_of(tile.pixels, height, width)
+        block = _power(rows, 16, tile.rows)
+        programs = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
+        if programs * triton.cdiv(rows, block) >= multiprocessors:
+            break
+    constants = box | {"BLOCK_N": block, "BLOCK_K": _power(channels, 16, tile.channels)}
+    return constants, {"num_warps": tile.warps, "num_stages": tile.stages}
+
+
+def weight_gradient_tile_of(
+    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
+) -> tuple[dict[str, int], dict[str, int], int]:
+    """(constants of the weight gradient's kernel, options of its launch, shares of the pixels); sizes of the grad."""
+    architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
+    tile = WEIGHT_GRADIENT_TILES[architecture, _precision(tensor, tf32)]
+    box = box_of(tile.pixels, height, width, columns=8)
+    blocks = {"BLOCK_M": _power(rows, 16, tile.rows), "BLOCK_N": _power(channels, 16, tile.channels)}
+    programs = 9 * triton.cdiv(rows, blocks["BLOCK_M"]) * triton.cdiv(channels, blocks["BLOCK_N"])
+    steps = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
+    shares = min(triton.cdiv(2 * multiprocessors, programs), max(steps // LEAST_STEPS, 1))
+    return box | blocks, {"num_warps": tile.warps, "num_stages": tile.stages}, shares
+
+
+# ---- kernels ----
+
+
+@triton.jit
+def _expm1(y):
+    """e^y - 1, to a few units in the last place near 0 too."""
+    series = 1 + y / 2 * (1 + y / 3 * (1 + y / 4 * (1 + y / 5 * (1 + y / 6))))
+    return tl.where(tl.abs(y) < 0.2, y * series, tl.exp(y) - 1)
+
+
+@triton.jit
+def _activated(y, slope, ACTIVATION: tl.constexpr):
+    """NaN stays NaN."""
+    if ACTIVATION == RELU:
+        y = tl.where(y < 0, 0.0, y)
+    elif ACTIVATION == LEAKY_RELU:
+        y = tl.where(y > 0, y, slope * y)
+    elif ACTIVATION == ELU:
+        y = tl.where(y > 0, y, slope * _expm1(y))
+    elif ACTIVATION == SIGMOID:
+        y = 1 / (1 + tl.exp(-y))
+    elif ACTIVATION == TANH:
+        part = _expm1(-2 * tl.abs(y))
+        y = tl.where(y < 0, part, -part) / (part + 2)
+    return y
+
+
+@triton.jit
+def _dot(a, b, sums, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    if INTERPRETED:  # the interpreter multiplies float16 as such and takes bfloat16 for whole numbers
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, sums, input_precision="tf32" if PRECISION == "tf32" else "ieee")
+
+
+@triton.jit
+def convolution_kernel(
+    input,  # T: float32, float16 or bfloat16
+    weight,  # T, (out_channels, 9, channels), contiguous
+    bias,  # T, one for each output channel; not read without HAS_BIAS; and so on
+    scale,
+    shift,
+    output,  # T
+    channels,
+    out_channels,
+    height,  # of input
+    width,
+    out_height,
+    out_width,
+    dilation_h,
+    dilation_w,
+    padding_h,  # may be negative
+    padding_w,
+    input_strides,  # of picture, channel, row and column, in elements
+    output_strides,
+    slope,
+    ACTIVATION: tl.constexpr,
+    NORM_FIRST: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    HAS_SHIFT: tl.constexpr,
+    REVERSED: tl.constexpr,  # taps are taken from the last to the first
+    PRECISION: tl.constexpr,  # "half", "tf32" or "ieee"
+    WIDE: tl.constexpr,  # indices of 64 bits
+    INTERPRETED: tl.constexpr,
+    TILE_H: tl.constexpr,
+    TILE_W: tl.constexpr,
+    BLOCK_N: tl.constexpr,  # output channels
+    BLOCK_K: tl.constexpr,  # input channels of one step
+):
+    integer: tl.constexpr = tl.int64 if WIDE else tl.int32
+    # Programs side by side share their input.
+    blocks, tiles_h, tiles_w = tl.cdiv(out_channels, BLOCK_N), tl.cdiv(out_height, TILE_H), tl.cdiv(out_width, TILE_W)
+    block, tile = tl.program_id(0) % blocks, tl.program_id(0) // blocks
+    row, column = tile // tiles_w % tiles_h * TILE_H, tile % tiles_w * TILE_W
+    image = (tile // (tiles_h * tiles_w)).to(tl.int64)
+    input += image * input_strides[0]
+    output += image * output_strides[0]
+
+    pixel = tl.arange(0, TILE_H * TILE_W)
+    y, x = row + pixel // TILE_W, column + pixel % TILE_W
+    n = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.arange(0, BLOCK_K)
+    weight_at = n.to(integer)[None, :] * (9 * channels) + k[:, None]
+    step = tl.full([], BLOCK_K, integer) * input_strides[1]
+    bottom, right = min(row + TILE_H, out_height), min(column + TILE_W, out_width)
+
+    sums = tl.zeros([TILE_H * TILE_W, BLOCK_N], tl.float32)
+    for tap in tl.static_range(9):
+        down, across = tap // 3 * dilation_h - padding_h, tap % 3 * dilation_w - padding_w
+        meets = (row + down < height) & (bottom + down > 0) & (column + across < width) & (right + across > 0)
+        there = (y + down >= 0) & (y + down < height) & (x + across >= 0) & (x + across < width)
+        at = (y + down).to(integer) * input_strides[2] + (x + across).to(integer) * input_strides[3]
+        input_at = at[:, None] + k.to(integer)[None, :] * input_strides[1]
+        input_from, weight_from = input, weight + (8 - tap if REVERSED else tap) * channels
+        for c in range(0, tl.where(meets, channels, 0), BLOCK_K):
+            left = k < channels - c
+            a = tl.load(input_from + input_at, there[:, None] & left[None, :], 0.0)
+            b = tl.load(weight_from + weight_at, left[:, None] & (n < out_channels)[None, :], 0.0)
+            sums = _dot(a, b, sums, PRECISION, INTERPRETED)
+            input_from += step
+            weight_from += BLOCK_K
+
+    result = sums
+    inside = n < out_channels
+    if HAS_BIAS:
+        result += tl.load(bias + n, inside, 0.0).to(tl.float32)[None, :]
+    if not NORM_FIRST:
+        result = _activated(result, slope, ACTIVATION)
+    if HAS_SCALE:
+        result *= tl.load(scale + n, inside, 0.0).to(tl.float32)[None, :]
+    if HAS_SHIFT:
+        result += tl.load(shift + n, inside, 0.0).to(tl.float32)[None, :]
+    if NORM_FIRST:
+        result = _activated(result, slope, ACTIVATION)
+    at = y.to(integer) * output_strides[2] + x.to(integer) * output_strides[3]
+    output_at = output + at[:, None] + n.to(integer)[None, :] * output_strides[1]
+    there = (y < out_height) & (x < out_width)
+    tl.store(output_at, result.to(output.dtype.element_ty), there[:, None] & inside[None, :])
+
+
+@triton.jit
+def weight_gradient_kernel(
+    grad,  # T: float32, float16 or bfloat16
+    input,  # T
+    partials,  # float32, (shares, 9, out_channels, channels), contiguous
+    images,
+    channels,
+    out_channels,
+    height,  # of input
+    width,
+    out_height,  # of grad
+    out_width,
+    dilation_h,
+    dilation_w,
+    padding_h,
+    padding_w,
+    grad_strides,  # of picture, channel, row and column, in elements
+    input_strides,
+    PRECISION: tl.constexpr,  # "half", "tf32" or "ieee"
+    WIDE: tl.constexpr,  # indices of 64 bits
+    INTERPRETED: tl.constexpr,
+    TILE_H: tl.constexpr,
+    TILE_W: tl.constexpr,
+    BLOCK_M: tl.constexpr,  # output channels
+    BLOCK_N: tl.constexpr,  # input channels
+):
+    integer: tl.constexpr = tl.int64 if WIDE else tl.int32
+    blocks_m, blocks_n = tl.cdiv(out_channels, BLOCK_M), tl.cdiv(channels, BLOCK_N)
+    program, share, shares = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    tap = program // (blocks_m * blocks_n)
+    m = program // blocks_n % blocks_m * BLOCK_M + tl.arange(0, BLOCK_M)
+    n = program % blocks_n * BLOCK_N + tl.arange(0, BLOCK_N)
+
+    # The pixels of grad whose tap lies in the picture, and the tiles of this program's share of them.
+    down, across = tap // 3 * dilation_h - padding_h, tap % 3 * dilation_w - padding_w
+    top, bottom = max(0, -down), min(out_height, height - down)
+    left, right = max(0, -across), min(out_width, width - across)
+    tiles_h, tiles_w = tl.cdiv(max(bottom - top, 0), TILE_H), tl.cdiv(max(right - left, 0), TILE_W)
+    tiles = images * tiles_h * tiles_w
+    length = tl.cdiv(tiles, shares)
+
+    pixel = tl.arange(0, TILE_H * TILE_W)
+    grad_at = grad + m.to(integer)[:, None] * grad_strides[1]
+    input_at = input + n.to(integer)[None, :] * input_strides[1]
+    sums = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+    for tile in range(share * length, min((share + 1) * length, tiles)):
+        y = top + tile // tiles_w % tiles_h * TILE_H + pixel // TILE_W
+        x = left + tile % tiles_w * TILE_W + pixel % TILE_W
+        image = (tile // (tiles_h * tiles_w)).to(tl.int64)
+        there = (y < bottom) & (x < right)
+        at = y.to(integer) * grad_strides[2] + x.to(integer) * grad_strides[3]
+        a = tl.load(grad_at + image * grad_strides[0] + at[None, :], there[None, :] & (m < out_channels)[:, None], 0.0)
+        at = (y + down).to(integer) * input_strides[2] + (x + across).to(integer) * input_strides[3]
+        b = tl.load(input_at + image * input_strides[0] + at[:, None], there[:, None] & (n < channels)[None, :], 0.0)
+        sums = _dot(a, b, sums, PRECISION, INTERPRETED)
+
+    partials += (share * 9 + tap).to(tl.int64) * out_channels * channels
+    at = m.to(integer)[:, None] * channels + n[None, :]
+    tl.store(partials + at, sums, (m < out_channels)[:, None] & (n < channels)[None, :])
+
+
+@triton.jit
+def add_kernel(
+    partials,  # float32, (shares, 9, out_channels, channels), contiguous
+    result,  # T: the weight's gradient
+    shares,
+    numel,  # of result
+    channels,
+    out_channels,
+    strides,  # of result's output channel, input channel, row and column of taps, in elements
+    WIDE: tl.constexpr,  # indices of 64 bits
+    BLOCK: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for _ in range(shares):
+        total += tl.load(partials + at, at < numel, 0.0)
+        partials += numel
+    channel, out, tap = at % channels, at // channels % out_channels, at // channels // out_channels
+    offset = out * strides[0] + channel * strides[1] + tap // 3 * strides[2] + tap % 3 * strides[3]
+    tl.store(result + offset, total.to(result.dtype.element_ty), at < numel)
+
+
+# ---- launches ----
+
+
+def _expect(condition: bool, message: str) -> None:
+    if not condition:
+        raise RuntimeError(f"dilated_block: {message}")
+
+
+def _check(pictures: Tensor, weight: Tensor, channels: int, *dilation: int) -> None:
+    """What a launch relies on; the public function has named every wrong argument already."""
+    _expect(pictures.dim() == 4 and weight.dim() == 4, "pictures and a weight of 4 dimensions are expected")
+    _expect(weight.shape[2:] == (3, 3), f"taps of 3x3 are expected, got {tuple(weight.shape[2:])}")
+    _expect(pictures.shape[1] == channels, f"{channels} channels are expected, got {pictures.shape[1]}")
+    _expect(pictures.dtype == weight.dtype, f"one dtype is expected, got {pictures.dtype} and {weight.dtype}")
+    _expect(pictures.dtype in (torch.float32, torch.float16, torch.bfloat16), f"no kernel for {pictures.dtype}")
+    _expect(min(dilation) >= 1, f"a dilation of at least 1 is expected, got {dilation}")
+
+
+def is_wide(weight: Tensor, *pictures: Tensor) -> bool:
+    """Whether offsets in the weights or within one of the pictures need 64 bits."""
+    last = [sum((n - 1) * s for n, s in zip(p.shape[1:], p.stride()[1:], strict=True)) for p in pictures]
+    return max([weight.numel(), *last]) > INDEX_LIMIT
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    rows: int,
+    vectors: tuple[Tensor | None, Tensor | None, Tensor | None],
+    dilation: tuple[int, int],
+    padding: tuple[int, int],
+    activation: int,
+    slope: float,
+    norm_first: bool,
+    channels_last: bool,
+    tf32: bool,
+    swapped: bool,
+) -> Tensor:
+    """The convolution of stride 1 with its epilogue. `weight` is packed; `rows`: output channels; `swapped`: taps in
+    reverse."""
+    images, channels, *size = input.shape
+    height, width = (side + 2 * (p - d) for side, d, p in zip(size, dilation, padding, strict=True))
+    _expect(min(height, width) >= 1, f"a result of at least one pixel is expected, got {height}x{width}")
+    output = pictures_like(input, rows, height, width, channels_last)
+    if not output.numel():
+        return output
+    constants, options = tile_of(input, tf32, images, height, width, rows, channels)
+    tiles = triton.cdiv(height, constants["TILE_H"]) * triton.cdiv(width, constants["TILE_W"])
+    with torch.cuda.device_of(input):  # or the launch would go to the current device
+        convolution_kernel[(images * tiles * triton.cdiv(rows, constants["BLOCK_N"]),)](
+            input,
+            weight,
+            *(weight if vector is None else vector for vector in vectors),
+            output,
+            channels,
+            rows,
+            *size,
+            height,
+            width,
+            *dilation,
+            *padding,
+            input.stride(),
+            output.stride(),
+            slope,
+            ACTIVATION=activation,
+            NORM_FIRST=norm_first,
+            HAS_BIAS=vectors[0] is not None,
+            HAS_SCALE=vectors[1] is not None,
+            HAS_SHIFT=vectors[2] is not None,
+            REVERSED=swapped,
+            PRECISION=_precision(input, tf32),
+            WIDE=is_wide(weight, input, output),
+            INTERPRETED=triton_interpreted(),
+            **constants,
+            **options,
+        )
+    return output
+
+
+# ---- the operators ----
+
+
+def dilated_block_weights(weight: Tensor) -> Tensor:
+    """The weight as the kernel reads it, flat: (C_out, 3, 3, C_in), input channels side by side."""
+    return weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).view(-1)
+
+
+def dilated_block(
+    input: Tensor,
+    weight: Tensor,
+    transformed: Tensor | None,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    dilation_h: int,
+    dilation_w: int,
+    padding_h: int,
+    padding_w: int,
+    activation: int,
+    slope: float,
+    norm_first: bool,
+    channels_last: bool,
+    tf32: bool,
+) -> Tensor:
+    """The block's result; `transformed`: of dilated_block_weights."""
+    _check(input, weight, weight.shape[1], dilation_h, dilation_w)
+    rows, vectors = weight.shape[0], (bias, scale, shift)
+    for vector in vectors:
+        _expect(
+            vector is None or (vector.shape == (rows,) and vector.is_contiguous()), f"vectors of {rows} are expected"
+        )
+    _expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
+    if transformed is None:
+        transformed = weight.permute(0, 2, 3, 1).contiguous()  # of channels_last weights no copy
+    _expect(transformed.numel() == weight.numel() and transformed.dtype == weight.dtype, "these are not its weights")
+    return _convolve(
+        input, transformed, rows, vectors, (dilation_h, dilation_w), (padding_h, padding_w), activation, slope,
+        norm_first, channels_last, tf32, swapped=False,
+    )  # fmt: skip
+
+
+def dilated_block_input_gradient(
+    grad: Tensor,
+    weight: Tensor,
+    dilation_h: int,
+    dilation_w: int,
+    padding_h: int,
+    padding_w: int,
+    channels_last: bool,
+    tf32: bool,
+) -> Tensor:
+    """A convolution with the reversed weights, padded by what the forward pass was not."""
+    _check(grad, weight, weight.shape[0], dilation_h, dilation_w)
+    packed, padding = weight.permute(1, 2, 3, 0).contiguous(), (2 * dilation_h - padding_h, 2 * dilation_w - padding_w)
+    return _convolve(
+        grad, packed, weight.shape[1], (None, None, None), (dilation_h, dilation_w), padding, 0, 0.0, True,
+        channels_last, tf32, swapped=True,
+    )  # fmt: skip
+
+
+def dilated_block_weight_gradient(
+    grad: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    dilation_h: int,
+    dilation_w: int,
+    padding_h: int,
+    padding_w: int,
+    tf32: bool,
+) -> Tensor:
+    """The sum over all pixels, in weight's layout."""
+    _check(input, weight, weight.shape[1], dilation_h, dilation_w)
+    _check(grad, weight, weight.shape[0], dilation_h, dilation_w)
+    images, channels, height, width = input.shape
+    size = (height + 2 * (padding_h - dilation_h), width + 2 * (padding_w - dilation_w))
+    _expect(grad.shape[0] == images and grad.shape[2:] == size, "grad is not of that input's output")
+    result = torch.empty_like(weight)
+    if not result.numel():
+        return result
+    rows, numel = weight.shape[0], weight.numel()
+    constants, options, shares = weight_gradient_tile_of(input, tf32, images, *size, rows, channels)
+    partials = torch.empty((shares, numel), dtype=torch.float32, device=input.device)
+    programs = 9 * triton.cdiv(rows, constants["BLOCK_M"]) * triton.cdiv(channels, constants["BLOCK_N"])
+    with torch.cuda.device_of(input):  # or the launches would go to the current device
+        weight_gradient_kernel[(programs, shares)](
+            grad,
+            input,
+            partials,
+            images,
+            channels,
+            rows,
+            height,
+            width,
+            *size,
+            dilation_h,
+            dilation_w,
+            padding_h,
+            padding_w,
+            grad.stride(),
+            input.stride(),
+            PRECISION=_precision(input, tf32),
+            WIDE=is_wide(weight, input, grad),
+            INTERPRETED=triton_interpreted(),
+            **constants,
+            **options,
+        )
+        add_kernel[(triton.cdiv(numel, ADD_BLOCK),)](
+            partials, result, shares, numel, channels, rows, result.stride(), WIDE=is_wide(weight), BLOCK=ADD_BLOCK
+        )
+    return result
