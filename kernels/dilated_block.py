@@ -17,134 +17,19 @@ index, apart by division have been miscompiled at 8 (pytorch/pytorch#177823, tri
 The functions take what the schemas in ops/dilated_block.py say.
 """
 
-import functools
-from dataclasses import dataclass
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from inpaint_fast.kernels.dilated_block_tiles import precision_of, tile_of, weight_gradient_tile_of
 from inpaint_fast.ops._activations import ACTIVATIONS
 from inpaint_fast.ops._backends import triton_interpreted
 from inpaint_fast.ops._blocks import pictures_like
 
 INDEX_LIMIT = 2**31 - 1  # pictures and weights with offsets beyond it take indices of 64 bits
 RELU, LEAKY_RELU, ELU, SIGMOID, TANH = (tl.constexpr(ACTIVATIONS.index(name)) for name in ACTIVATIONS[1:])
-
-
-# ---- tiles ----
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What one program computes, and with what.
-
-    Attributes:
-        pixels: of the result; for the weight's gradient, of one step of its sum.
-        rows: output channels; for the weight's gradient too.
-        channels: input channels: of one step of the sum; for the weight's gradient, of the result.
-        warps: of 32 threads.
-        stages: how many steps' operands are in shared memory at a time.
-    """
-
-    pixels: int
-    rows: int
-    channels: int
-    warps: int
-    stages: int
-
-
-# (architecture, precision) -> tiles, the largest first: the first that gives every multiprocessor a program is taken.
-# "sm_90" holds up to 227 KiB of operands, "sm_80" stays below the 99 KiB that later small GPUs have.
-TILES = {
-    ("sm_90", "half"): (
-        Tile(128, 256, 64, warps=8, stages=3),
-        Tile(128, 128, 64, warps=4, stages=4),
-        Tile(128, 64, 64, warps=4, stages=4),
-        Tile(64, 64, 64, warps=4, stages=4),
-    ),
-    ("sm_90", "tf32"): (
-        Tile(128, 128, 32, warps=4, stages=4),
-        Tile(128, 64, 32, warps=4, stages=4),
-        Tile(64, 64, 32, warps=4, stages=4),
-    ),
-    ("sm_90", "ieee"): (Tile(128, 64, 16, warps=8, stages=3), Tile(64, 64, 16, warps=4, stages=3)),
-    ("sm_80", "half"): (
-        Tile(128, 128, 32, warps=4, stages=4),
-        Tile(128, 64, 32, warps=4, stages=4),
-        Tile(64, 64, 32, warps=4, stages=4),
-    ),
-    ("sm_80", "tf32"): (
-        Tile(128, 128, 16, warps=8, stages=4),
-        Tile(128, 64, 32, warps=4, stages=3),
-        Tile(64, 64, 32, warps=4, stages=4),
-    ),
-    ("sm_80", "ieee"): (Tile(128, 64, 16, warps=8, stages=3), Tile(64, 64, 16, warps=4, stages=3)),
-}
-WEIGHT_GRADIENT_TILES = {
-    ("sm_90", "half"): Tile(64, 128, 128, warps=4, stages=4),
-    ("sm_90", "tf32"): Tile(32, 128, 64, warps=4, stages=3),
-    ("sm_90", "ieee"): Tile(16, 64, 64, warps=4, stages=3),
-    ("sm_80", "half"): Tile(32, 128, 128, warps=4, stages=4),
-    ("sm_80", "tf32"): Tile(32, 64, 64, warps=4, stages=3),
-    ("sm_80", "ieee"): Tile(16, 64, 64, warps=4, stages=3),
-}
-LEAST_STEPS = 8  # of a program of the weight's gradient: below, adding its sum costs more than it saves
-ADD_BLOCK = 256
-
-
-@functools.cache
-def _device(index: int | None) -> tuple[str, int]:
-    """(row of the tables, multiprocessors); of the interpreter, whose tensors are on the CPU, one."""
-    if index is None:
-        return "sm_90", 1
-    facts = torch.cuda.get_device_properties(index)
-    return "sm_90" if facts.major in (9, 10) else "sm_80", facts.multi_processor_count
-
-
-def _precision(tensor: Tensor, tf32: bool) -> str:
-    return "half" if tensor.dtype != torch.float32 else "tf32" if tf32 else "ieee"
-
-
-def _power(number: int, least: int, most: int) -> int:
-    """The power of 2 between these bounds that covers number."""
-    return min(most, max(least, triton.next_power_of_2(number)))
-
-
-def box_of(pixels: int, height: int, width: int, columns: int = 16) -> dict[str, int]:
-    """That many pixels as a box, `columns` wide where the picture is not smaller: both sides are powers of 2."""
-    tile_h = _power(height, 1, pixels // _power(width, 1, min(columns, pixels)))
-    return {"TILE_H": tile_h, "TILE_W": pixels // tile_h}
-
-
-def tile_of(
-    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
-) -> tuple[dict[str, int], dict[str, int]]:
-    """(constants of the convolution's kernel, options of its launch) for a result of that size."""
-    architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
-    for tile in TILES[architecture, _precision(tensor, tf32)]:
-        box = box_of(tile.pixels, height, width)
-        block = _power(rows, 16, tile.rows)
-        programs = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
-        if programs * triton.cdiv(rows, block) >= multiprocessors:
-            break
-    constants = box | {"BLOCK_N": block, "BLOCK_K": _power(channels, 16, tile.channels)}
-    return constants, {"num_warps": tile.warps, "num_stages": tile.stages}
-
-
-def weight_gradient_tile_of(
-    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
-) -> tuple[dict[str, int], dict[str, int], int]:
-    """(constants of the weight gradient's kernel, options of its launch, shares of the pixels); sizes of the grad."""
-    architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
-    tile = WEIGHT_GRADIENT_TILES[architecture, _precision(tensor, tf32)]
-    box = box_of(tile.pixels, height, width, columns=8)
-    blocks = {"BLOCK_M": _power(rows, 16, tile.rows), "BLOCK_N": _power(channels, 16, tile.channels)}
-    programs = 9 * triton.cdiv(rows, blocks["BLOCK_M"]) * triton.cdiv(channels, blocks["BLOCK_N"])
-    steps = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
-    shares = min(triton.cdiv(2 * multiprocessors, programs), max(steps // LEAST_STEPS, 1))
-    return box | blocks, {"num_warps": tile.warps, "num_stages": tile.stages}, shares
+BLOCK = 256  # of the kernels that run along the weight
 
 
 # ---- kernels ----
@@ -172,6 +57,31 @@ def _activated(y, slope, ACTIVATION: tl.constexpr):
         part = _expm1(-2 * tl.abs(y))
         y = tl.where(y < 0, part, -part) / (part + 2)
     return y
+
+
+@triton.jit
+def _as_tf32(x):
+    """float32 rounded to the 11 bits of TF32, half away from zero: tensor cores cut the others off."""
+    bits = (x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000
+    return tl.where(x - x == 0, bits.to(tl.float32, bitcast=True), x)  # infinities and NaN as they are
+
+
+@triton.jit
+def pack_kernel(
+    weight,  # T: float32, float16 or bfloat16
+    packed,  # T, (rows, 9, columns), contiguous
+    numel,
+    columns,
+    strides,  # of weight's row, column and of its taps' row and column, in elements
+    TF32: tl.constexpr,  # rounded to it
+    WIDE: tl.constexpr,  # indices of 64 bits
+    BLOCK: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
+    column, tap, row = at % columns, at // columns % 9, at // columns // 9
+    offset = row * strides[0] + column * strides[1] + tap // 3 * strides[2] + tap % 3 * strides[3]
+    value = tl.load(weight + offset, at < numel, 0.0)
+    tl.store(packed + at, _as_tf32(value) if TF32 else value, at < numel)
 
 
 @triton.jit
@@ -208,6 +118,7 @@ def convolution_kernel(
     HAS_SCALE: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
     REVERSED: tl.constexpr,  # taps are taken from the last to the first
+    UNROLLED: tl.constexpr,  # a loop for each tap; otherwise one loop over all
     PRECISION: tl.constexpr,  # "half", "tf32" or "ieee"
     WIDE: tl.constexpr,  # indices of 64 bits
     INTERPRETED: tl.constexpr,
@@ -221,33 +132,50 @@ def convolution_kernel(
     blocks, tiles_h, tiles_w = tl.cdiv(out_channels, BLOCK_N), tl.cdiv(out_height, TILE_H), tl.cdiv(out_width, TILE_W)
     block, tile = tl.program_id(0) % blocks, tl.program_id(0) // blocks
     row, column = tile // tiles_w % tiles_h * TILE_H, tile % tiles_w * TILE_W
+    bottom, right = min(row + TILE_H, out_height), min(column + TILE_W, out_width)
     image = (tile // (tiles_h * tiles_w)).to(tl.int64)
     input += image * input_strides[0]
     output += image * output_strides[0]
 
     pixel = tl.arange(0, TILE_H * TILE_W)
     y, x = row + pixel // TILE_W, column + pixel % TILE_W
-    n = block * BLOCK_N + tl.arange(0, BLOCK_N)
-    k = tl.arange(0, BLOCK_K)
+    n, k = block * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+    at = y.to(integer) * input_strides[2] + x.to(integer) * input_strides[3]
+    input_at = at[:, None] + k.to(integer)[None, :] * input_strides[1]
     weight_at = n.to(integer)[None, :] * (9 * channels) + k[:, None]
-    step = tl.full([], BLOCK_K, integer) * input_strides[1]
-    bottom, right = min(row + TILE_H, out_height), min(column + TILE_W, out_width)
+    zero = tl.zeros([], tl.int64)
 
     sums = tl.zeros([TILE_H * TILE_W, BLOCK_N], tl.float32)
-    for tap in tl.static_range(9):
-        down, across = tap // 3 * dilation_h - padding_h, tap % 3 * dilation_w - padding_w
-        meets = (row + down < height) & (bottom + down > 0) & (column + across < width) & (right + across > 0)
-        there = (y + down >= 0) & (y + down < height) & (x + across >= 0) & (x + across < width)
-        at = (y + down).to(integer) * input_strides[2] + (x + across).to(integer) * input_strides[3]
-        input_at = at[:, None] + k.to(integer)[None, :] * input_strides[1]
-        input_from, weight_from = input, weight + (8 - tap if REVERSED else tap) * channels
-        for c in range(0, tl.where(meets, channels, 0), BLOCK_K):
+    if UNROLLED:
+        for tap in tl.static_range(9):
+            down, across = tap // 3 * dilation_h - padding_h, tap % 3 * dilation_w - padding_w
+            meets = (row + down < height) & (bottom + down > 0) & (column + across < width) & (right + across > 0)
+            there = (y + down >= 0) & (y + down < height) & (x + across >= 0) & (x + across < width)
+            input_from = input + (zero + down) * input_strides[2] + (zero + across) * input_strides[3]
+            weight_from = weight + (8 - tap if REVERSED else tap) * channels
+            for c in range(0, tl.where(meets, channels, 0), BLOCK_K):
+                left = k < channels - c
+                a = tl.load(input_from + input_at, there[:, None] & left[None, :], 0.0)
+                b = tl.load(weight_from + weight_at, left[:, None] & (n < out_channels)[None, :], 0.0)
+                sums = _dot(a, b, sums, PRECISION, INTERPRETED)
+                input_from += (zero + BLOCK_K) * input_strides[1]
+                weight_from += BLOCK_K
+    else:  # the taps that meet the picture are rows r0, r0 + 1 ... and columns s0, s0 + 1 ...
+        r0, s0 = max(tl.cdiv(padding_h - bottom + 1, dilation_h), 0), max(tl.cdiv(padding_w - right + 1, dilation_w), 0)
+        rows = max(min(tl.cdiv(height + padding_h - row, dilation_h), 3) - r0, 0)
+        columns = max(min(tl.cdiv(width + padding_w - column, dilation_w), 3) - s0, 0)
+        steps = tl.cdiv(channels, BLOCK_K)
+        for i in range(0, rows * columns * steps):
+            c, r, s = i % steps * BLOCK_K, r0 + i // steps // columns, s0 + i // steps % columns
+            down, across = r * dilation_h - padding_h, s * dilation_w - padding_w
+            there = (y + down >= 0) & (y + down < height) & (x + across >= 0) & (x + across < width)
+            shift_by = (zero + down) * input_strides[2] + (zero + across) * input_strides[3]
+            input_from = input + shift_by + (zero + c) * input_strides[1]
+            weight_from = weight + ((8 - 3 * r - s if REVERSED else 3 * r + s) * channels + c)
             left = k < channels - c
             a = tl.load(input_from + input_at, there[:, None] & left[None, :], 0.0)
             b = tl.load(weight_from + weight_at, left[:, None] & (n < out_channels)[None, :], 0.0)
             sums = _dot(a, b, sums, PRECISION, INTERPRETED)
-            input_from += step
-            weight_from += BLOCK_K
 
     result = sums
     inside = n < out_channels
@@ -321,6 +249,8 @@ def weight_gradient_kernel(
         a = tl.load(grad_at + image * grad_strides[0] + at[None, :], there[None, :] & (m < out_channels)[:, None], 0.0)
         at = (y + down).to(integer) * input_strides[2] + (x + across).to(integer) * input_strides[3]
         b = tl.load(input_at + image * input_strides[0] + at[:, None], there[:, None] & (n < channels)[None, :], 0.0)
+        if PRECISION == "tf32":  # one of the two, which halves the error; the other would not fit registers so well
+            a = _as_tf32(a)
         sums = _dot(a, b, sums, PRECISION, INTERPRETED)
 
     partials += (share * 9 + tap).to(tl.int64) * out_channels * channels
@@ -369,9 +299,29 @@ def _check(pictures: Tensor, weight: Tensor, channels: int, *dilation: int) -> N
 
 
 def is_wide(weight: Tensor, *pictures: Tensor) -> bool:
-    """Whether offsets in the weights or within one of the pictures need 64 bits."""
-    last = [sum((n - 1) * s for n, s in zip(p.shape[1:], p.stride()[1:], strict=True)) for p in pictures]
-    return max([weight.numel(), *last]) > INDEX_LIMIT
+    """Whether offsets in the weight or within one of the pictures need 64 bits."""
+
+    def last(tensor: Tensor, dims: slice) -> int:
+        return sum((n - 1) * s for n, s in zip(tensor.shape[dims], tensor.stride()[dims], strict=True))
+
+    furthest = [last(tensor, slice(1, None)) for tensor in pictures]
+    return max(weight.numel() + BLOCK, last(weight, slice(None)), *furthest) > INDEX_LIMIT
+
+
+def _packed(weight: Tensor, swapped: bool, tf32: bool) -> Tensor:
+    """The weight as the kernel reads it, flat: (rows, 3, 3, columns), columns being the channels that are summed over.
+
+    `swapped`: the input channels are the rows. `tf32`: rounded to it.
+    """
+    rows_first = weight.transpose(0, 1) if swapped else weight
+    packed = torch.empty(weight.numel(), dtype=weight.dtype, device=weight.device)
+    if weight.numel():
+        with torch.cuda.device_of(weight):  # or the launch would go to the current device
+            pack_kernel[(triton.cdiv(weight.numel(), BLOCK),)](
+                weight, packed, weight.numel(), rows_first.shape[1], rows_first.stride(),
+                TF32=precision_of(weight, tf32) == "tf32", WIDE=is_wide(weight), BLOCK=BLOCK,
+            )  # fmt: skip
+    return packed
 
 
 def _convolve(
@@ -420,7 +370,7 @@ def _convolve(
             HAS_SCALE=vectors[1] is not None,
             HAS_SHIFT=vectors[2] is not None,
             REVERSED=swapped,
-            PRECISION=_precision(input, tf32),
+            PRECISION=precision_of(input, tf32),
             WIDE=is_wide(weight, input, output),
             INTERPRETED=triton_interpreted(),
             **constants,
@@ -433,8 +383,9 @@ def _convolve(
 
 
 def dilated_block_weights(weight: Tensor) -> Tensor:
-    """The weight as the kernel reads it, flat: (C_out, 3, 3, C_in), input channels side by side."""
-    return weight.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format).view(-1)
+    """The weight as the kernel reads it: (C_out, 3, 3, C_in), flat."""
+    _expect(weight.dim() == 4 and weight.shape[2:] == (3, 3), "a weight of 3x3 taps is expected")
+    return _packed(weight, swapped=False, tf32=False)
 
 
 def dilated_block(
@@ -463,7 +414,7 @@ def dilated_block(
         )
     _expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
     if transformed is None:
-        transformed = weight.permute(0, 2, 3, 1).contiguous()  # of channels_last weights no copy
+        transformed = _packed(weight, swapped=False, tf32=tf32)
     _expect(transformed.numel() == weight.numel() and transformed.dtype == weight.dtype, "these are not its weights")
     return _convolve(
         input, transformed, rows, vectors, (dilation_h, dilation_w), (padding_h, padding_w), activation, slope,
@@ -483,7 +434,8 @@ def dilated_block_input_gradient(
 ) -> Tensor:
     """A convolution with the reversed weights, padded by what the forward pass was not."""
     _check(grad, weight, weight.shape[0], dilation_h, dilation_w)
-    packed, padding = weight.permute(1, 2, 3, 0).contiguous(), (2 * dilation_h - padding_h, 2 * dilation_w - padding_w)
+    packed = _packed(weight, swapped=True, tf32=tf32)
+    padding = (2 * dilation_h - padding_h, 2 * dilation_w - padding_w)
     return _convolve(
         grad, packed, weight.shape[1], (None, None, None), (dilation_h, dilation_w), padding, 0, 0.0, True,
         channels_last, tf32, swapped=True,
@@ -530,13 +482,13 @@ def dilated_block_weight_gradient(
             padding_w,
             grad.stride(),
             input.stride(),
-            PRECISION=_precision(input, tf32),
+            PRECISION=precision_of(input, tf32),
             WIDE=is_wide(weight, input, grad),
             INTERPRETED=triton_interpreted(),
             **constants,
             **options,
         )
-        add_kernel[(triton.cdiv(numel, ADD_BLOCK),)](
-            partials, result, shares, numel, channels, rows, result.stride(), WIDE=is_wide(weight), BLOCK=ADD_BLOCK
+        add_kernel[(triton.cdiv(numel, BLOCK),)](
+            partials, result, shares, numel, channels, rows, result.stride(), WIDE=is_wide(weight), BLOCK=BLOCK
         )
     return result
