@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -47,7 +48,9 @@ def stem_of(module: object) -> str:
 
 
 def implementations(stem: str) -> list[Implementation]:
-    found = [Implementation("reference"), Implementation("triton"), Implementation("emulated")]
+    found = [Implementation("reference"), Implementation("triton")]
+    if (Path(__file__).parent.parent / "csrc" / stem / "cuda.cu").exists():
+        found.append(Implementation("emulated"))
     if _extension.module:
         found += [Implementation("cpp", capability=name) for name in _extension.module.cpu_capabilities()]
     if torch.cuda.is_available():
