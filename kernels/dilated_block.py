@@ -11,8 +11,8 @@ The input's gradient is the same product: channels swapped, taps in reverse, pad
 weight's is a product over pixels, of which every program takes a share; their sums are added in a fixed order.
 No atomics: results are equal bit by bit from run to run.
 
-The taps of the first kernel are unrolled, and the loops over pixels run on 4 warps: loops that take a tap, or such an
-index, apart by division have been miscompiled at 8 (pytorch/pytorch#177823, triton-lang/triton#1254).
+A loop that takes its index apart by division has been miscompiled on 8 warps, never on 4 (pytorch/pytorch#177823,
+triton-lang/triton#1254): tiles of 8 warps have a loop for each tap instead, and the weight's gradient runs on 4.
 
 The functions take what the schemas in ops/dilated_block.py say.
 """

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -164,11 +164,11 @@ def test_empty_tensors() -> None:
 
 
 @pytest.mark.parametrize(("architecture", "precision"), tiles.TILES, ids=str)
-def test_tiles_cover_the_table(architecture, precision) -> None:
-    """The largest tile that gives every multiprocessor a program; no part of one beyond what the shape needs."""
+def test_tiles_and_their_boxes(architecture, precision) -> None:
     for tile in tiles.TILES[architecture, precision]:
-        assert tile.pixels >= 64 and min(asdict(tile).values()) >= 1
         assert all(number & (number - 1) == 0 for number in (tile.pixels, tile.rows, tile.channels, tile.warps))
+        assert tile.unrolled or tile.warps <= 4
+    assert tiles.WEIGHT_GRADIENT_TILES[architecture, precision].warps <= 4
     for pixels in (16, 64, 128):
         for height, width in ((1, 1), (1, 300), (300, 1), (3, 3), (64, 64), (5, 40)):
             box = tiles.box_of(pixels, height, width)
@@ -180,8 +180,8 @@ def test_tiles_cover_the_table(architecture, precision) -> None:
 def test_a_large_batch_takes_large_tiles(monkeypatch) -> None:
     monkeypatch.setattr(tiles, "_device", lambda index: ("sm_90", 132))
     half = torch.empty(0, dtype=torch.bfloat16)
-    found = [tiles.tile_of(half, True, batch, 64, 64, 256, 256)[0] for batch in (16, 4, 1)]
-    assert [(tile["TILE_H"] * tile["TILE_W"], tile["BLOCK_N"]) for tile in found] == [(128, 256), (128, 128), (64, 64)]
+    found = [tiles.tile_of(half, True, batch, side, side, 256, 256)[0] for batch, side in ((16, 64), (1, 64), (1, 32))]
+    assert [(tile["TILE_H"] * tile["TILE_W"], tile["BLOCK_N"]) for tile in found] == [(128, 128), (128, 64), (64, 64)]
     narrow, _ = tiles.tile_of(half, True, 16, 64, 64, 3, 4)
     assert (narrow["BLOCK_N"], narrow["BLOCK_K"]) == (16, 16)
     *_, shares = tiles.weight_gradient_tile_of(half, True, 16, 64, 64, 256, 256)
@@ -461,29 +461,26 @@ def check_compiled(todo: list[Kernel]) -> None:
         assert compiled.wide, kernel
 
 
-@pytest.mark.parametrize(("architecture", "precision"), tiles.TILES, ids=str)
-def test_shipped_tiles_spill_nothing(architecture, precision) -> None:
-    """Forward in every tile, the input's gradient in the largest, the weight's; 16 bytes at a time."""
-    where, shipped = (architecture, precision), tiles.TILES[architecture, precision]
-    element = ELEMENTS[precision][0]
-    check_compiled(
-        [
-            *(convolution(*where, tile, element) for tile in shipped),
-            convolution(*where, shipped[0], element, gradient=True),
-            weight_gradient(*where, element),
-        ]
-    )
+def test_shipped_tiles_spill_nothing() -> None:
+    """Forward in every tile, the gradients of input and weight in the largest; 16 bytes at a time."""
+    todo = []
+    for where, shipped in tiles.TILES.items():
+        element = ELEMENTS[where[1]][0]
+        todo += [convolution(*where, tile, element) for tile in shipped]
+        todo.append(convolution(*where, shipped[0], element, gradient=True))
+        todo.append(weight_gradient(*where, element))
+    check_compiled(todo)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("architecture", "precision"), tiles.TILES, ids=str)
-def test_every_variant_of_the_tiles_spills_nothing(architecture, precision) -> None:
-    where, shipped = (architecture, precision), tiles.TILES[architecture, precision]
-    check_compiled(
-        [convolution(*where, tile, element, gradient=True) for tile in shipped for element in ELEMENTS[precision]]
-        + [convolution(*where, tile, ELEMENTS[precision][-1]) for tile in shipped]
-        + [weight_gradient(*where, element) for element in ELEMENTS[precision]]
-    )
+def test_every_variant_of_the_tiles_spills_nothing() -> None:
+    todo = []
+    for where, shipped in tiles.TILES.items():
+        elements = ELEMENTS[where[1]]
+        todo += [convolution(*where, tile, element, gradient=True) for tile in shipped for element in elements]
+        todo += [convolution(*where, tile, elements[-1]) for tile in shipped]
+        todo += [weight_gradient(*where, elements[-1])]
+    check_compiled(todo)
 
 
 def test_planes_of_channels_compile_too() -> None:
