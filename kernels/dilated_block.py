@@ -17,6 +17,8 @@ triton-lang/triton#1254): tiles of 8 warps have a loop for each tap instead, and
 The functions take what the schemas in ops/dilated_block.py say.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -328,7 +330,7 @@ def _convolve(
     input: Tensor,
     weight: Tensor,
     rows: int,
-    vectors: tuple[Tensor | None, Tensor | None, Tensor | None],
+    vectors: Sequence[Tensor | None],  # bias, scale, shift
     dilation: tuple[int, int],
     padding: tuple[int, int],
     activation: int,
@@ -407,11 +409,11 @@ def dilated_block(
 ) -> Tensor:
     """The block's result; `transformed`: of dilated_block_weights."""
     _check(input, weight, weight.shape[1], dilation_h, dilation_w)
-    rows, vectors = weight.shape[0], (bias, scale, shift)
-    for vector in vectors:
-        _expect(
-            vector is None or (vector.shape == (rows,) and vector.is_contiguous()), f"vectors of {rows} are expected"
-        )
+    rows, vectors = (
+        weight.shape[0],
+        [None if vector is None else vector.contiguous() for vector in (bias, scale, shift)],
+    )
+    _expect(all(vector is None or vector.shape == (rows,) for vector in vectors), f"vectors of {rows} are expected")
     _expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
     if transformed is None:
         transformed = _packed(weight, swapped=False, tf32=tf32)

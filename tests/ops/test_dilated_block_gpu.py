@@ -151,6 +151,16 @@ def test_strides(layout) -> None:
     check(input, weight.flip(0).permute(0, 1, 3, 2), (2, 2), (2, 2))
 
 
+def test_strided_vectors(arguments) -> None:
+    input, weight, *vectors = arguments
+    strided = [torch.stack((vector, vector)).T[:, 1] for vector in vectors]
+    results = [
+        ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, backend="triton")
+        for bias, scale, shift in (vectors, strided)
+    ]
+    assert strided[0].stride() == (2,) and torch.equal(*results)
+
+
 def test_empty_tensors() -> None:
     check(random(0, 3, 5, 5), weights(2, 3), (2, 2), (2, 2))
     for channels, out in ((3, 0), (0, 3)):  # PyTorch has no such convolution
