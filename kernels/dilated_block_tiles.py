@@ -46,14 +46,13 @@ TILES = {
         Tile(64, 64, 64, warps=4, stages=4),
     ),
     ("sm_90", "tf32"): (
-        Tile(128, 128, 32, warps=4, stages=4),
         Tile(128, 64, 32, warps=4, stages=4),
         Tile(64, 64, 32, warps=4, stages=4),
     ),
     ("sm_90", "ieee"): (Tile(64, 64, 16, warps=4, stages=3),),
     ("sm_80", "half"): (
         Tile(128, 128, 32, warps=4, stages=4),
-        Tile(128, 64, 32, warps=4, stages=4),
+        Tile(128, 64, 32, warps=4, stages=3),
         Tile(64, 64, 32, warps=4, stages=4),
     ),
     ("sm_80", "tf32"): (Tile(128, 64, 16, warps=4, stages=4), Tile(64, 64, 32, warps=4, stages=4)),
