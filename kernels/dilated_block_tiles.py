@@ -52,7 +52,7 @@ TILES = {
     ("sm_90", "ieee"): (Tile(64, 64, 16, warps=4, stages=3),),
     ("sm_80", "half"): (
         Tile(128, 128, 32, warps=4, stages=4),
-        Tile(128, 64, 32, warps=4, stages=3),
+        Tile(64, 128, 32, warps=4, stages=4),
         Tile(64, 64, 32, warps=4, stages=4),
     ),
     ("sm_80", "tf32"): (Tile(128, 64, 16, warps=4, stages=4), Tile(64, 64, 32, warps=4, stages=4)),
