@@ -42,7 +42,7 @@ def report() -> str:
         absent = " (there is no GPU here; what would run)" if device == "cuda" and not torch.cuda.is_available() else ""
         lines += ["", f"operators on {device} tensors{absent}:"]
         for stem, operator in OPERATORS.items():
-            lines.append(f"  {stem}: {operator.choose(torch.device(device), None)} runs")
+            lines.append(f"  {stem}: {operator.describe(torch.device(device))}")
             for backend in BACKENDS:
                 reason = why_not(stem, backend, device)
                 lines.append(f"    {backend:10} {'available' if reason is None else 'no: ' + reason}")

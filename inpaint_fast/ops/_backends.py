@@ -7,8 +7,9 @@ gradient formula:
     torch.ops.inpaint_fast.masked_l2_triton    Triton ("triton"), in Triton's interpreter on CPU tensors
     the reference, plain PyTorch               ("reference"), on any device
 
-A caller chooses nothing: the first of `PREFERENCE` that is there for the tensor's device runs. `backend=` or
-`use_backend` forces one, and one that is not there is an error that says why and how to get it.
+A caller chooses nothing: the first of `PREFERENCE` that is there for the tensor's device runs; of an operator with a
+table `fastest`, on a GPU the backend that measurements on such a GPU have put there, or else the reference. `backend=`
+or `use_backend` forces one, and one that is not there is an error that says why and how to get it.
 """
 
 from __future__ import annotations
@@ -86,6 +87,8 @@ class Definition:
     setup_context: Callable | None = None
     # backward(call, ctx, *grads): call(name, *args) calls a helper operator of the backend that ran forward.
     backward: Callable | None = None
+    # Of Triton's operator and of CUDA's in the emulation, where their shapes differ from those on the CPU.
+    gpu_fake: Callable | None = None
 
 
 @dataclass
@@ -96,6 +99,7 @@ class Operator:
         stem: the name that finds everything: csrc/<stem>, kernels/<stem>.py, ops/<stem>.py.
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
         backends: those that have been written, whether or not this build and this machine have them.
+        fastest: a GPU's compute capability -> the backend that runs there unasked; None: by `PREFERENCE`.
         suffixes: backend -> what its registered operators add to these names.
         compiled: the device types that the extension has a kernel for.
     """
@@ -103,6 +107,7 @@ class Operator:
     stem: str
     definitions: dict[str, Definition]
     backends: tuple[str, ...] = BACKENDS
+    fastest: dict[tuple[int, int], str] | None = None
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
 
@@ -120,7 +125,8 @@ class Operator:
         for name, definition in self.definitions.items():
             full = f"inpaint_fast::{name}{suffix}"
             library.define(f"{name}{suffix}{definition.schema}")
-            torch.library.register_fake(full, definition.fake, lib=library)
+            fake = definition.gpu_fake if suffix and definition.gpu_fake else definition.fake
+            torch.library.register_fake(full, fake, lib=library)
             if definition.backward is not None:
                 formula = partial(definition.backward, call)
                 torch.library.register_autograd(full, formula, setup_context=definition.setup_context, lib=library)
@@ -132,6 +138,24 @@ class Operator:
     def call(self, backend: str, name: str, *args: object) -> Any:
         """Call the operator `name` (the stem or a helper) of `backend`."""
         return _call(self.suffixes[backend], name, *args)
+
+    def preference(self, device: torch.device) -> tuple[str, ...]:
+        """The backends to try on tensors of `device`, the first of which that can run does."""
+        if device.type != "cuda" or self.fastest is None:
+            return PREFERENCE.get(device.type, ())
+        if not self.fastest or not torch.cuda.is_available():
+            return ()
+        facts = torch.cuda.get_device_properties(device)
+        measured = self.fastest.get((facts.major, facts.minor))
+        return () if measured is None else (measured,)
+
+    def describe(self, device: torch.device) -> str:
+        """What runs on tensors of `device` unasked, and, where that is not what was written for it, why."""
+        chosen = self.choose(device, None)
+        if chosen != "reference" or device.type != "cuda" or self.fastest is None or _forced is not None:
+            return f"{chosen} runs"
+        ours = " or ".join(repr(name) for name in self.backends if name in ("triton", "cuda"))
+        return f"reference (PyTorch's own) runs: no measurements for this GPU; backend={ours} runs ours"
 
     def only_reference(self, backend: str | None, where: str) -> str:
         """The word "reference", where nothing else can run.
@@ -156,7 +180,7 @@ class Operator:
             return backend  # added by `define`, by those who test
         backend = check_name(backend) or _forced
         if backend is None:
-            for candidate in PREFERENCE.get(device.type, ("reference",)):
+            for candidate in self.preference(device):
                 if why_not(self.stem, candidate, device.type) is None:
                     return candidate
             return "reference"

@@ -77,6 +77,26 @@ def computed(input: Tensor, *others: Tensor | None) -> list[Tensor | None]:
     return [t if t is None or t.dtype == torch.float32 else t.float() for t in tensors]
 
 
+def autocast(input: Tensor, *others: Tensor | None) -> list[Tensor | None]:
+    """The tensors in autocast's dtype where that is enabled, as PyTorch casts a convolution's; float64 stays."""
+    tensors, device = [input, *others], input.device.type
+    if not torch.is_autocast_enabled(device) or input.dtype == torch.float64:
+        return tensors
+    return [t if t is None else t.to(torch.get_autocast_dtype(device)) for t in tensors]
+
+
+def allows_tf32(tensor: Tensor) -> bool:
+    """Whether PyTorch's own convolution would compute with this tensor's numbers as TF32."""
+    # Of all the flags for this, the one that can be read whichever of them were set.
+    return tensor.is_cuda and tensor.dtype == torch.float32 and torch.backends.cudnn.conv.fp32_precision == "tf32"
+
+
+def as_tf32(tensor: Tensor) -> Tensor:
+    """float32 numbers rounded to the 11 bits of TF32, half away from zero: tensor cores cut the others off."""
+    bits = (tensor.view(torch.int32) + 0x1000) & -0x2000
+    return torch.where(tensor.isfinite(), bits.view(torch.float32), tensor)
+
+
 # ---- norm and activation ----
 
 
@@ -143,29 +163,35 @@ def tiles_and_products(
 
 # ---- transformed weights of inference ----
 
-# weight -> (its version and address, the transform)
+# weight -> (whose transform it is and of which version, the transform)
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def transformed(operator: Operator, parameter: Tensor, weight: Tensor) -> Tensor | None:
-    """`weight` transformed, as it is kept of `parameter`; made anew when that has changed.
+def transformed(
+    operator: Operator, backend: str, parameter: Tensor, weight: Tensor, tf32: bool = False
+) -> Tensor | None:
+    """`weight` transformed, as it is kept of `parameter`; made anew when that has changed, or for another backend.
 
     None where nothing can be kept: the operator itself transforms `weight`.
     """
     if torch.compiler.is_compiling() or parameter.is_inference():  # which have no version
         return None
-    state = (operator.stem, parameter._version, parameter.data_ptr(), parameter.stride())
+    owner = (operator.stem, backend, weight.dtype, tf32)
+    state = (*owner, parameter._version, parameter.data_ptr(), parameter.stride())
     kept = _kept.get(parameter)
     if kept is None or kept[0] != state:
-        kept = (state, operator.call("cpp", f"{operator.stem}_weights", weight))
+        kept = (state, operator.call(backend, f"{operator.stem}_weights", as_tf32(weight) if tf32 else weight))
         _kept[parameter] = kept
     return kept[1]
 
 
 def prepare(operator: Operator, weight: Tensor) -> None:
     """Transform a weight for inference now, not at its first use."""
-    if weight.device.type == "cpu" and weight.dtype != torch.float64 and operator.choose(weight.device, None) == "cpp":
-        transformed(operator, weight, weight.detach().float())
+    backend = operator.choose(weight.device, None)
+    if backend == "cpp" and weight.dtype != torch.float64:
+        transformed(operator, backend, weight, weight.detach().float())
+    elif backend != "reference" and weight.dtype != torch.float64:
+        transformed(operator, backend, weight, weight.detach(), allows_tf32(weight))
 
 
 def forget(weight: Tensor) -> None:

@@ -139,7 +139,7 @@ class Resampling:
             )  # fmt: skip
 
         if not wants_grad(input, weight, bias, scale, shift):
-            return run(_blocks.transformed(self.operator, parameter, weight), scale, shift, activation)
+            return run(_blocks.transformed(self.operator, backend, parameter, weight), scale, shift, activation)
         if scale is None and shift is None:
             return run(None, None, None, activation)
         if order == "norm_act":  # their gradients need the convolution's result

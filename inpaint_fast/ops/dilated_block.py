@@ -2,10 +2,13 @@
 
 On the CPU it is Winograd's F(4x4, 3x3) on the phases of the map (csrc/dilated_block/params.h says how): 4 times fewer
 multiplications than the definition, at every dilation. Where that does not pay (`plan` tells), and for
-`precision="exact"`, PyTorch's own convolution runs.
+`precision="exact"`, PyTorch's own convolution runs. Source of the method: Lavin and Gray, Fast Algorithms for
+Convolutional Neural Networks (2016).
 
-Weights are transformed once and kept for inference; in training they are transformed at every step. Source of the
-method: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016).
+On a GPU it is an implicit matrix product (kernels/dilated_block.py), where `FASTEST` or the caller says so, and
+otherwise PyTorch's convolution, then the epilogue.
+
+Weights are transformed once and kept for inference; in training they are transformed at every step.
 """
 
 from __future__ import annotations
@@ -22,10 +25,12 @@ from torch.nn import functional as F
 from inpaint_fast import _extension
 from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
-from inpaint_fast.ops._backends import Definition, Operator
+from inpaint_fast.ops._backends import Definition, Operator, check_name
 from inpaint_fast.ops._blocks import (
     activation_gradient,
     affine,
+    allows_tf32,
+    autocast,
     computed,
     epilogue,
     gradients_of,
@@ -36,6 +41,11 @@ from inpaint_fast.ops._blocks import (
 )
 
 Size = int | tuple[int, int]
+
+# A GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". `inpaint-fast bench
+# dilated_block` on such a GPU fills it: benchmarks/results/<device>/dilated_block.csv must show it. Where there is none
+# PyTorch's own convolution runs.
+FASTEST: dict[tuple[int, int], str] = {}
 
 
 # ---- the reference: what "correct" means ----
@@ -94,9 +104,12 @@ def dilated_block(
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
         order: "norm_act" or "act_norm", as above.
-        precision: "fast" takes the Winograd algorithm where it is faster: its error is a few times that of a direct
-            convolution (below 1e-5 of the result's norm at 256 channels). "exact" always takes the direct one.
-        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
+        precision: "fast" takes, on a CPU, the Winograd algorithm where it is faster: its error is a few times that of
+            a direct convolution (below 1e-5 of the result's norm at 256 channels); on a GPU, TF32 for float32 where
+            PyTorch's convolution does (torch.backends.cudnn). "exact" always takes the direct one, "cuda" and "triton"
+            in float32.
+        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there, on a GPU by measurements
+            on GPUs of its kind (`inpaint-fast info` says which).
 
     Returns:
         (N, C_out, H + 2 * (padding - dilation), W + 2 * (padding - dilation)), dtype of input.
@@ -107,8 +120,10 @@ def dilated_block(
         BackendError: the backend that was asked for cannot run here.
 
     Gradients are defined for every tensor, to any order. On the CPU float16 and bfloat16 are computed in float32, and
-    under `torch.autocast` tensors of mixed dtypes are, too; float64 is computed by PyTorch. Under the transforms of
-    `torch.func` and forward-mode differentiation the reference runs. Deterministic, for any number of threads.
+    under `torch.autocast` tensors of mixed dtypes are, too; on a GPU they are computed as they are, with sums in
+    float32, and autocast makes every tensor and the result its dtype, as with F.conv2d. float64 is computed by PyTorch.
+    Under the transforms of `torch.func` and forward-mode differentiation the reference runs. Deterministic, for any
+    number of threads.
 
     A NaN or an infinity in the input makes every result NaN or infinite that it reaches by the definition, and may make
     others of the same 4x4 tile NaN: those up to 3 dilations away. Weights of inference are transformed again when their
@@ -126,45 +141,61 @@ def dilated_block(
             input, weight, bias, dilation=dilation, padding=padding, scale=scale, shift=shift, activation=activation,
             slope=slope if activation in ("leaky_relu", "elu") else None, order=order,
         )  # fmt: skip
+    if backend != "cpp":
+        tensors = autocast(input, weight, bias, scale, shift)
+        if tensors[0].dtype == torch.float64:
+            return _direct(*tensors, dilation, padding, activation, slope, order)
+        tf32 = precision == "fast" and allows_tf32(tensors[0])
+        return _ours(backend, tf32, weight, *tensors, dilation, padding, activation, slope, order)
     tensors = computed(input, weight, bias, scale, shift)
     training = wants_grad(input, weight, bias, scale, shift)
     if precision == "exact" or _algorithm(input, weight, dilation, padding, training) == "direct":
         y = _direct(*tensors, dilation, padding, activation, slope, order)
     else:
-        y = _winograd(backend, weight, *tensors, dilation, padding, activation, slope, order)
+        y = _ours(backend, False, weight, *tensors, dilation, padding, activation, slope, order)
     return y if y.dtype == input.dtype else y.to(input.dtype)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `precision="fast"` does on the CPU for one shape, and the memory it takes besides its tensors."""
+    """What `precision="fast"` does for one shape, and the memory it takes besides its tensors."""
 
     algorithm: str
-    """"winograd", or "direct" (PyTorch's own convolution)."""
+    """"winograd" (the CPU's), "implicit_gemm" (Triton's and CUDA's), or "direct" (PyTorch's own convolution)."""
     workspace_bytes: int
-    """Of each thread; kept from call to call."""
+    """Of each thread of the CPU; kept from call to call."""
     transformed_bytes: int
     """Of the transformed weights; kept as long as the weight lives, in inference."""
 
 
 def plan(
-    input: Tensor, weight: Tensor, *, dilation: Size = 1, padding: Size | None = None, training: bool = False
+    input: Tensor,
+    weight: Tensor,
+    *,
+    dilation: Size = 1,
+    padding: Size | None = None,
+    training: bool = False,
+    backend: str | None = None,
 ) -> Plan:
     """What `dilated_block` will do with these tensors; they may be on the meta device. Arguments as there.
 
     Args:
         training: a gradient is wanted, so that weights are transformed at every call.
+        backend: None takes the one that runs on the input's device, for tensors on the meta device "cpp".
     """
     dilation, padding, _ = _check(input, weight, None, dilation, padding, None, None, "none", None, "norm_act", "fast")
-    chosen = _algorithm(input, weight, dilation, padding, training)
-    if chosen == "direct":
-        return Plan(chosen, 0, 0)
+    if check_name(backend) is None:
+        backend = _operator.choose(input.device, None) if input.is_cuda else "cpp"
+    if backend in ("cuda", "triton") and input.dtype != torch.float64:
+        return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
+    if backend != "cpp" or _algorithm(input, weight, dilation, padding, training) == "direct":
+        return Plan("direct", 0, 0)
     height, width = (side + 2 * (p - d) for side, d, p in zip(input.shape[2:], dilation, padding, strict=True))
     images, channels, out = input.shape[0], input.shape[1], weight.shape[0]
     workspace = _extension.module.dilated_block_workspace(
         images, channels, out, height, width, *dilation, is_channels_last(input)
     )
-    return Plan(chosen, workspace, 4 * _transformed_numel(out, channels))
+    return Plan("winograd", workspace, 4 * _transformed_numel(out, channels))
 
 
 def prepare(weight: Tensor) -> None:
@@ -214,7 +245,7 @@ def _check(
     return dilation, padding, slope
 
 
-# ---- the two algorithms ----
+# ---- the algorithms ----
 
 # Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
@@ -251,8 +282,8 @@ def _direct(input, weight, bias, scale, shift, dilation, padding, activation, sl
     return epilogue(y, scale, shift, activation, slope, order)
 
 
-def _winograd(
-    backend, parameter, input, weight, bias, scale, shift, dilation, padding, activation, slope, order
+def _ours(
+    backend, tf32, parameter, input, weight, bias, scale, shift, dilation, padding, activation, slope, order
 ) -> Tensor:
     """`parameter`: the weight as the caller has it, by which its transform is kept."""
     settings = (*dilation, *padding)
@@ -261,11 +292,11 @@ def _winograd(
     def run(transformed, scale, shift, activation):
         return _operator.call(
             backend, "dilated_block", input, weight, transformed, bias, scale, shift, *settings,
-            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last, False,
+            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last, tf32,
         )  # fmt: skip
 
     if not wants_grad(input, weight, bias, scale, shift):
-        return run(_blocks.transformed(_operator, parameter, weight), scale, shift, activation)
+        return run(_blocks.transformed(_operator, backend, parameter, weight, tf32), scale, shift, activation)
     if scale is None and shift is None:
         return run(None, None, None, activation)
     if order == "norm_act":  # their gradients need the convolution's result
@@ -288,7 +319,13 @@ def _transformed_numel(out_channels: int, in_channels: int) -> int:
     return (out_channels + 31) // 32 * 32 * 36 * in_channels  # blocks of 32 output channels, as params.h has them
 
 
+def _fake_packed(weight):
+    return weight.new_empty(weight.numel())
+
+
 def _fake_weights(weight):
+    if weight.is_cuda:
+        return _fake_packed(weight)
     return weight.new_empty(_transformed_numel(*weight.shape[:2]))
 
 
@@ -350,7 +387,7 @@ _operator = Operator(
             _setup_context,
             _backward,
         ),
-        "dilated_block_weights": Definition("(Tensor weight) -> Tensor", _fake_weights),
+        "dilated_block_weights": Definition("(Tensor weight) -> Tensor", _fake_weights, gpu_fake=_fake_packed),
         "dilated_block_input_gradient": Definition(
             f"(Tensor grad, Tensor weight, {_SETTINGS}, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
         ),
@@ -358,5 +395,5 @@ _operator = Operator(
             f"(Tensor grad, Tensor input, Tensor weight, {_SETTINGS}, bool tf32) -> Tensor", _fake_weight_gradient
         ),
     },
-    backends=("cpp", "reference"),
+    fastest=FASTEST,
 )

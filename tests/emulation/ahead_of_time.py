@@ -25,10 +25,12 @@ class Kernel:
     Attributes:
         module, name: where it is.
         types: argument -> type, in Triton's notation: "*fp32", "i32"; a tuple of them for a tuple. Pointers are taken
-            to be 16-byte aligned, as PyTorch's allocations are, and so is "i32:16" a multiple of 16.
+            to be 16-byte aligned, as PyTorch's allocations are, and so is "i32:16" a multiple of 16; the number 1 is
+            an argument that is 1, which Triton compiles in.
         constants: argument -> value.
         capability: 80 or 90.
         warps: warps a program.
+        stages: of a pipelined loop.
     """
 
     module: str
@@ -37,6 +39,7 @@ class Kernel:
     constants: dict[str, Any]
     capability: int
     warps: int = 4
+    stages: int = 3
 
 
 @dataclass(frozen=True)
@@ -47,12 +50,14 @@ class Compiled:
         code_bytes: size of the machine code.
         registers: of a thread.
         stack_bytes: of a thread, where registers spill to.
+        shared_bytes: of shared memory, of a program.
         wide: whether it loads and stores 16 bytes at a time.
     """
 
     code_bytes: int
     registers: int
     stack_bytes: int
+    shared_bytes: int
     wide: bool
 
 
@@ -94,30 +99,40 @@ def _compile_in_process(kernels: list[Kernel]) -> list[Compiled]:
     return [Compiled(**result) for result in json.loads(ran.stdout.splitlines()[-1])]
 
 
-def _compile(module: str, name: str, types: dict, constants: dict, capability: int, warps: int) -> Compiled:
+def _compile(
+    module: str, name: str, types: dict, constants: dict, capability: int, warps: int, stages: int
+) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     function = getattr(importlib.import_module(module), name)
-    signature, aligned = {}, {}
-    for i, arg in enumerate(function.arg_names):
-        kind = "constexpr" if arg in constants else _tuples(types[arg])
-        if str(kind).startswith("*") or str(kind).endswith(":16"):
-            aligned[(i,)] = [["tt.divisibility", 16]]
-        signature[arg] = kind.removesuffix(":16") if isinstance(kind, str) else kind
+    constants, aligned = dict(constants), {}
+
+    def kind_of(given: Any, *path: int) -> Any:
+        if isinstance(given, list):
+            return tuple(kind_of(each, *path, i) for i, each in enumerate(given))
+        if given == 1:
+            constants[path] = 1
+            return "constexpr"
+        if given.startswith("*") or given.endswith(":16"):
+            aligned[path] = [["tt.divisibility", 16]]
+        return given.removesuffix(":16")
+
+    signature = {
+        arg: "constexpr" if arg in constants else kind_of(types[arg], i) for i, arg in enumerate(function.arg_names)
+    }
     source = ASTSource(fn=function, signature=signature, constexprs=constants, attrs=aligned)
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
-    wide = all(re.search(rf"{move}\.global\.v(4\.b32|2\.b64)", compiled.asm["ptx"]) for move in ("ld", "st"))
+    options = {"num_warps": warps, "num_stages": stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    copies, ptx = r"\.global\.v(4\.b32|2\.b64)", compiled.asm["ptx"]
+    loads = re.search("ld" + copies, ptx) or re.search(r"cp\.async\.c[ag]\.shared\.global.* 0x10", ptx)
+    wide = bool(loads and re.search("st" + copies, ptx))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
         ((_, registers, stack),) = resources(path)
-    return Compiled(len(compiled.asm["cubin"]), registers, stack, wide)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return Compiled(len(compiled.asm["cubin"]), registers, stack, compiled.metadata.shared, wide)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,13 +22,14 @@ from inpaint_fast.ops._blocks import forget
 
 STEM = "dilated_block"
 module = importlib.import_module("inpaint_fast.ops.dilated_block")  # its name is also that of its function
-reference, plan, prepare = (getattr(module, name) for name in ("reference", "plan", "prepare"))
+reference, plan, prepare, Plan = (getattr(module, name) for name in ("reference", "plan", "prepare", "Plan"))
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
 # The relative error that Winograd's F(4x4, 3x3) may have in float32 (2-norms), and what rounding a result adds.
 BOUND = 1e-5
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
 SHAPE = (2, 19, 21, 35)  # no multiple of a vector, a tile or a panel
 OUT = 37
+SMALL = (2, 5, 6, 7)  # where a program takes milliseconds
 
 
 @pytest.fixture
@@ -56,6 +58,11 @@ def arguments(dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, a
     return [t if t is None else t.to(dtype) for t in tensors]
 
 
+def sizes(implementation) -> tuple[tuple[int, ...], int]:
+    """(shape of the input, output channels)."""
+    return (SMALL, 6) if implementation.slow else (SHAPE, OUT)
+
+
 # ---- parity ----
 
 
@@ -64,9 +71,10 @@ def arguments(dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, a
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
 def test_parity(implementation, winograd, activation, order, affine) -> None:
     torch.manual_seed(0)
-    tensors = arguments(affine=affine)
+    shape, out = sizes(implementation)
+    tensors = arguments(shape=shape, out=out, affine=affine)
     settings = {"dilation": 2, "activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
-    seed = random(SHAPE[0], OUT, *SHAPE[2:])
+    seed = random(shape[0], out, *shape[2:])
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
@@ -80,8 +88,9 @@ def test_parity(implementation, winograd, activation, order, affine) -> None:
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
 def test_dtypes(implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
-    tensors = arguments(dtype)
-    seed = random(SHAPE[0], OUT, *SHAPE[2:], dtype=dtype)
+    shape, out = sizes(implementation)
+    tensors = arguments(dtype, shape, out)
+    seed = random(shape[0], out, *shape[2:], dtype=dtype)
     settings = {"dilation": 3, "activation": "leaky_relu", "order": "act_norm"}
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
@@ -95,8 +104,9 @@ def test_dtypes(implementation, winograd, dtype) -> None:
 @pytest.mark.parametrize("dilation", (1, 2, 3, 8))
 def test_layouts(implementation, winograd, layout, weight_layout, dilation) -> None:
     torch.manual_seed(0)
-    tensors = arguments(affine=False)
-    seed = random(SHAPE[0], OUT, *SHAPE[2:])
+    shape, out = sizes(implementation)
+    tensors = arguments(shape=shape, out=out, affine=False)
+    seed = random(shape[0], out, *shape[2:])
     settings = {"dilation": dilation, "activation": "relu"}
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
@@ -378,13 +388,25 @@ def test_plan() -> None:
     assert of((1, 256, 8, 8), 256).algorithm == "winograd"
     assert of((1, 256, 8, 8), 256, training=True).algorithm == "direct"  # 4 tiles for two transforms
     assert of((1, 256, 64, 64), 256, dtype=torch.float64).algorithm == "direct"
+    for backend in ("triton", "cuda"):
+        assert of((1, 3, 8, 8), 64, dtype=torch.float16, backend=backend) == Plan("implicit_gemm", 0, 9 * 3 * 64 * 2)
+        assert of((1, 3, 8, 8), 64, dtype=torch.float64, backend=backend).algorithm == "direct"
+    assert of((1, 256, 64, 64), 256, backend="reference").algorithm == "direct"
 
 
-def test_registered_for_the_cpu() -> None:
-    assert OPERATORS[STEM].backends == ("cpp", "reference")
-    for backend in ("cuda", "triton"):
-        with pytest.raises(ipf.BackendError, match="there is no .* kernel for dilated_block yet"):
-            ipf.dilated_block(random(1, 2, 5, 5), weights(2, 2), backend=backend)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the table is asked for that GPU")
+def test_what_runs_unasked(monkeypatch) -> None:
+    operator, gpu = OPERATORS[STEM], torch.device("cuda")
+    assert operator.choose(gpu, None) == "reference"  # no GPU of its kind has been measured
+    assert "no measurements for this GPU" in operator.describe(gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
+    monkeypatch.setitem(module.FASTEST, (9, 0), "triton")
+    assert operator.choose(gpu, None) == "triton" and operator.describe(gpu) == "triton runs"
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=0))
+    assert operator.choose(gpu, None) == "reference"
+    assert operator.choose(gpu, "triton") == "triton"
+    assert "no measurements" not in operator.describe(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
