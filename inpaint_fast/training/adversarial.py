@@ -144,8 +144,7 @@ class AdversarialSystem(System):
         loss = self.objective.critic(real, fake)
         loss.backward()
         optimizer.step()
-        spread = torch.cat([real.detach().flatten(), fake.detach().flatten()]).std(correction=0)
-        return {"critic_loss": loss.detach(), "critic_spread": spread}
+        return {"critic_loss": loss.detach(), "critic_spread": spread_of(real, fake)}
 
     def generator_step(self, batch: Batch, truth: Tensor, made: Made) -> dict[str, Tensor]:
         """One step on whatever losses there are. Their gradients are taken at the pictures, where they can be compared,
@@ -153,7 +152,7 @@ class AdversarialSystem(System):
         optimizer = self.optimizers["generator"]
         optimizer.zero_grad(set_to_none=True)
         pictures = made.pictures.detach().requires_grad_()
-        losses, measured = {}, {"saturated": self._at_ends(pictures.detach()) - self._at_ends(truth)}
+        losses, measured = {}, {"saturated": at_ends(pictures.detach(), self.values) - at_ends(truth, self.values)}
         if (reconstruction := self.reconstruction(pictures, truth)) is not None:
             losses["reconstruction"] = reconstruction
         if self.critic is not None:
@@ -179,10 +178,23 @@ class AdversarialSystem(System):
         with repeated_batch_statistics(self.maker, steps):
             return self.make(batch)
 
-    def _at_ends(self, pictures: Tensor) -> Tensor:
-        low, high = self.values
-        margin = AT_THE_END * (high - low)
-        return ((pictures <= low + margin) | (pictures >= high - margin)).float().mean()
+
+# ---- signals of `inpaint_fast.training.health` ----
+
+
+def spread_of(*scores: Tensor) -> Tensor:
+    """critic_spread: the standard deviation of all of a critic's answers."""
+    return torch.cat([score.detach().flatten() for score in scores]).std(correction=0)
+
+
+def at_ends(pictures: Tensor, values: tuple[float, float], mask: Tensor | None = None) -> Tensor:
+    """The fraction of the values that are saturated, in pictures of this range; inside the holes, where a mask is."""
+    low, high = values
+    margin = AT_THE_END * (high - low)
+    saturated = ((pictures <= low + margin) | (pictures >= high - margin)).float()
+    if mask is None:
+        return saturated.mean()
+    return (saturated * mask).sum() / (pictures.shape[1] * mask.sum()).clamp_min(1)
 
 
 def optimizer_of(

@@ -22,7 +22,14 @@ from inpaint_fast.data import Batch, ContextBatch, ContextBatches, ImageError, h
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, patches
 from inpaint_fast.ops import masked_l2, masked_l2_composite
 from inpaint_fast.optim import Adadelta
-from inpaint_fast.training.adversarial import at_rest, classifying, frozen, repeated_batch_statistics
+from inpaint_fast.training.adversarial import (
+    at_ends,
+    at_rest,
+    classifying,
+    frozen,
+    repeated_batch_statistics,
+    spread_of,
+)
 from inpaint_fast.training.recipe import Recipe, System
 
 MEAN_PIXEL_PICTURES = 1000  # the mean of so many pictures, spread over all, is within 1/255 of the whole set's
@@ -241,8 +248,8 @@ class GLCICSystem(System):
         for part, share in self._parts(batch):
             with at_rest(self.generator) if self.recipe.still_completion else nullcontext(), torch.no_grad():
                 _, completed = self._completed(part)
-            loss = self._discriminator_loss(part, completed)
-            _note(losses, share, discriminator_loss=loss)
+            loss, spread = self._discriminator_loss(part, completed)
+            _note(losses, share, discriminator_loss=loss, critic_spread=spread)
             (loss * self._gradient_share(share)).backward()
         self._update("discriminator")
         return losses
@@ -263,8 +270,8 @@ class GLCICSystem(System):
             else:
                 with torch.no_grad(), repeated_batch_statistics(self.generator, 0):
                     _, completed = self._completed(part)
-            loss = self._discriminator_loss(part, completed)
-            _note(losses, share, discriminator_loss=loss)
+            loss, spread = self._discriminator_loss(part, completed)
+            _note(losses, share, discriminator_loss=loss, critic_spread=spread)
             factor = recipe.alpha if recipe.alpha_on_discriminator else 1.0
             (loss * (factor * self._gradient_share(share))).backward()
         self._update("discriminator")
@@ -275,6 +282,8 @@ class GLCICSystem(System):
                 logits = self.discriminator(patch, completed)
             adversarial = self.objective.generator(logits)
             _note(losses, share, reconstruction_loss=reconstruction, adversarial_loss=adversarial)
+            ends = [at_ends(pictures, (0.0, 1.0), part.mask) for pictures in (completed.detach(), part.image)]
+            _note(losses, share, saturated=ends[0] - ends[1])
             loss = (reconstruction + recipe.alpha * adversarial) / 2
             (loss * self._gradient_share(share)).backward()
         self._update("generator")
@@ -309,13 +318,13 @@ class GLCICSystem(System):
             return masked_l2_composite(output, part.image, part.mask)
         return masked_l2(output, part.image, part.mask), output
 
-    def _discriminator_loss(self, part: ContextBatch, completed: Tensor) -> Tensor:
-        """Completed and real pictures in one pass, each normalised by its own statistics."""
+    def _discriminator_loss(self, part: ContextBatch, completed: Tensor) -> tuple[Tensor, Tensor]:
+        """Completed and real pictures in one pass, each normalised by its own statistics: loss and spread of logits."""
         local = self.recipe.local
         patch = [patches(completed, part.hole_corner, local), patches(part.image, part.real_corner, local)]
         logits = self.discriminator(torch.cat(patch), torch.cat([completed, part.image]), groups=2)
         fake, real = logits.chunk(2)
-        return self.objective.critic(real, fake)
+        return self.objective.critic(real, fake), spread_of(logits)
 
     def _update(self, name: str) -> None:
         self.optimizers[name].step()
