@@ -152,7 +152,7 @@ def test_values_that_lie_apart_cost_no_accuracy(kernel) -> None:
         for far in ((0, slice(None), 0, 0), (0,), (slice(None), slice(None), slice(0, 16))):
             x = torch.randn((4, 2, 33, 35) if kernel.slow else (6, 3, 80, 70), device=kernel.device)
             x[far] = 1e4
-            p = Parameters(3, torch.float32, device=kernel.device)
+            p = Parameters(x.shape[1], torch.float32, device=kernel.device)
             ours(laid_out(x, layout), p, "none", "norm_act", True, 1.0, 1e-5, kernel.backend)
             torch.testing.assert_close(p.running_mean.double(), x.double().mean((0, 2, 3)), rtol=3e-7, atol=1e-7)
             torch.testing.assert_close(p.running_var.double(), x.double().var((0, 2, 3)), rtol=3e-7, atol=0)
