@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "emulated_warp_mma.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -31,13 +33,24 @@ constexpr int kVote = -1;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, returned };
 
+// A copy to shared memory that has been started and not been waited for.
+struct Copy {
+  void* shared;
+  const void* global;
+  int bytes;
+  unsigned group;  // the number of groups committed before its own
+};
+
 struct Fiber {
   void* stack = nullptr;
   jmp_buf context;
   State state = State::returned;
-  unsigned mask = 0;   // of the warp barrier
-  int source = 0;      // the lane whose value is wanted, or kVote
-  uint64_t value = 0;  // handed in, then the answer
+  unsigned mask = 0;       // of the warp barrier
+  int source = 0;          // the lane whose value is wanted, or kVote
+  uint64_t value = 0;      // handed in, then the answer
+  unsigned handed_in = 0;  // LaneNumbers
+  std::vector<Copy> copies;
+  unsigned groups = 0;  // of copies, committed
 
   Fiber();
   ~Fiber() { munmap(stack, kStackBytes); }
@@ -50,7 +63,8 @@ unsigned current = 0;  // the thread that runs
 const std::function<void()>* body = nullptr;
 std::exception_ptr failure;
 std::vector<uint64_t> shared;
-std::set<const void*> large_shared;  // kernels that may have more dynamic shared memory than usual
+LaneNumbers lane_numbers[2][kMaxThreads];  // what each thread handed in last, and before
+std::set<const void*> large_shared;        // kernels that may have more dynamic shared memory than usual
 
 // _setjmp and _longjmp: switches by ucontext would make a system call each.
 void wait_for_scheduler() {
@@ -175,7 +189,10 @@ uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
 
 void run_block() {
   const unsigned count = thread_count();
-  for (unsigned i = 0; i < count; ++i) fibers[i]->state = State::ready;
+  for (unsigned i = 0; i < count; ++i) {
+    fibers[i]->state = State::ready;
+    fibers[i]->handed_in = fibers[i]->groups = 0;
+  }
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
   const bool backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
@@ -196,6 +213,8 @@ void run_block() {
           break;
         default:
           ++returned;
+          if (!fibers[thread]->copies.empty())
+            fail("thread " + std::to_string(thread) + " has returned with copies to shared memory under way");
       }
     }
     if (!progress) report_deadlock();
@@ -214,6 +233,39 @@ void block_barrier() {
 uint64_t exchange(unsigned mask, uint64_t value, int source) { return warp_barrier(mask, value, source); }
 
 unsigned vote(unsigned mask, bool value) { return static_cast<unsigned>(warp_barrier(mask, value, kVote)); }
+
+const LaneNumbers* hand_in(const LaneNumbers& mine) {
+  LaneNumbers* const numbers = lane_numbers[fibers[current]->handed_in++ % 2];
+  numbers[current] = mine;
+  vote(~0u, true);
+  return numbers + current / warpSize * warpSize;
+}
+
+void start_copy(void* to, const void* from, int bytes) {
+  const char *const begin = reinterpret_cast<const char*>(shared.data()), *const at = static_cast<const char*>(to);
+  if (at < begin || at + 16 > begin + shared.size() * sizeof(uint64_t)) fail("a copy to outside of shared memory");
+  if ((at - begin) % 16 || (bytes && reinterpret_cast<uintptr_t>(from) % 16))
+    fail("a copy to shared memory that is not aligned to 16 bytes");
+  if (bytes < 0 || bytes > 16) fail("a copy to shared memory of " + std::to_string(bytes) + " bytes");
+  std::memset(to, 0xff, 16);
+  fibers[current]->copies.push_back({to, from, bytes, fibers[current]->groups});
+}
+
+void commit_copies() { ++fibers[current]->groups; }
+
+void wait_for_copies(unsigned groups_still_open) {
+  Fiber& self = *fibers[current];
+  std::vector<Copy> left;
+  for (const Copy& copy : self.copies) {
+    if (copy.group + groups_still_open >= self.groups) {
+      left.push_back(copy);
+      continue;
+    }
+    std::memset(copy.shared, 0, 16);
+    if (copy.bytes) std::memcpy(copy.shared, copy.global, copy.bytes);
+  }
+  self.copies.swap(left);
+}
 
 int lane() { return static_cast<int>(current % warpSize); }
 
@@ -250,6 +302,12 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
   if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kMaxSharedBytes) return cudaErrorInvalidConfiguration;
   emulation::large_shared.insert(kernel);
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  const char* const count = std::getenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS");
+  *value = count ? std::atoi(count) : 2;
   return cudaSuccess;
 }
 
