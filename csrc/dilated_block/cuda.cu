@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   // 4 threads copy a row of a stage.
   constexpr int kAtOnce = Tile::kThreads / 4, kM = Tile::kRows / kAtOnce, kN = Tile::kColumns / kAtOnce;
   char* const shared = dynamic_shared<char>();
-  float* const epilogue = reinterpret_cast<float*>(shared + Tile::kPipelineBytes);
+  float* const epilogue = reinterpret_cast<float*>(shared + Tile::kSharedBytes);
 
   // The blocks of one place follow one another: they read the same pixels.
   const unsigned column_blocks = static_cast<unsigned>((args.output.channels + Tile::kColumns - 1) / Tile::kColumns);
@@ -418,19 +418,21 @@ dim3 grid_of(const char* name, int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
 
-typedef Tile<128, 128, 2, 4, 2> Large;
+typedef Tile<256, 128, 4, 2, 1> Huge;
+typedef Tile<128, 128, 2, 2, 2> Large;
 typedef Tile<128, 64, 2, 2, 3> Medium;
 typedef Tile<64, 64, 2, 2, 4> Small;
 
 // The tiles of the convolution and how fast a multiprocessor full of them multiplies, against the first. Estimates by
-// the bytes that a product takes from shared memory; to be replaced by measured ones.
+// the bytes that a product moves to and from shared memory; to be replaced by measured ones.
 struct Candidate {
   int rows, columns;
   double speed;
 };
-constexpr Candidate kCandidates[] = {{Large::kRows, Large::kColumns, 1.0},
-                                     {Medium::kRows, Medium::kColumns, 0.85},
-                                     {Small::kRows, Small::kColumns, 0.7}};
+constexpr Candidate kCandidates[] = {{Huge::kRows, Huge::kColumns, 1.0},
+                                     {Large::kRows, Large::kColumns, 0.95},
+                                     {Medium::kRows, Medium::kColumns, 0.8},
+                                     {Small::kRows, Small::kColumns, 0.65}};
 
 int log2_of(int64_t x) {
   int log = 0;
@@ -463,7 +465,7 @@ Choice choose(const Convolution& args) {
     throw std::runtime_error("CUDA: the device cannot be asked for its multiprocessors");
   Choice best;
   double least_time = -1;
-  for (int c = 0; c < 3; ++c) {
+  for (int c = 0; c < static_cast<int>(sizeof kCandidates / sizeof *kCandidates); ++c) {
     const Candidate& candidate = kCandidates[c];
     const int rows = log2_of(candidate.rows);
     Cut cut;
@@ -493,7 +495,7 @@ Choice choose(const Convolution& args) {
 template <class Math, class Tile>
 void start_convolution(const Convolution& args, void* stream) {
   const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, Tile::kColumns);
-  constexpr size_t kShared = Tile::kPipelineBytes + kEpilogueRows * Tile::kColumns * sizeof(float);
+  constexpr size_t kShared = Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * sizeof(float);
   launch("dilated_block", convolution_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kThreads, kShared,
          stream, args);
 }
@@ -510,7 +512,7 @@ template <class Math, class Tile>
 void start_weight_gradient(const WeightGradient& args, const Weights& weights, void* stream) {
   launch("dilated_block (weight gradient)", weight_gradient_kernel<Math, Tile>,
          grid_of("dilated_block (weight gradient)", args.parts * weight_gradient_blocks<Tile>(weights)), Tile::kThreads,
-         Tile::kPipelineBytes, stream, args);
+         Tile::kSharedBytes, stream, args);
 }
 
 }  // namespace
@@ -562,8 +564,9 @@ void dilated_block(const Taps& taps, const Pictures& input, const void* weights,
   args.cut = choice.cut;
   with_math(taps.kind, taps.tf32, [&](auto* math) {
     typedef std::remove_pointer_t<decltype(math)> Math;
-    if (choice.candidate == 0) return start_convolution<Math, Large>(args, stream);
-    if (choice.candidate == 1) return start_convolution<Math, Medium>(args, stream);
+    if (choice.candidate == 0) return start_convolution<Math, Huge>(args, stream);
+    if (choice.candidate == 1) return start_convolution<Math, Large>(args, stream);
+    if (choice.candidate == 2) return start_convolution<Math, Medium>(args, stream);
     start_convolution<Math, Small>(args, stream);
   });
 }

@@ -49,9 +49,8 @@ struct Tile {
   static constexpr int kRows = Rows, kColumns = Columns, kWarpsM = WarpsM, kWarpsN = WarpsN, kBlocks = Blocks;
   static constexpr int kThreads = 32 * WarpsM * WarpsN;
   static constexpr int kStageBytes = (Rows + Columns) * kStepBytes;
-  static constexpr int kPipelineBytes = kStages * kStageBytes;
   static constexpr int kSumBytes = Rows * Columns * 4;  // they take the pipeline's place
-  static_assert(kSumBytes <= kPipelineBytes, "the sums do not fit in shared memory");
+  static constexpr int kSharedBytes = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
 };
 
 // The 8 places that row `row` gives to 8 chunks of 128 bytes: different for 8 rows, and for 4 rows of 2 chunks.
@@ -139,7 +138,8 @@ class Sums {
  public:
   // Adds the product of one stage.
   __device__ __forceinline__ void add(const char* rows, const char* columns) {
-#pragma unroll
+    constexpr int kUnrolled = kAlong || !kTf32 ? 2 : 1;  // the others take more registers to address
+#pragma unroll kUnrolled
     for (int k = 0; k < 2; ++k) {
       uint32_t a[kM][4], b[kN / 2][4];
       load(a, b, rows, columns, k);
@@ -197,7 +197,7 @@ class Sums<Ieee, Tile, kAlong> {
  public:
   __device__ __forceinline__ void add(const char* rows, const char* columns) {
     if constexpr (kAlong) {
-#pragma unroll
+#pragma unroll 1
       for (int chunk = 0; chunk < kStepBytes / kChunkBytes; ++chunk) {
         Four a[kM];
 #pragma unroll
@@ -212,7 +212,7 @@ class Sums<Ieee, Tile, kAlong> {
         }
       }
     } else {
-#pragma unroll 4
+#pragma unroll 2
       for (int pixel = 0; pixel < kStepBytes / 4; ++pixel) {
         Four a[kM / 4];
 #pragma unroll
