@@ -164,8 +164,8 @@ cuda::Taps taps_of(const Tensor& pictures, int64_t dilation_h, int64_t dilation_
   const auto fits = [](int64_t x) { return -cuda::kSideLimit < x && x < cuda::kSideLimit; };
   STD_TORCH_CHECK(dilation_h >= 1 && dilation_w >= 1, "dilation: at least 1 is expected");
   STD_TORCH_CHECK(fits(dilation_h) && fits(dilation_w) && fits(padding_h) && fits(padding_w) &&
-                      fits(pictures.size(2)) && fits(pictures.size(3)),
-                  "input: sides, dilation and padding below 2^28 are expected");
+                      fits(pictures.size(1)) && fits(pictures.size(2)) && fits(pictures.size(3)),
+                  "input: sides, channels, dilation and padding below 2^28 are expected");
   return {kind_of(pictures), tf32, {dilation_h, dilation_w}, {padding_h, padding_w}};
 }
 

@@ -97,7 +97,7 @@ template <class Math, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     convolution_kernel(const __grid_constant__ Convolution args) {
   typedef Element<Math> T;
-  constexpr int kPack = kChunkBytes / sizeof(T), kStep = kStepBytes / sizeof(T);
+  constexpr int kElementBytes = sizeof(T), kPack = kChunkBytes / kElementBytes, kStep = kStepBytes / kElementBytes;
   // 4 threads copy a row of a stage.
   constexpr int kAtOnce = Tile::kThreads / 4, kM = Tile::kRows / kAtOnce, kN = Tile::kColumns / kAtOnce;
   char* const shared = dynamic_shared<char>();
@@ -124,20 +124,22 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   const int y_end = min(out_height, y0 + (1 << args.cut.height)), x_end = min(out_width, x0 + (1 << args.cut.width));
   const TapRange vertical = taps_of(y0, y_end, height, args.dilation[0], args.padding[0]);
   const TapRange horizontal = taps_of(x0, x_end, width, args.dilation[1], args.padding[1]);
-  const int64_t channels = args.input.channels;
-  const int64_t steps = static_cast<int64_t>(max(0, vertical.last - vertical.first + 1)) *
-                        max(0, horizontal.last - horizontal.first + 1) * ((channels + kStep - 1) / kStep);
+  const int channels = static_cast<int>(args.input.channels);
+  const int steps = max(0, vertical.last - vertical.first + 1) * max(0, horizontal.last - horizontal.first + 1) *
+                    ((channels + kStep - 1) / kStep);
 
-  // What this thread copies: one chunk of each of kM pixels and kN output channels. Of a pixel, where tap (0, 0) of its
-  // sum lies, and a bit for each of the 9 taps that is no padding.
+  // What this thread copies: one chunk of each of kM pixels and kN output channels. Of a pixel, the address of its
+  // chunk at tap (0, 0), which may lie outside of the picture and is then not read, and a bit for each tap that is no
+  // padding.
   const int chunk = threadIdx.x % 4, row = threadIdx.x / 4;
-  const T* const input = static_cast<const T*>(args.input.data);
-  int64_t from[kM];
+  uintptr_t from[kM];
   unsigned there[kM];
 #pragma unroll
   for (int i = 0; i < kM; ++i) {
     const int at = row + i * kAtOnce, y = y_of(at) - args.padding[0], x = x_of(at) - args.padding[1];
-    from[i] = image_of(at) * args.input.of_image + y * args.input.of_row + x * args.input.of_column + chunk * kPack;
+    from[i] = reinterpret_cast<uintptr_t>(args.input.data) +
+              (image_of(at) * args.input.of_image + y * args.input.of_row + x * args.input.of_column) * kElementBytes +
+              chunk * kChunkBytes;
     there[i] = 0;
     const bool any = image_of(at) < args.input.images && y_of(at) < out_height && x_of(at) < out_width;
 #pragma unroll
@@ -147,37 +149,38 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
       there[i] |= static_cast<unsigned>(any && inside) << tap;
     }
   }
-  const T* const weights = static_cast<const T*>(args.weights);
-  const int64_t of_channel = (first_channel + row) * channels + chunk * kPack;
-  const int64_t channels_left = args.output.channels - first_channel;
+  const int64_t of_tap = args.output.channels * channels * kElementBytes;
+  const int64_t of_rows = static_cast<int64_t>(kAtOnce) * channels * kElementBytes;
+  const uintptr_t weights = reinterpret_cast<uintptr_t>(args.weights) +
+                            (first_channel + row) * channels * kElementBytes + chunk * kChunkBytes;
+  const int channels_left = static_cast<int>(args.output.channels - first_channel);
 
-  int tap_y = vertical.first, tap_x = horizontal.first;
-  int64_t channel = 0, moved = 0, of_tap = 0;
+  // The step that is copied next: a tap, and the channels from `channel` on. `moved` is what both add to an address.
+  int tap_y = vertical.first, tap_x = horizontal.first, channel = 0;
+  int64_t moved = 0;
+  uintptr_t weights_at = 0;
   const auto take_tap = [&] {
-    moved = static_cast<int64_t>(tap_y) * args.dilation[0] * args.input.of_row +
-            static_cast<int64_t>(tap_x) * args.dilation[1] * args.input.of_column;
-    of_tap = (tap_y * 3 + tap_x) * args.output.channels * channels;
+    channel = 0;
+    moved = (static_cast<int64_t>(tap_y) * args.dilation[0] * args.input.of_row +
+             static_cast<int64_t>(tap_x) * args.dilation[1] * args.input.of_column) *
+            kElementBytes;
+    weights_at = weights + (tap_y * 3 + tap_x) * of_tap;
   };
   take_tap();
   sum_steps<Sums<Math, Tile, true>, Tile>(steps, shared, [&](char* rows, char* columns) {
     const bool in_channels = channel + chunk * kPack < channels;
-    const int tap = tap_y * 3 + tap_x;
+    const unsigned tap = in_channels ? 1u << (tap_y * 3 + tap_x) : 0;
 #pragma unroll
-    for (int i = 0; i < kM; ++i) {
-      const bool copied = in_channels && there[i] >> tap & 1;
-      device::cp_async_16(rows + in_rows(row + i * kAtOnce, chunk),
-                          copied ? input + (from[i] + moved + channel) : input, copied ? kChunkBytes : 0);
-    }
+    for (int i = 0; i < kM; ++i)
+      device::cp_async_16(rows + in_rows(row + i * kAtOnce, chunk), reinterpret_cast<const void*>(from[i] + moved),
+                          there[i] & tap ? kChunkBytes : 0);
 #pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      const bool copied = in_channels && row + j * kAtOnce < channels_left;
+    for (int j = 0; j < kN; ++j)
       device::cp_async_16(columns + in_rows(row + j * kAtOnce, chunk),
-                          copied ? weights + (of_tap + of_channel + j * kAtOnce * channels + channel) : weights,
-                          copied ? kChunkBytes : 0);
-    }
-    channel += kStep;
+                          reinterpret_cast<const void*>(weights_at + j * of_rows),
+                          in_channels && row + j * kAtOnce < channels_left ? kChunkBytes : 0);
+    channel += kStep, moved += kStepBytes, weights_at += kStepBytes;
     if (channel < channels) return;
-    channel = 0;
     if (++tap_x > horizontal.last) {
       tap_x = horizontal.first;
       ++tap_y;
@@ -242,10 +245,10 @@ template <class Math, class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     weight_gradient_kernel(const __grid_constant__ WeightGradient args) {
   typedef Element<Math> T;
-  constexpr int kPack = kChunkBytes / sizeof(T), kStep = kStepBytes / sizeof(T);
+  constexpr int kElementBytes = sizeof(T), kPack = kChunkBytes / kElementBytes, kStep = kStepBytes / kElementBytes;
   // A thread copies chunks of one pixel, kLanes apart.
   constexpr int kLanes = Tile::kThreads / kStep;
-  constexpr int kRowBytes = Tile::kRows * sizeof(T), kColumnBytes = Tile::kColumns * sizeof(T);
+  constexpr int kRowBytes = Tile::kRows * kElementBytes, kColumnBytes = Tile::kColumns * kElementBytes;
   constexpr int kM = kRowBytes / kChunkBytes / kLanes, kN = kColumnBytes / kChunkBytes / kLanes;
   char* const shared = dynamic_shared<char>();
 
@@ -269,7 +272,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   const int64_t pixels = args.grad.images * height * width;
   const int64_t all_steps = (pixels + kStep - 1) / kStep, steps_each = (all_steps + args.parts - 1) / args.parts;
   const int64_t begin = part * steps_each * kStep, end = min(pixels, begin + steps_each * kStep);
-  const int64_t steps = begin < end ? (end - begin + kStep - 1) / kStep : 0;
+  const int steps = begin < end ? static_cast<int>((end - begin + kStep - 1) / kStep) : 0;
 
   // The pixel of this thread, and what a step of kStep adds to its image, row and column, as an odometer.
   const int pixel_row = threadIdx.x / kLanes;
@@ -279,32 +282,34 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     x = static_cast<int>(pixel % width), y = static_cast<int>(pixel / width % height), image = pixel / width / height;
     step_x = kStep % width, step_y = kStep / width % height, step_image = kStep / width / height;
   }
+  // Where 4 lanes have a pixel, those of odd ones begin elsewhere: 8 lanes then write 8 different chunks modulo 8.
+  const int turn = kLanes < 8 ? pixel_row & 1 : 0;
+  const auto chunk_of = [&](int i) { return static_cast<int>(threadIdx.x % kLanes) + (i ^ turn) * kLanes; };
+  unsigned grad_there = 0, input_there = 0;  // a bit for each chunk that is not beyond the channels
+#pragma unroll
+  for (int i = 0; i < kM; ++i)
+    grad_there |= static_cast<unsigned>(first_out + chunk_of(i) * kPack < args.grad.channels) << i;
+#pragma unroll
+  for (int j = 0; j < kN; ++j)
+    input_there |= static_cast<unsigned>(first_in + chunk_of(j) * kPack < args.input.channels) << j;
   const T* const grad =
       static_cast<const T*>(args.grad.data) + first_out + y0 * args.grad.of_row + x0 * args.grad.of_column;
   const T* const input = static_cast<const T*>(args.input.data) + first_in + (y0 + shift_y) * args.input.of_row +
                          (x0 + shift_x) * args.input.of_column;
-  const int64_t grad_channels = args.grad.channels - first_out, input_channels = args.input.channels - first_in;
 
   sum_steps<Sums<Math, Tile, false>, Tile>(steps, shared, [&](char* rows, char* columns) {
     const bool inside = pixel < end;
-    const T* const grad_at = grad + image * args.grad.of_image + y * args.grad.of_row + x * args.grad.of_column;
-    const T* const input_at = input + image * args.input.of_image + y * args.input.of_row + x * args.input.of_column;
-    // Where 4 lanes have a pixel, odd ones begin elsewhere, so that 8 lanes write 8 different chunks modulo 8.
-    const int turn = kLanes < 8 ? pixel_row & 1 : 0;
+    const T* const grad_at = grad + (image * args.grad.of_image + y * args.grad.of_row + x * args.grad.of_column);
+    const T* const input_at = input + (image * args.input.of_image + y * args.input.of_row + x * args.input.of_column);
+    const unsigned grads = inside ? grad_there : 0, inputs = inside ? input_there : 0;
 #pragma unroll
-    for (int i = 0; i < kM; ++i) {
-      const int chunk = threadIdx.x % kLanes + (i ^ turn) * kLanes;
-      const bool copied = inside && chunk * kPack < grad_channels;
-      device::cp_async_16(rows + in_columns<kRowBytes>(pixel_row, chunk), copied ? grad_at + chunk * kPack : grad,
-                          copied ? kChunkBytes : 0);
-    }
+    for (int i = 0; i < kM; ++i)
+      device::cp_async_16(rows + in_columns<kRowBytes>(pixel_row, chunk_of(i)), grad_at + chunk_of(i) * kPack,
+                          grads >> i & 1 ? kChunkBytes : 0);
 #pragma unroll
-    for (int j = 0; j < kN; ++j) {
-      const int chunk = threadIdx.x % kLanes + (j ^ turn) * kLanes;
-      const bool copied = inside && chunk * kPack < input_channels;
-      device::cp_async_16(columns + in_columns<kColumnBytes>(pixel_row, chunk),
-                          copied ? input_at + chunk * kPack : input, copied ? kChunkBytes : 0);
-    }
+    for (int j = 0; j < kN; ++j)
+      device::cp_async_16(columns + in_columns<kColumnBytes>(pixel_row, chunk_of(j)), input_at + chunk_of(j) * kPack,
+                          inputs >> j & 1 ? kChunkBytes : 0);
     pixel += kStep;
     x += step_x;
     const int carry_x = x >= width;

@@ -13,7 +13,7 @@ namespace cuda {
 // Rows of channels are read and written 16 bytes at a time: 8 numbers of 16 bits, 4 of 32.
 constexpr int64_t kPackBytes = 16;
 constexpr int64_t kTaps = 9;
-// Sides, dilations and paddings below this are added and compared in 32 bits; offsets always have 64.
+// Sides, channels, dilations and paddings below this are added and compared in 32 bits; offsets always have 64.
 constexpr int64_t kSideLimit = int64_t{1} << 28;
 
 inline constexpr int64_t ceil_div(int64_t x, int64_t y) { return (x + y - 1) / y; }
@@ -59,7 +59,7 @@ struct Taps {
   int64_t dilation[2] = {1, 1}, padding[2] = {1, 1};  // vertical, horizontal; the padding may be negative
 };
 
-// out[m] = whole rows of channels of in[m]: NHWC without gaps, packed_channels() each, zeros behind the channels.
+// out: NHWC without gaps, packed_channels() each, zeros behind the channels.
 void pack_pictures(const Pictures& in, ScalarKind kind, void* out, void* stream);
 
 // out: [9][out channels][packed_channels(in channels)], zeros behind the channels.

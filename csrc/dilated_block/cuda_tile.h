@@ -50,7 +50,7 @@ struct Tile {
   static constexpr int kThreads = 32 * WarpsM * WarpsN;
   static constexpr int kStageBytes = (Rows + Columns) * kStepBytes;
   static constexpr int kSumBytes = Rows * Columns * 4;  // they take the pipeline's place
-  static constexpr int kSharedBytes = kStages * kStageBytes > kSumBytes ? kStages * kStageBytes : kSumBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
 };
 
 // The 8 places that row `row` gives to 8 chunks of 128 bytes: different for 8 rows, and for 4 rows of 2 chunks.
@@ -136,13 +136,15 @@ class Sums {
   }
 
  public:
-  // Adds the product of one stage.
-  __device__ __forceinline__ void add(const char* rows, const char* columns) {
+  // Adds the product of one stage. Calls meanwhile() while its first numbers are on their way to registers.
+  template <class Meanwhile>
+  __device__ __forceinline__ void add(const char* rows, const char* columns, Meanwhile meanwhile) {
     constexpr int kUnrolled = kAlong || !kTf32 ? 2 : 1;  // the others take more registers to address
 #pragma unroll kUnrolled
     for (int k = 0; k < 2; ++k) {
       uint32_t a[kM][4], b[kN / 2][4];
       load(a, b, rows, columns, k);
+      if (k == 0) meanwhile();
 #pragma unroll
       for (int i = 0; i < kM; ++i)
 #pragma unroll
@@ -195,7 +197,9 @@ class Sums<Ieee, Tile, kAlong> {
   }
 
  public:
-  __device__ __forceinline__ void add(const char* rows, const char* columns) {
+  template <class Meanwhile>
+  __device__ __forceinline__ void add(const char* rows, const char* columns, Meanwhile meanwhile) {
+    meanwhile();
     if constexpr (kAlong) {
 #pragma unroll 1
       for (int chunk = 0; chunk < kStepBytes / kChunkBytes; ++chunk) {
@@ -249,9 +253,9 @@ class Sums<Ieee, Tile, kAlong> {
 // each, in order. Up to kStages - 1 steps are on their way while one is added. Afterwards the sums are in shared memory
 // (in_sums), for all threads to read.
 template <class Sums, class Tile, class Load>
-__device__ __forceinline__ void sum_steps(int64_t steps, char* shared, Load load) {
+__device__ __forceinline__ void sum_steps(int steps, char* shared, Load load) {
   Sums sums;
-  int64_t started = 0;
+  int started = 0;
   const auto start = [&](int stage) {
     if (started < steps) {
       char* const rows = shared + stage * Tile::kStageBytes;
@@ -263,12 +267,11 @@ __device__ __forceinline__ void sum_steps(int64_t steps, char* shared, Load load
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) start(stage);
   int stage = 0, free = kStages - 1;
-  for (int64_t step = 0; step < steps; ++step) {
+  for (int step = 0; step < steps; ++step) {
     device::cp_async_wait<kStages - 2>();
     __syncthreads();  // this step's copies of all threads are there, and all have done with the stage before it
-    start(free);
     const char* const rows = shared + stage * Tile::kStageBytes;
-    sums.add(rows, rows + Tile::kRows * kStepBytes);
+    sums.add(rows, rows + Tile::kRows * kStepBytes, [&] { start(free); });
     free = stage;
     stage = stage + 1 == kStages ? 0 : stage + 1;
   }
