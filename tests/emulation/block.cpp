@@ -50,7 +50,8 @@ struct Fiber {
   uint64_t value = 0;      // handed in, then the answer
   unsigned handed_in = 0;  // LaneNumbers
   std::vector<Copy> copies;
-  unsigned groups = 0;  // of copies, committed
+  unsigned groups = 0;              // of copies, committed
+  std::vector<const void*> copied;  // where to, all of this block
 
   Fiber();
   ~Fiber() { munmap(stack, kStackBytes); }
@@ -163,6 +164,22 @@ void release_warp() {
   }
 }
 
+// 8 lanes move a chunk of 16 bytes each at a time, over all 32 banks: the chunks must differ modulo 8.
+template <class ChunkOf>
+void check_banks(const char* what, ChunkOf chunk_of) {
+  unsigned taken = 0;
+  for (int lane = 0; lane < 8; ++lane) taken |= 1u << (reinterpret_cast<uintptr_t>(chunk_of(lane)) / 16 % 8);
+  if (taken != 0xff) fail(std::string("bank conflict: 8 lanes ") + what + " chunks of the same banks");
+}
+
+// The copies of 8 lanes that made as many of them.
+void check_copies(unsigned first) {
+  const size_t count = fibers[first]->copied.size();
+  for (int lane = 0; lane < 8; ++lane)
+    if (fibers[first + lane]->copied.size() != count) return;
+  for (size_t i = 0; i < count; ++i) check_banks("copy to", [&](int lane) { return fibers[first + lane]->copied[i]; });
+}
+
 uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
   Fiber& self = *fibers[current];
   self.state = State::at_warp_barrier;
@@ -192,6 +209,7 @@ void run_block() {
   for (unsigned i = 0; i < count; ++i) {
     fibers[i]->state = State::ready;
     fibers[i]->handed_in = fibers[i]->groups = 0;
+    fibers[i]->copied.clear();
   }
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
@@ -219,6 +237,7 @@ void run_block() {
     }
     if (!progress) report_deadlock();
   }
+  for (unsigned first = 0; first + 8 <= count; first += 8) check_copies(first);
 }
 
 }  // namespace
@@ -241,6 +260,13 @@ const LaneNumbers* hand_in(const LaneNumbers& mine) {
   return numbers + current / warpSize * warpSize;
 }
 
+const LaneNumbers* hand_in_row(const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) fail("a row of ldmatrix that is not aligned to 16 bytes");
+  const LaneNumbers* const all = hand_in({row, {}, {}});
+  if (lane() % 8 == 0) check_banks("read", [&](int i) { return all[lane() + i].row; });
+  return all;
+}
+
 void start_copy(void* to, const void* from, int bytes) {
   const char *const begin = reinterpret_cast<const char*>(shared.data()), *const at = static_cast<const char*>(to);
   if (at < begin || at + 16 > begin + shared.size() * sizeof(uint64_t)) fail("a copy to outside of shared memory");
@@ -249,6 +275,7 @@ void start_copy(void* to, const void* from, int bytes) {
   if (bytes < 0 || bytes > 16) fail("a copy to shared memory of " + std::to_string(bytes) + " bytes");
   std::memset(to, 0xff, 16);
   fibers[current]->copies.push_back({to, from, bytes, fibers[current]->groups});
+  fibers[current]->copied.push_back(to);
 }
 
 void commit_copies() { ++fibers[current]->groups; }

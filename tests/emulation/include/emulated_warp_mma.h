@@ -2,6 +2,7 @@
 //
 // A copy to shared memory makes its place NaN at once and fills it when the thread waits for it, no sooner: what is
 // read too early, or overwritten while others still read it, shows. The sums of a product are float32, one by one.
+// Bank conflicts of copies and of ldmatrix are errors: they cost a kernel of this kind its speed, and nothing tells.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -21,6 +22,8 @@ struct LaneNumbers {
   float a[8], b[4];
 };
 const LaneNumbers* hand_in(const LaneNumbers& mine);
+// The rows of 16 bytes that the lanes name for ldmatrix.
+const LaneNumbers* hand_in_row(const void* row);
 
 // c[16][8] += a[16][8 or 16] * b: every lane its four numbers. Lane (g, t) hands in a's numbers at rows g, g + 8 and
 // columns k_of(t, 0..), and b's at the same k and column g.
@@ -60,12 +63,12 @@ void cp_async_wait() {
 }
 
 inline void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
-  const emulation::LaneNumbers* const all = emulation::hand_in({row, {}, {}});
+  const emulation::LaneNumbers* const all = emulation::hand_in_row(row);
   const int g = emulation::lane() / 4, t = emulation::lane() % 4;
   for (int i = 0; i < 4; ++i) std::memcpy(&r[i], static_cast<const char*>(all[8 * i + g].row) + 4 * t, 4);
 }
 inline void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row) {
-  const emulation::LaneNumbers* const all = emulation::hand_in({row, {}, {}});
+  const emulation::LaneNumbers* const all = emulation::hand_in_row(row);
   const int g = emulation::lane() / 4, t = emulation::lane() % 4;
   for (int i = 0; i < 4; ++i) {
     uint16_t pair[2];
