@@ -129,13 +129,15 @@ void check_like(const Tensor& tensor, const Tensor& as, int64_t dims, const char
   check_same_device(tensor, as, name);
 }
 
+// The stride of a dimension of size 1 may be anything, and is 0 here.
 cuda::Pictures cuda_pictures(const Tensor& tensor) {
+  const auto stride = [&](int64_t d) { return tensor.size(d) == 1 ? 0 : tensor.stride(d); };
   cuda::Pictures pictures;
   pictures.data = tensor.data_ptr();
   pictures.images = tensor.size(0), pictures.channels = tensor.size(1);
   pictures.height = tensor.size(2), pictures.width = tensor.size(3);
-  pictures.of_image = tensor.stride(0), pictures.of_channel = tensor.stride(1);
-  pictures.of_row = tensor.stride(2), pictures.of_column = tensor.stride(3);
+  pictures.of_image = stride(0), pictures.of_channel = stride(1);
+  pictures.of_row = stride(2), pictures.of_column = stride(3);
   return pictures;
 }
 

@@ -477,6 +477,9 @@ Choice choose(const Convolution& args) {
     double least_taps = -1;
     for (int width = rows; width >= 0; --width)
       for (int height = rows - width; height >= 0; --height) {
+        // Pictures share a block where one does not fill it; otherwise its pixels are neighbours, for the caches' sake.
+        const bool whole = int64_t{1} << width >= args.output.width && int64_t{1} << height >= args.output.height;
+        if (width + height < rows && !whole) continue;
         const double taps = static_cast<double>(taps_along(args.output.height, args.input.height, args.dilation[0],
                                                            args.padding[0], height)) *
                             taps_along(args.output.width, args.input.width, args.dilation[1], args.padding[1], width);
@@ -548,7 +551,7 @@ void pack_weights(const Weights& weights, ScalarKind kind, void* out, void* stre
 
 bool is_packed(const Pictures& pictures, int64_t element_bytes) {
   const int64_t pack = kPackBytes / element_bytes;
-  return (pictures.of_channel == 1 || pictures.channels <= 1) && pictures.channels % pack == 0 &&
+  return (pictures.of_channel == 1 || pictures.channels == 0) && pictures.channels % pack == 0 &&
          pictures.of_image % pack == 0 && pictures.of_row % pack == 0 && pictures.of_column % pack == 0 &&
          device::is_aligned<Pack<char, kPackBytes>>(pictures.data);
 }

@@ -60,10 +60,12 @@ struct Fiber {
 
 std::vector<std::unique_ptr<Fiber>> fibers;  // by thread index; they outlive a launch, for they are dear to make
 jmp_buf scheduler;
-unsigned current = 0;  // the thread that runs
+unsigned current = 0;    // the thread that runs
+bool backwards = false;  // the order in which they do
 const std::function<void()>* body = nullptr;
 std::exception_ptr failure;
 std::vector<uint64_t> shared;
+std::vector<uint64_t> launches;  // blocks, threads and bytes of dynamic shared memory of each, one after the other
 LaneNumbers lane_numbers[2][kMaxThreads];  // what each thread handed in last, and before
 std::set<const void*> large_shared;        // kernels that may have more dynamic shared memory than usual
 
@@ -143,7 +145,9 @@ void release_warp() {
   const unsigned first = current / warpSize * warpSize, mask = fibers[current]->mask;
   uint64_t values[warpSize] = {};
   unsigned votes = 0;
-  for (int lane = 0; lane < warpSize; ++lane) {
+  // From the lane on that runs next: where it has not come, there is nothing more to see.
+  for (int i = 1; i <= warpSize; ++i) {
+    const int lane = static_cast<int>(current - first + (backwards ? warpSize - i : i)) % warpSize;
     if (!(mask >> lane & 1)) continue;
     const unsigned thread = first + lane;
     if (thread >= thread_count() || fibers[thread]->state == State::returned)
@@ -213,7 +217,7 @@ void run_block() {
   }
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
-  const bool backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
+  backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
   for (unsigned returned = 0; returned < count;) {
     bool progress = false;
     for (unsigned i = 0; i < count; ++i) {
@@ -305,6 +309,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
   if (threads == 0 || threads > kMaxThreads || block.z > 64 || blocks == 0 || grid.x > 0x7fffffffu ||
       grid.y > 0xffffu || grid.z > 0xffffu || config.dynamicSmemBytes > most_shared)
     return cudaErrorInvalidConfiguration;
+  launches.insert(launches.end(), {blocks, threads, config.dynamicSmemBytes});
   blockDim = block;
   gridDim = grid;
   body = &kernel_body;
@@ -325,6 +330,14 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
 }
 
 }  // namespace emulation
+
+// Moves out what has been launched: numbers written to `to`, at most `most`, the rest forgotten.
+extern "C" __attribute__((visibility("default"))) uint64_t emulation_launches(uint64_t* to, uint64_t most) {
+  const uint64_t count = std::min<uint64_t>(most, emulation::launches.size());
+  std::copy_n(emulation::launches.begin(), count, to);
+  emulation::launches.clear();
+  return count;
+}
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
   if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kMaxSharedBytes) return cudaErrorInvalidConfiguration;
