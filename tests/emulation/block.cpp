@@ -208,6 +208,24 @@ uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
   fail(text.str());
 }
 
+// Up to where it waits or returns; true when it has returned.
+bool run_thread(unsigned thread) {
+  resume(thread);
+  if (failure) std::rethrow_exception(failure);
+  switch (fibers[thread]->state) {
+    case State::at_block_barrier:
+      release_block();
+      return false;
+    case State::at_warp_barrier:
+      release_warp();
+      return false;
+    default:
+      if (!fibers[thread]->copies.empty())
+        fail("thread " + std::to_string(thread) + " has returned with copies to shared memory under way");
+      return true;
+  }
+}
+
 void run_block() {
   const unsigned count = thread_count();
   for (unsigned i = 0; i < count; ++i) {
@@ -218,25 +236,20 @@ void run_block() {
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
   backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
+  // A warp runs as far as it can before the next one begins, for the same reason.
+  const unsigned warps = (count + warpSize - 1) / warpSize;
   for (unsigned returned = 0; returned < count;) {
     bool progress = false;
-    for (unsigned i = 0; i < count; ++i) {
-      const unsigned thread = backwards ? count - 1 - i : i;
-      if (fibers[thread]->state != State::ready) continue;
-      progress = true;
-      resume(thread);
-      if (failure) std::rethrow_exception(failure);
-      switch (fibers[thread]->state) {
-        case State::at_block_barrier:
-          release_block();
-          break;
-        case State::at_warp_barrier:
-          release_warp();
-          break;
-        default:
-          ++returned;
-          if (!fibers[thread]->copies.empty())
-            fail("thread " + std::to_string(thread) + " has returned with copies to shared memory under way");
+    for (unsigned i = 0; i < warps; ++i) {
+      const unsigned first = (backwards ? warps - 1 - i : i) * warpSize, lanes = std::min(count - first, 32u);
+      for (bool again = true; again;) {
+        again = false;
+        for (unsigned lane = 0; lane < lanes; ++lane) {
+          const unsigned thread = first + (backwards ? lanes - 1 - lane : lane);
+          if (fibers[thread]->state != State::ready) continue;
+          again = progress = true;
+          returned += run_thread(thread);
+        }
       }
     }
     if (!progress) report_deadlock();
