@@ -21,6 +21,12 @@ namespace cuda {
 
 using device::BFloat16;
 using device::Half;
+using device::load_pack;
+using device::Pack;
+using device::store_pack;
+using device::to_compute;
+
+constexpr int kMovingThreads = 256;  // a block of the kernels that only move numbers
 
 // ---- how numbers are multiplied ----
 
@@ -166,8 +172,7 @@ class Sums {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int at = in_sums<Tile>(first_row() + 16 * i + 8 * half + g, first_column() + 8 * j + 2 * t);
-          device::store_pack<2>(shared + at,
-                                device::Pack<float, 2>{{sums_[i][j][2 * half], sums_[i][j][2 * half + 1]}});
+          store_pack<2>(shared + at, Pack<float, 2>{{sums_[i][j][2 * half], sums_[i][j][2 * half + 1]}});
         }
   }
 };
@@ -181,7 +186,7 @@ class Sums<Ieee, Tile, kAlong> {
   static constexpr int kLanesN = 8, kLanesM = Tile::kThreads / kLanesN;
   static constexpr int kM = Tile::kRows / kLanesM, kN = Tile::kColumns / kLanesN;
   static_assert(kM % 4 == 0 && kN % 4 == 0, "columns are read in groups of 4");
-  typedef device::Pack<float, 4> Four;
+  typedef Pack<float, 4> Four;
   float sums_[kM][kN] = {};
 
   static __device__ __forceinline__ int row(int i) {
@@ -193,7 +198,7 @@ class Sums<Ieee, Tile, kAlong> {
     return kAlong ? lane + kLanesN * j : (lane + kLanesN * (j / 4)) * 4 + j % 4;
   }
   static __device__ __forceinline__ Four load(const char* chunk) {
-    return device::load_pack<4>(reinterpret_cast<const float*>(chunk));
+    return load_pack<4>(reinterpret_cast<const float*>(chunk));
   }
 
  public:
@@ -242,7 +247,7 @@ class Sums<Ieee, Tile, kAlong> {
         if constexpr (kAlong)
           *at = sums_[i][j];
         else
-          device::store_pack<4>(at, Four{{sums_[i][j], sums_[i][j + 1], sums_[i][j + 2], sums_[i][j + 3]}});
+          store_pack<4>(at, Four{{sums_[i][j], sums_[i][j + 1], sums_[i][j + 2], sums_[i][j + 3]}});
       }
   }
 };
