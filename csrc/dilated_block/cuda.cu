@@ -59,13 +59,19 @@ typedef Tile<64, 64, 2, 2, 4> Small;
 // The tiles of the convolution and how fast a multiprocessor full of them multiplies, against the first. Estimates by
 // the bytes that a product moves to and from shared memory; to be replaced by measured ones.
 struct Candidate {
-  int rows, columns;
+  int rows, columns, shared_bytes;
   double speed;
 };
-constexpr Candidate kCandidates[] = {{Huge::kRows, Huge::kColumns, 1.0},
-                                     {Large::kRows, Large::kColumns, 0.95},
-                                     {Medium::kRows, Medium::kColumns, 0.8},
-                                     {Small::kRows, Small::kColumns, 0.65}};
+template <class Tile>
+constexpr int shared_bytes() {
+  return Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * static_cast<int>(sizeof(float));
+}
+template <class Tile>
+constexpr Candidate candidate(double speed) {
+  return {Tile::kRows, Tile::kColumns, shared_bytes<Tile>(), speed};
+}
+constexpr Candidate kCandidates[] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
+                                     candidate<Small>(0.65)};
 
 int log2_of(int64_t x) {
   int log = 0;
@@ -92,14 +98,16 @@ struct Choice {
 // For each tile the cut of the pixels that leaves the fewest taps to compute, and of the tiles the one that should be
 // done first. It changes no result, for each is the same sum.
 Choice choose(const Convolution& args) {
-  int device = 0, multiprocessors = 0;
+  int device = 0, multiprocessors = 0, most_shared = 0;
   if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess)
+      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
     throw std::runtime_error("CUDA: the device cannot be asked for its multiprocessors");
   Choice best;
   double least_time = -1;
   for (int c = 0; c < static_cast<int>(sizeof kCandidates / sizeof *kCandidates); ++c) {
     const Candidate& candidate = kCandidates[c];
+    if (candidate.shared_bytes > most_shared) continue;  // the largest on GPUs for graphics
     const int rows = log2_of(candidate.rows);
     Cut cut;
     double least_taps = -1;
@@ -131,9 +139,8 @@ Choice choose(const Convolution& args) {
 template <class Math, class Tile>
 void start_convolution(const Convolution& args, void* stream) {
   const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, Tile::kColumns);
-  constexpr size_t kShared = Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * sizeof(float);
-  launch("dilated_block", convolution_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kThreads, kShared,
-         stream, args);
+  launch("dilated_block", convolution_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kThreads,
+         shared_bytes<Tile>(), stream, args);
 }
 
 // Large where it does not stand half empty.

@@ -358,9 +358,14 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int byte
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  const char* const count = std::getenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS");
-  *value = count ? std::atoi(count) : 2;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const auto set = [](const char* name, int otherwise) {
+    const char* const text = std::getenv(name);
+    return text ? std::atoi(text) : otherwise;
+  };
+  *value = attribute == cudaDevAttrMultiProcessorCount
+               ? set("INPAINT_FAST_EMULATED_MULTIPROCESSORS", 2)
+               : set("INPAINT_FAST_EMULATED_SHARED_KB", emulation::kMaxSharedBytes >> 10) << 10;
   return cudaSuccess;
 }
 

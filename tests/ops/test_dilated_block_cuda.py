@@ -283,8 +283,10 @@ def test_every_tile_has_the_same_sums(mode: Mode, monkeypatch: pytest.MonkeyPatc
     input, weight = laid_out(random(mode, 2, 16, 16, 32), "channels_last"), weights(mode, 128, 16)
     packed = call("dilated_block_weights", weight)
     first = check_forward(mode, input, weight, dilation=3, packed=packed, channels_last=True)
-    for multiprocessors, expected in zip((1, 8, 16, 32), TILES, strict=True):
+    chosen = [(count, 227, tile) for count, tile in zip((1, 8, 16, 32), TILES, strict=True)]
+    for multiprocessors, shared_kb, expected in (*chosen, (1, 99, TILES[1])):
         monkeypatch.setenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS", str(multiprocessors))
+        monkeypatch.setenv("INPAINT_FAST_EMULATED_SHARED_KB", str(shared_kb))
         launches("dilated_block")
         value = forward(mode, input, weight, dilation=3, packed=packed, channels_last=True)
         check_launches(["{} x {}".format(*expected)])  # one kernel, where nothing is to be packed

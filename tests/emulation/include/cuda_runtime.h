@@ -47,9 +47,10 @@ struct cudaLaunchConfig_t {
 
 const char* cudaGetErrorString(cudaError_t status);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16 };
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-// Of multiprocessors: INPAINT_FAST_EMULATED_MULTIPROCESSORS, or 2, so that small tensors fill them.
+// By INPAINT_FAST_EMULATED_MULTIPROCESSORS and INPAINT_FAST_EMULATED_SHARED_KB. Without these, 2 multiprocessors, so
+// that small tensors fill them, with what an H100 has of shared memory.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
