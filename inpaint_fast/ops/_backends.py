@@ -87,8 +87,19 @@ class Definition:
     setup_context: Callable | None = None
     # backward(call, ctx, *grads): call(name, *args) calls a helper operator of the backend that ran forward.
     backward: Callable | None = None
-    # Of Triton's operator and of CUDA's in the emulation, where their shapes differ from those on the CPU.
-    gpu_fake: Callable | None = None
+    # Where shapes differ from those on the CPU: of Triton's operator, and of CUDA's.
+    triton_fake: Callable | None = None
+    cuda_fake: Callable | None = None
+
+    def fake_of(self, suffix: str) -> Callable:
+        """The shape function of the operator with this suffix; others than those of SUFFIX are CUDA's, emulated."""
+        if suffix == SUFFIX["triton"]:
+            return self.triton_fake or self.fake
+        if self.cuda_fake is None:
+            return self.fake
+        if suffix:
+            return self.cuda_fake
+        return lambda tensor, *args: (self.cuda_fake if tensor.is_cuda else self.fake)(tensor, *args)
 
 
 @dataclass
@@ -125,8 +136,7 @@ class Operator:
         for name, definition in self.definitions.items():
             full = f"inpaint_fast::{name}{suffix}"
             library.define(f"{name}{suffix}{definition.schema}")
-            fake = definition.gpu_fake if suffix and definition.gpu_fake else definition.fake
-            torch.library.register_fake(full, fake, lib=library)
+            torch.library.register_fake(full, definition.fake_of(suffix), lib=library)
             if definition.backward is not None:
                 formula = partial(definition.backward, call)
                 torch.library.register_autograd(full, formula, setup_context=definition.setup_context, lib=library)

@@ -319,13 +319,16 @@ def _transformed_numel(out_channels: int, in_channels: int) -> int:
     return (out_channels + 31) // 32 * 32 * 36 * in_channels  # blocks of 32 output channels, as params.h has them
 
 
-def _fake_packed(weight):
+def _fake_triton_weights(weight):
     return weight.new_empty(weight.numel())
 
 
+def _fake_cuda_weights(weight):
+    whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
+    return weight.new_empty(9 * weight.shape[0] * ((weight.shape[1] + whole - 1) // whole * whole))
+
+
 def _fake_weights(weight):
-    if weight.is_cuda:
-        return _fake_packed(weight)
     return weight.new_empty(_transformed_numel(*weight.shape[:2]))
 
 
@@ -387,7 +390,12 @@ _operator = Operator(
             _setup_context,
             _backward,
         ),
-        "dilated_block_weights": Definition("(Tensor weight) -> Tensor", _fake_weights, gpu_fake=_fake_packed),
+        "dilated_block_weights": Definition(
+            "(Tensor weight) -> Tensor",
+            _fake_weights,
+            triton_fake=_fake_triton_weights,
+            cuda_fake=_fake_cuda_weights,
+        ),
         "dilated_block_input_gradient": Definition(
             f"(Tensor grad, Tensor weight, {_SETTINGS}, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
         ),

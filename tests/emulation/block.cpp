@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "emulated_warp_mma.h"
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -31,13 +33,25 @@ constexpr int kVote = -1;
 
 enum class State { ready, at_block_barrier, at_warp_barrier, returned };
 
+// A copy to shared memory that has been started and not been waited for.
+struct Copy {
+  void* shared;
+  const void* global;
+  int bytes;
+  unsigned group;  // the number of groups committed before its own
+};
+
 struct Fiber {
   void* stack = nullptr;
   jmp_buf context;
   State state = State::returned;
-  unsigned mask = 0;   // of the warp barrier
-  int source = 0;      // the lane whose value is wanted, or kVote
-  uint64_t value = 0;  // handed in, then the answer
+  unsigned mask = 0;       // of the warp barrier
+  int source = 0;          // the lane whose value is wanted, or kVote
+  uint64_t value = 0;      // handed in, then the answer
+  unsigned handed_in = 0;  // LaneNumbers
+  std::vector<Copy> copies;
+  unsigned groups = 0;              // of copies, committed
+  std::vector<const void*> copied;  // where to, all of this block
 
   Fiber();
   ~Fiber() { munmap(stack, kStackBytes); }
@@ -46,11 +60,14 @@ struct Fiber {
 
 std::vector<std::unique_ptr<Fiber>> fibers;  // by thread index; they outlive a launch, for they are dear to make
 jmp_buf scheduler;
-unsigned current = 0;  // the thread that runs
+unsigned current = 0;    // the thread that runs
+bool backwards = false;  // the order in which they do
 const std::function<void()>* body = nullptr;
 std::exception_ptr failure;
 std::vector<uint64_t> shared;
-std::set<const void*> large_shared;  // kernels that may have more dynamic shared memory than usual
+std::vector<uint64_t> launches;  // blocks, threads and bytes of dynamic shared memory of each, one after the other
+LaneNumbers lane_numbers[2][kMaxThreads];  // what each thread handed in last, and before
+std::set<const void*> large_shared;        // kernels that may have more dynamic shared memory than usual
 
 // _setjmp and _longjmp: switches by ucontext would make a system call each.
 void wait_for_scheduler() {
@@ -128,7 +145,9 @@ void release_warp() {
   const unsigned first = current / warpSize * warpSize, mask = fibers[current]->mask;
   uint64_t values[warpSize] = {};
   unsigned votes = 0;
-  for (int lane = 0; lane < warpSize; ++lane) {
+  // From the lane on that runs next: where it has not come, there is nothing more to see.
+  for (int i = 1; i <= warpSize; ++i) {
+    const int lane = static_cast<int>(current - first + (backwards ? warpSize - i : i)) % warpSize;
     if (!(mask >> lane & 1)) continue;
     const unsigned thread = first + lane;
     if (thread >= thread_count() || fibers[thread]->state == State::returned)
@@ -147,6 +166,22 @@ void release_warp() {
     fiber.value = fiber.source == kVote ? votes : values[fiber.source];
     fiber.state = State::ready;
   }
+}
+
+// 8 lanes move a chunk of 16 bytes each at a time, over all 32 banks: the chunks must differ modulo 8.
+template <class ChunkOf>
+void check_banks(const char* what, ChunkOf chunk_of) {
+  unsigned taken = 0;
+  for (int lane = 0; lane < 8; ++lane) taken |= 1u << (reinterpret_cast<uintptr_t>(chunk_of(lane)) / 16 % 8);
+  if (taken != 0xff) fail(std::string("bank conflict: 8 lanes ") + what + " chunks of the same banks");
+}
+
+// The copies of 8 lanes that made as many of them.
+void check_copies(unsigned first) {
+  const size_t count = fibers[first]->copied.size();
+  for (int lane = 0; lane < 8; ++lane)
+    if (fibers[first + lane]->copied.size() != count) return;
+  for (size_t i = 0; i < count; ++i) check_banks("copy to", [&](int lane) { return fibers[first + lane]->copied[i]; });
 }
 
 uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
@@ -173,33 +208,53 @@ uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
   fail(text.str());
 }
 
+// Up to where it waits or returns; true when it has returned.
+bool run_thread(unsigned thread) {
+  resume(thread);
+  if (failure) std::rethrow_exception(failure);
+  switch (fibers[thread]->state) {
+    case State::at_block_barrier:
+      release_block();
+      return false;
+    case State::at_warp_barrier:
+      release_warp();
+      return false;
+    default:
+      if (!fibers[thread]->copies.empty())
+        fail("thread " + std::to_string(thread) + " has returned with copies to shared memory under way");
+      return true;
+  }
+}
+
 void run_block() {
   const unsigned count = thread_count();
-  for (unsigned i = 0; i < count; ++i) fibers[i]->state = State::ready;
+  for (unsigned i = 0; i < count; ++i) {
+    fibers[i]->state = State::ready;
+    fibers[i]->handed_in = fibers[i]->groups = 0;
+    fibers[i]->copied.clear();
+  }
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
-  const bool backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
+  backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
+  // A warp runs as far as it can before the next one begins, for the same reason.
+  const unsigned warps = (count + warpSize - 1) / warpSize;
   for (unsigned returned = 0; returned < count;) {
     bool progress = false;
-    for (unsigned i = 0; i < count; ++i) {
-      const unsigned thread = backwards ? count - 1 - i : i;
-      if (fibers[thread]->state != State::ready) continue;
-      progress = true;
-      resume(thread);
-      if (failure) std::rethrow_exception(failure);
-      switch (fibers[thread]->state) {
-        case State::at_block_barrier:
-          release_block();
-          break;
-        case State::at_warp_barrier:
-          release_warp();
-          break;
-        default:
-          ++returned;
+    for (unsigned i = 0; i < warps; ++i) {
+      const unsigned first = (backwards ? warps - 1 - i : i) * warpSize, lanes = std::min(count - first, 32u);
+      for (bool again = true; again;) {
+        again = false;
+        for (unsigned lane = 0; lane < lanes; ++lane) {
+          const unsigned thread = first + (backwards ? lanes - 1 - lane : lane);
+          if (fibers[thread]->state != State::ready) continue;
+          again = progress = true;
+          returned += run_thread(thread);
+        }
       }
     }
     if (!progress) report_deadlock();
   }
+  for (unsigned first = 0; first + 8 <= count; first += 8) check_copies(first);
 }
 
 }  // namespace
@@ -215,6 +270,47 @@ uint64_t exchange(unsigned mask, uint64_t value, int source) { return warp_barri
 
 unsigned vote(unsigned mask, bool value) { return static_cast<unsigned>(warp_barrier(mask, value, kVote)); }
 
+const LaneNumbers* hand_in(const LaneNumbers& mine) {
+  LaneNumbers* const numbers = lane_numbers[fibers[current]->handed_in++ % 2];
+  numbers[current] = mine;
+  vote(~0u, true);
+  return numbers + current / warpSize * warpSize;
+}
+
+const LaneNumbers* hand_in_row(const void* row) {
+  if (reinterpret_cast<uintptr_t>(row) % 16) fail("a row of ldmatrix that is not aligned to 16 bytes");
+  const LaneNumbers* const all = hand_in({row, {}, {}});
+  if (lane() % 8 == 0) check_banks("read", [&](int i) { return all[lane() + i].row; });
+  return all;
+}
+
+void start_copy(void* to, const void* from, int bytes) {
+  const char *const begin = reinterpret_cast<const char*>(shared.data()), *const at = static_cast<const char*>(to);
+  if (at < begin || at + 16 > begin + shared.size() * sizeof(uint64_t)) fail("a copy to outside of shared memory");
+  if ((at - begin) % 16 || (bytes && reinterpret_cast<uintptr_t>(from) % 16))
+    fail("a copy to shared memory that is not aligned to 16 bytes");
+  if (bytes < 0 || bytes > 16) fail("a copy to shared memory of " + std::to_string(bytes) + " bytes");
+  std::memset(to, 0xff, 16);
+  fibers[current]->copies.push_back({to, from, bytes, fibers[current]->groups});
+  fibers[current]->copied.push_back(to);
+}
+
+void commit_copies() { ++fibers[current]->groups; }
+
+void wait_for_copies(unsigned groups_still_open) {
+  Fiber& self = *fibers[current];
+  std::vector<Copy> left;
+  for (const Copy& copy : self.copies) {
+    if (copy.group + groups_still_open >= self.groups) {
+      left.push_back(copy);
+      continue;
+    }
+    std::memset(copy.shared, 0, 16);
+    if (copy.bytes) std::memcpy(copy.shared, copy.global, copy.bytes);
+  }
+  self.copies.swap(left);
+}
+
 int lane() { return static_cast<int>(current % warpSize); }
 
 cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std::function<void()>& kernel_body) {
@@ -226,6 +322,7 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
   if (threads == 0 || threads > kMaxThreads || block.z > 64 || blocks == 0 || grid.x > 0x7fffffffu ||
       grid.y > 0xffffu || grid.z > 0xffffu || config.dynamicSmemBytes > most_shared)
     return cudaErrorInvalidConfiguration;
+  launches.insert(launches.end(), {blocks, threads, config.dynamicSmemBytes});
   blockDim = block;
   gridDim = grid;
   body = &kernel_body;
@@ -247,9 +344,28 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
 
 }  // namespace emulation
 
+// Moves out what has been launched: numbers written to `to`, at most `most`, the rest forgotten.
+extern "C" __attribute__((visibility("default"))) uint64_t emulation_launches(uint64_t* to, uint64_t most) {
+  const uint64_t count = std::min<uint64_t>(most, emulation::launches.size());
+  std::copy_n(emulation::launches.begin(), count, to);
+  emulation::launches.clear();
+  return count;
+}
+
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
   if (bytes < 0 || static_cast<size_t>(bytes) > emulation::kMaxSharedBytes) return cudaErrorInvalidConfiguration;
   emulation::large_shared.insert(kernel);
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  const auto set = [](const char* name, int otherwise) {
+    const char* const text = std::getenv(name);
+    return text ? std::atoi(text) : otherwise;
+  };
+  *value = attribute == cudaDevAttrMultiProcessorCount
+               ? set("INPAINT_FAST_EMULATED_MULTIPROCESSORS", 2)
+               : set("INPAINT_FAST_EMULATED_SHARED_KB", emulation::kMaxSharedBytes >> 10) << 10;
   return cudaSuccess;
 }
 

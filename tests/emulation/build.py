@@ -14,6 +14,7 @@ import shlex
 import subprocess
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-fvisibility=hidden
 FLAGS += ["-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
 DEFINES = ["-DINPAINT_FAST_CUDA", "-DINPAINT_FAST_EMULATION", f"-DINPAINT_FAST_INDEX_LIMIT={INDEX_LIMIT}"]
 DEFINES += ["-DINPAINT_FAST_ISA=emulated", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
+_loaded: dict[str, ctypes.CDLL] = {}
 
 
 def load(stem: str) -> None:
@@ -43,6 +45,25 @@ def load(stem: str) -> None:
     operator.suffixes["emulated"] = SUFFIX
     operator.define(SUFFIX)
     torch.ops.load_library(str(path))
+    _loaded[stem] = ctypes.CDLL(str(path))
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel that was started."""
+
+    blocks: int
+    threads: int
+    shared_bytes: int
+
+
+def launches(stem: str) -> list[Launch]:
+    """The kernels of `stem` that were started since the last call, in order."""
+    numbers = (ctypes.c_uint64 * 3000)()
+    function = _loaded[stem].emulation_launches
+    function.restype = ctypes.c_uint64
+    count = function(numbers, ctypes.c_uint64(len(numbers)))
+    return [Launch(*numbers[i : i + 3]) for i in range(0, count, 3)]
 
 
 @functools.cache

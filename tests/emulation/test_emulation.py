@@ -99,3 +99,58 @@ def test_launch_asks_for_large_shared_memory() -> None:
     out = torch.full_like(data, -1)
     start("reverse_with_shared", data, out, 64, 100 << 10)
     assert torch.equal(out, data.flip(0))
+
+
+# ---- a warp's matrix products and copies ----
+
+
+def whole_numbers(*shape: int) -> torch.Tensor:
+    """Numbers whose products and sums every type here holds."""
+    return torch.randint(-8, 9, shape, generator=torch.Generator().manual_seed(sum(shape))).float()
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("half_product", torch.float16), ("bfloat16_product", torch.bfloat16)])
+def test_product_of_16_bits(name: str, dtype: torch.dtype) -> None:
+    a, b, out = whole_numbers(16, 16), whole_numbers(16, 8), torch.full((16, 8), -1.0)
+    start(name, a.to(dtype), b.to(dtype), out)
+    assert torch.equal(out, a @ b)
+
+
+def test_product_in_tf32() -> None:
+    a, b, out = whole_numbers(16, 8), whole_numbers(8, 8), torch.full((16, 8), -1.0)
+    start("tf32_product", a, b, out)
+    assert torch.equal(out, a @ b)
+    # 10 bits of mantissa: a half is rounded away from zero, less than a half towards it.
+    a = torch.zeros(16, 8)
+    a[:4, 0] = torch.tensor([1 + 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-20, 2 - 2**-12])
+    start("tf32_product", a, torch.eye(8), out)
+    assert out[:4, 0].tolist() == [1 + 2**-10, -1 - 2**-10, 1, 2]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_matrices_from_shared_memory(transposed: bool) -> None:
+    a, b, out = whole_numbers(16, 16), whole_numbers(16, 8), torch.full((16, 8), -1.0)
+    start("shared_product", a.half(), b.half(), out, transposed)
+    assert torch.equal(out, a @ b)
+
+
+@pytest.mark.parametrize("unfinished", [0, 1])
+def test_copies_are_there_once_they_are_waited_for_and_no_sooner(unfinished: int) -> None:
+    data, out = torch.randn(2, 8, 4), torch.zeros(2, 8, 4)
+    sizes = torch.tensor([0, 4, 8, 12, 16, 16, 0, 16], dtype=torch.int32)
+    start("copy", data, sizes.repeat(2), out, 8, unfinished, 1)
+    wanted = torch.where(4 * torch.arange(4) < sizes[:, None], data, 0.0)
+    assert torch.equal(out[0], wanted[0])
+    assert out[1].isnan().all() if unfinished else torch.equal(out[1], wanted[1])
+
+
+def test_faults_of_copies_are_errors() -> None:
+    data, out, sizes = torch.randn(2, 8, 4), torch.zeros(2, 8, 4), torch.full((16,), 16, dtype=torch.int32)
+    with pytest.raises(RuntimeError, match="has returned with copies to shared memory under way"):
+        start("copy", data, sizes, out, 8, 2, 1)
+    with pytest.raises(RuntimeError, match="not aligned to 16 bytes"):
+        start("copy", torch.randn(65)[1:], sizes, out, 8, 0, 1)
+    with pytest.raises(RuntimeError, match="bank conflict: 8 lanes copy to"):
+        start("copy", data, sizes, out, 8, 0, 2)
+    with pytest.raises(RuntimeError, match="bank conflict: 8 lanes read"):
+        start("conflicting_rows")

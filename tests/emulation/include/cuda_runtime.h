@@ -1,6 +1,7 @@
 // The part of CUDA's runtime that the kernels of this project use, on the CPU, for tests: see ../README.md.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -46,6 +47,11 @@ struct cudaLaunchConfig_t {
 
 const char* cudaGetErrorString(cudaError_t status);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
+// By INPAINT_FAST_EMULATED_MULTIPROCESSORS and INPAINT_FAST_EMULATED_SHARED_KB. Without these, 2 multiprocessors, so
+// that small tensors fill them, with what an H100 has of shared memory.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
 
 namespace emulation {
@@ -82,6 +88,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 }
 
 // ---- device functions ----
+
+using std::max;
+using std::min;
 
 inline void __syncthreads() { emulation::block_barrier(); }
 inline void __syncwarp(unsigned mask = ~0u) { emulation::vote(mask, false); }
