@@ -74,11 +74,13 @@ class ContextGAN(_Adversarial):
 
     name: ClassVar[str] = "context_gan"
     as_published: ClassVar[dict[str, object]] = {
-        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu",
+        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu", "a": 0.5,
     }  # fmt: skip
 
-    a: float = 0.5
-    """Share of the squared error in the generator's loss; the rest is adversarial."""
+    a: float = 0.999
+    """Share of the squared error in the generator's loss; the rest is adversarial. 0.999 is that of Pathak et al.: at
+    the pictures the two gradients are then of one size. With the author's 0.5 the adversarial one is some 200 times
+    the other, and the discriminator, which sees the hole alone, cares for nothing round it."""
     saturating: bool = False
     """The generator minimises log(1 - D(fake)), not -log D(fake)."""
     real_target: float = 1.0
@@ -109,6 +111,7 @@ class ContextWGAN(_Adversarial):
     name: ClassVar[str] = "context_wgan"
     as_published: ClassVar[dict[str, object]] = {
         "batch_size": 400, "blocks": (2, 2), "lr": 0.05, "flip": False, "output": "tanh",
+        "adversarial_weight": 0.5,
     }  # fmt: skip
 
     critic: Critic = "v4"
@@ -118,8 +121,10 @@ class ContextWGAN(_Adversarial):
     """Factor of the squared error in the generator's loss."""
     critic_weight: float = 0.5
     """Factor of the critic's loss -mean(D(real) - D(fake)) (1 in the last scripts)."""
-    adversarial_weight: float = 0.5
-    """Factor of -mean(D(fake)) in the generator's loss (1 in the last Adam script, 2 with RMSprop)."""
+    adversarial_weight: float = 0.01
+    """Factor of -mean(D(fake)) in the generator's loss; published: 0.5 (1 in the last Adam script, 2 with RMSprop;
+    0.05 was tried). With 0.01 its gradient at the pictures and that of the squared error are of one size; with 0.5 it
+    is 20 times the other at first, later 100 times."""
     clip: float = 0.05
     """Bound of the critic's parameters after each of its steps (0.02 in the RMSprop run)."""
     clip_params: Literal["all", "no_norm"] = "all"
