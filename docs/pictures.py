@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import sys
 import time
@@ -81,8 +82,8 @@ def sheet(run: Run) -> Tensor:
     made = run.system.complete(heldout)
     side = made.shape[-1]
     if isinstance(evaluation, Generation):
-        columns = 5 if side == 64 else 10
-        tiles = made[evenly(len(made), 3 * columns)].unflatten(0, (3, columns))
+        shape = (2, 5) if side == 64 else (3, 10)
+        tiles = made[evenly(len(made), math.prod(shape))].unflatten(0, shape)
     else:
         rows = evenly(len(made), 5 if side == 64 else 3)
         tiles = torch.stack([x[rows] for x in (heldout.image.masked_fill(heldout.mask, 0.5), made, heldout.image)])
