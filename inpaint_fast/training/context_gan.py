@@ -176,15 +176,24 @@ class NoiseGAN(NoiseRecipe):
     name: ClassVar[str] = "noise_gan"
     source: ClassVar[str] = SOURCE
     size: ClassVar[int] = 32
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 128, "flip": False, "output": "relu", "lr": 1e-3,
+        "betas": (0.9, 0.999),
+    }  # fmt: skip
 
     filters: int = 512
     """Channels of the generator's first convolution."""
+    output: Literal["sigmoid", "relu"] = "sigmoid"
+    """Last activation of the generator. The published ReLU can die: all pictures black, and no gradient to bring them
+    back."""
     critic: Literal["v1", "v2"] = "v1"
     """Discriminator: without normalisation and with ReLU, or with normalisation and tanh."""
     critic_filters: int = 64
     """Channels of its first block."""
-    lr: float = 1e-3
-    """Adam's learning rate, of both."""
+    lr: float = 2e-4
+    """Adam's learning rate, of both (published: 0.001)."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's betas, of both (published: 0.9, 0.999)."""
     saturating: bool = False
     """The generator minimises log(1 - D(fake)), not -log D(fake)."""
     constants: Literal["lasagne", "pytorch"] = "lasagne"
@@ -192,13 +201,14 @@ class NoiseGAN(NoiseRecipe):
 
     def build(self) -> System:
         lasagne = self.constants == "lasagne"
-        generator = {"filters": self.filters, "lasagne": lasagne}
+        generator = {"filters": self.filters, "lasagne": lasagne, "output": self.output}
         critic = {**CRITICS[self.critic], "filters": self.critic_filters, "lasagne": lasagne}
         system = NoiseSystem(
             NoiseGenerator(**generator), ContextCritic(**critic), {"generator": generator, "critic": critic}
         )
         system.objective = classifying(saturating=self.saturating)
         system.optimizers = {
-            name: optimizer_of("adam", network.parameters(), lr=self.lr) for name, network in system.named_children()
+            name: optimizer_of("adam", network.parameters(), lr=self.lr, betas=self.betas)
+            for name, network in system.named_children()
         }
         return system
