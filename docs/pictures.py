@@ -48,7 +48,7 @@ RUNS = {
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
     "glcic": "--batch-size 8 --channels 16 --completion-steps 200 --settle 100 --steps 200",
-    "glcic_places2": "--batch-size 4 --channels 16 --completion-steps 200 --settle 100 --steps 200",
+    "glcic_places2": "--batch-size 4 --channels 16 --completion-steps 400 --settle 300 --steps 400",
     "glcic_small": "",
     "mlp_gan": "--steps 2500",
     "dcgan": "--batch-size 16 --width 32 --steps 2000",
@@ -89,7 +89,7 @@ def sheet(run: Run) -> Tensor:
         tiles = torch.stack([x[rows] for x in (heldout.image.masked_fill(heldout.mask, 0.5), made, heldout.image)])
     if side <= 64:
         return tiles.repeat_interleave(2, -1).repeat_interleave(2, -2)
-    return F.interpolate(tiles.flatten(0, 1), size=(128, 128), mode="area").unflatten(0, tiles.shape[:2])
+    return F.interpolate(tiles.flatten(0, 1), size=(96, 96), mode="area").unflatten(0, tiles.shape[:2])
 
 
 def save(path: Path, tiles: Tensor) -> None:

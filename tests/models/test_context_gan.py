@@ -70,6 +70,17 @@ def test_noise_generator() -> None:
     assert generator(noise).min() >= 0
 
 
+def test_a_noise_generator_that_has_gone_black_learns_again_through_its_sigmoid_and_not_its_relu() -> None:
+    for output, alive in (("relu", False), ("sigmoid", True)):
+        generator = NoiseGenerator(8, output=output)
+        last = next(module for module in reversed(generator.layers) if isinstance(module, nn.Conv2d))
+        nn.init.constant_(last.bias, -10.0)
+        pictures = generator(generator.noise(2, torch.device("cpu")))
+        assert pictures.max() < 0.01
+        pictures.sum().backward()
+        assert (last.bias.grad.abs().max() > 0) == alive
+
+
 def test_wrong_use_is_named() -> None:
     for options, words in (
         ({"blocks": ()}, "blocks"), ({"blocks": (1,) * 7}, "blocks.*fewer"), ({"kernel": 2}, "kernel.*2"),
@@ -79,5 +90,7 @@ def test_wrong_use_is_named() -> None:
             ContextCritic(**options)
     with pytest.raises(ValueError, match="filters.*12"):
         NoiseGenerator(12)
+    with pytest.raises(ValueError, match="output.*'tanh'"):
+        NoiseGenerator(8, output="tanh")
     with pytest.raises(ValueError, match=r"ContextCritic.*\(1, 3, 32, 32\)"):
         ContextCritic(filters=2)(torch.rand(1, 3, 32, 32))
