@@ -44,7 +44,7 @@ RUNS = {
     "context_cnn_caption_bias": SETTLED,
     "context_gan": f"{NARROW} --steps 300 --lr 3e-4 --pretrained {FOLDER}/context_cnn --critic-filters 16",
     "context_wgan": f"{NARROW} --steps 300 --lr 3e-4 --pretrained {FOLDER}/context_cnn --critic-filters 16",
-    "noise_gan": "--batch-size 16 --steps 1500 --filters 128 --critic-filters 32",
+    "noise_gan": "--batch-size 16 --steps 1000 --filters 128 --critic-filters 32",
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
     "glcic": "--batch-size 8 --channels 16 --completion-steps 200 --settle 100 --steps 200",

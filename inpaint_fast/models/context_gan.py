@@ -112,8 +112,9 @@ class NoiseGenerator(nn.Module):
         filters: channels of the first convolution, a multiple of 8.
         lasagne: Glorot's starting weights; False: PyTorch's own.
         output: last activation: "relu" as published, or "sigmoid".
+        noise: what pictures are made from: "unsigned", uniform in [0, 1) as published, or "signed", in [-1, 1).
 
-    Shapes: uniform noise (N, 512, 4, 4) in [0, 1) -> (N, 3, 32, 32), at least 0.
+    Shapes: noise (N, 512, 4, 4) -> (N, 3, 32, 32), at least 0.
 
         conv3 512  4        nearest x2, conv3 128   16        nearest x2, conv3 64   32
         nearest x2, conv3 256  8        conv3 3     32        ReLU after all but the last, no normalisation
@@ -121,8 +122,9 @@ class NoiseGenerator(nn.Module):
 
     NOISE = (512, 4, 4)
 
-    def __init__(self, filters: int = 512, lasagne: bool = True, output: str = "relu") -> None:
+    def __init__(self, filters: int = 512, lasagne: bool = True, output: str = "relu", noise: str = "unsigned") -> None:
         super().__init__()
+        self.signed = one_of("noise", noise, ("unsigned", "signed")) == "signed"
         if filters < 8 or filters % 8:
             raise ValueError(f"filters: a multiple of 8 is expected, got {filters}")
         last = nn.ReLU() if one_of("output", output, ("relu", "sigmoid")) == "relu" else nn.Sigmoid()
@@ -137,8 +139,9 @@ class NoiseGenerator(nn.Module):
             glorot_(self)
 
     def noise(self, count: int, device: torch.device) -> Tensor:
-        """Uniform in [0, 1), from torch's default generator."""
-        return torch.rand(count, *self.NOISE, device=device)
+        """From torch's default generator."""
+        noise = torch.rand(count, *self.NOISE, device=device)
+        return 2 * noise - 1 if self.signed else noise
 
     def forward(self, noise: Tensor) -> Tensor:
         check_shape(noise, self.NOISE, "NoiseGenerator")

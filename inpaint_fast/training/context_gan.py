@@ -178,7 +178,7 @@ class NoiseGAN(NoiseRecipe):
     size: ClassVar[int] = 32
     as_published: ClassVar[dict[str, object]] = {
         "batch_size": 128, "flip": False, "output": "relu", "lr": 1e-3,
-        "betas": (0.9, 0.999),
+        "betas": (0.9, 0.999), "noise": "unsigned",
     }  # fmt: skip
 
     filters: int = 512
@@ -186,6 +186,9 @@ class NoiseGAN(NoiseRecipe):
     output: Literal["sigmoid", "relu"] = "sigmoid"
     """Last activation of the generator. The published ReLU can die: all pictures black, and no gradient to bring them
     back."""
+    noise: Literal["signed", "unsigned"] = "signed"
+    """What pictures are made from: uniform in [-1, 1), or as published in [0, 1), whose mean outweighs it: all pictures
+    become the same."""
     critic: Literal["v1", "v2"] = "v1"
     """Discriminator: without normalisation and with ReLU, or with normalisation and tanh."""
     critic_filters: int = 64
@@ -201,7 +204,7 @@ class NoiseGAN(NoiseRecipe):
 
     def build(self) -> System:
         lasagne = self.constants == "lasagne"
-        generator = {"filters": self.filters, "lasagne": lasagne, "output": self.output}
+        generator = {"filters": self.filters, "lasagne": lasagne, "output": self.output, "noise": self.noise}
         critic = {**CRITICS[self.critic], "filters": self.critic_filters, "lasagne": lasagne}
         system = NoiseSystem(
             NoiseGenerator(**generator), ContextCritic(**critic), {"generator": generator, "critic": critic}

@@ -63,6 +63,8 @@ def test_noise_generator() -> None:
     generator = NoiseGenerator(16)
     noise = generator.noise(2, torch.device("cpu"))
     assert noise.shape == (2, 512, 4, 4) and noise.min() >= 0 and noise.max() < 1
+    signed = NoiseGenerator(16, noise="signed").noise(2, torch.device("cpu"))
+    assert signed.min() < -0.9 and signed.max() > 0.9
     shapes = output_shapes(generator, noise)
     assert [shape for kind, shape in shapes if kind is nn.Conv2d] == [
         (16, 4, 4), (8, 8, 8), (4, 16, 16), (2, 32, 32), (3, 32, 32),
@@ -92,5 +94,7 @@ def test_wrong_use_is_named() -> None:
         NoiseGenerator(12)
     with pytest.raises(ValueError, match="output.*'tanh'"):
         NoiseGenerator(8, output="tanh")
+    with pytest.raises(ValueError, match="noise.*'normal'"):
+        NoiseGenerator(8, noise="normal")
     with pytest.raises(ValueError, match=r"ContextCritic.*\(1, 3, 32, 32\)"):
         ContextCritic(filters=2)(torch.rand(1, 3, 32, 32))
