@@ -13,7 +13,7 @@ demo: build      ## train two systems on the shipped photographs, complete unsee
 	rm -rf demo
 	$(BIN)/inpaint-fast demo --out demo
 
-pictures: build  ## a short run of every recipe: docs/<recipe>.png and docs/pictures.csv (about an hour)
+pictures: build  ## a short run of every recipe: docs/<recipe>.png and docs/pictures.csv (half an hour on one core)
 	rm -rf runs/pictures
 	$(BIN)/python docs/pictures.py
 

@@ -1,6 +1,6 @@
 """The pictures and figures of the README's systems: a short run of every recipe on the photographs that come with it.
 
-    python docs/pictures.py [RECIPE ...]        (`make pictures` runs all of them: about an hour and a half on one core)
+    python docs/pictures.py [RECIPE ...]        (`make pictures` runs all of them: half an hour on one core)
 
 From the root of the repository. Each run is `inpaint-fast train RECIPE` with the settings of `RUNS`, and leaves
 docs/RECIPE.png (held-out examples side by side: the input, below it the completion, the truth; or pictures from noise)
@@ -34,7 +34,7 @@ NARROW = "--batch-size 16 --filters 16"
 SETTLED = f"{NARROW} --lr-decay 0.99 --steps 300"  # the photographs are 18: an epoch is little more than a batch
 RUNS = {
     "unet_l2": "--batch-size 16 --steps 1000",
-    "unet_wgan": f"--batch-size 16 --steps 300 --pretrained {FOLDER}/unet_l2 --adversarial-weight 0.05 --lr 5e-4",
+    "unet_wgan": f"--batch-size 16 --steps 500 --pretrained {FOLDER}/unet_l2 --adversarial-weight 0.14 --lr 5e-4",
     "unet_wgan_caption": "--batch-size 16 --steps 400 --adversarial-weight 0.05",
     "context_cnn": f"{NARROW} --lr-decay 0.995 --steps 600",
     "context_cnn_bow1": SETTLED,
@@ -42,9 +42,9 @@ RUNS = {
     "context_cnn_lstm": SETTLED,
     "context_cnn_gru": SETTLED,
     "context_cnn_caption_bias": SETTLED,
-    "context_gan": f"{NARROW} --steps 300 --lr 3e-4 --pretrained {FOLDER}/context_cnn --critic-filters 16",
+    "context_gan": f"{NARROW} --steps 300 --pretrained {FOLDER}/context_cnn --critic-filters 16",
     "context_wgan": f"{NARROW} --steps 300 --lr 3e-4 --pretrained {FOLDER}/context_cnn --critic-filters 16",
-    "noise_gan": "--batch-size 16 --steps 1000 --filters 128 --critic-filters 32",
+    "noise_gan": "--batch-size 16 --steps 500 --filters 128 --critic-filters 32",
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
     "glcic": "--batch-size 8 --channels 16 --completion-steps 200 --settle 100 --steps 200",
