@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo test test-long test-finite test-sanitized lint format bench build clean
+.PHONY: help demo pictures test test-long test-finite test-sanitized lint format bench build clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -12,6 +12,10 @@ help:            ## this list
 demo: build      ## train two systems on the shipped photographs, complete unseen ones (about 4 minutes)
 	rm -rf demo
 	$(BIN)/inpaint-fast demo --out demo
+
+pictures: build  ## a short run of every recipe: docs/<recipe>.png and docs/pictures.csv (half an hour on one core)
+	rm -rf runs/pictures
+	$(BIN)/python docs/pictures.py
 
 test: build      ## every test but the long sweeps
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long"

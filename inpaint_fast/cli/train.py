@@ -23,15 +23,24 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] not in RECIPES:
         print(f"inpaint-fast train: {argv[0]!r} is no recipe; one of {', '.join(RECIPES)} is expected", file=sys.stderr)
         return 2
-    recipe, args = RECIPES[argv[0]], argv[1:]
-    defaults = recipe.as_published if "--as-published" in args else {}
-    args = [word for word in args if word != "--as-published"]
-    command = options_type(recipe)
-    options = parse(command, f"inpaint-fast train {argv[0]}", args, default=command(**defaults))
-    settings = {each.name: getattr(options, each.name) for each in fields(recipe)}
-    folder = train(recipe(**settings), options.out)
+    recipe, out = recipe_of(argv[0], argv[1:])
+    folder = train(recipe, out)
     print(f"weights, metrics and pictures: {folder}/")
     return 0
+
+
+def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
+    """The recipe with the settings that these arguments give it, and the run's folder."""
+    recipe = RECIPES[name]
+    defaults = recipe.as_published if "--as-published" in args else {}
+    command = options_type(recipe)
+    options = parse(
+        command,
+        f"inpaint-fast train {name}",
+        [word for word in args if word != "--as-published"],
+        default=command(**defaults),
+    )
+    return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options.out
 
 
 def options_type(recipe: type[Recipe]) -> type:

@@ -108,31 +108,40 @@ pixels. "v4" is the Wasserstein critic, "v4_deep" that of the RMSprop run."""
 class NoiseGenerator(nn.Module):
     """32x32 pictures from noise alone: the first GAN, of March 2017.
 
-    Shapes: uniform noise (N, 512, 4, 4) in [0, 1) -> (N, 3, 32, 32), at least 0 (a ReLU is the last layer).
+    Args:
+        filters: channels of the first convolution, a multiple of 8.
+        lasagne: Glorot's starting weights; False: PyTorch's own.
+        output: last activation: "relu" as published, or "sigmoid".
+        noise: what pictures are made from: "unsigned", uniform in [0, 1) as published, or "signed", in [-1, 1).
+
+    Shapes: noise (N, 512, 4, 4) -> (N, 3, 32, 32), at least 0.
 
         conv3 512  4        nearest x2, conv3 128   16        nearest x2, conv3 64   32
-        nearest x2, conv3 256  8        conv3 3     32        ReLU after each, no normalisation
+        nearest x2, conv3 256  8        conv3 3     32        ReLU after all but the last, no normalisation
     """
 
     NOISE = (512, 4, 4)
 
-    def __init__(self, filters: int = 512, lasagne: bool = True) -> None:
+    def __init__(self, filters: int = 512, lasagne: bool = True, output: str = "relu", noise: str = "unsigned") -> None:
         super().__init__()
+        self.signed = one_of("noise", noise, ("unsigned", "signed")) == "signed"
         if filters < 8 or filters % 8:
             raise ValueError(f"filters: a multiple of 8 is expected, got {filters}")
+        last = nn.ReLU() if one_of("output", output, ("relu", "sigmoid")) == "relu" else nn.Sigmoid()
         layers: list[nn.Module] = []
         before, width = self.NOISE[0], filters
         for i in range(4):
             layers += [nn.Upsample(scale_factor=2)] if i else []
             layers += [nn.Conv2d(before, width, 3, padding=1), nn.ReLU()]
             before, width = width, width // 2
-        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 3, 3, padding=1), nn.ReLU())
+        self.layers = nn.Sequential(*layers, nn.Conv2d(before, 3, 3, padding=1), last)
         if lasagne:
             glorot_(self)
 
     def noise(self, count: int, device: torch.device) -> Tensor:
-        """Uniform in [0, 1), from torch's default generator."""
-        return torch.rand(count, *self.NOISE, device=device)
+        """From torch's default generator."""
+        noise = torch.rand(count, *self.NOISE, device=device)
+        return 2 * noise - 1 if self.signed else noise
 
     def forward(self, noise: Tensor) -> Tensor:
         check_shape(noise, self.NOISE, "NoiseGenerator")

@@ -18,6 +18,9 @@ from inpaint_fast.training.recipe import System
 
 SOURCE = "S. Larocque, IFT6266 project (2017)"
 
+Captions = Literal["none", "bow1", "bow5", "lstm", "gru"]
+Fusion = Literal["concat", "bias", "bias_map"]
+
 
 @dataclass
 class ContextCNNRecipe(CentreRecipe):
@@ -44,11 +47,11 @@ class ContextCNNRecipe(CentreRecipe):
     """Weight of the squared part that the clip cuts off (0.001 in the RMSprop run)."""
     residual: bool = False
     """The output is added to what the hole held before: with --prefill harmonic an addition of this library."""
-    captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "none"
+    captions: Captions = "none"
     """How captions are read, if they are."""
     caption_code: int = 100
     """Size of the captions' code."""
-    fusion: Literal["concat", "bias", "bias_map"] = "concat"
+    fusion: Fusion = "concat"
     """Where the captions' code joins: beside the picture's code, or as bias of the last encoder convolution."""
     bow: Literal["mean", "sum"] = "mean"
     """How the bags of several captions become one (the program from 24 April 2017 on: sum)."""
@@ -93,46 +96,53 @@ class ContextCNNRecipe(CentreRecipe):
 
 
 @dataclass
-class ContextCNNBow1(ContextCNNRecipe):
+class _Captioned(ContextCNNRecipe):
+    """What the recipes that read captions share: the settings of their runs."""
+
+    as_published: ClassVar[dict[str, object]] = ContextCNNRecipe.as_published | {
+        "lr": 0.01, "output": "tanh", "code": 750,
+    }  # fmt: skip
+
+
+@dataclass
+class ContextCNNBow1(_Captioned):
     """The same with the words of one caption beside the picture's code."""
 
     name: ClassVar[str] = "context_cnn_bow1"
-    as_published: ClassVar[dict[str, object]] = {
-        "batch_size": 512, "lr": 0.01, "flip": False, "output": "tanh", "code": 750,
-    }  # fmt: skip
-    captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "bow1"
+    captions: Captions = "bow1"
 
 
 @dataclass
-class ContextCNNBow5(ContextCNNBow1):
+class ContextCNNBow5(_Captioned):
     """The same with the words of five captions."""
 
     name: ClassVar[str] = "context_cnn_bow5"
-    captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "bow5"
+    captions: Captions = "bow5"
 
 
 @dataclass
-class ContextCNNLSTM(ContextCNNBow1):
+class ContextCNNLSTM(_Captioned):
     """The same with a caption read by an LSTM with peepholes."""
 
     name: ClassVar[str] = "context_cnn_lstm"
-    captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "lstm"
+    captions: Captions = "lstm"
 
 
 @dataclass
-class ContextCNNGRU(ContextCNNBow1):
+class ContextCNNGRU(_Captioned):
     """The same with a caption read by a GRU."""
 
     name: ClassVar[str] = "context_cnn_gru"
-    captions: Literal["none", "bow1", "bow5", "lstm", "gru"] = "gru"
+    captions: Captions = "gru"
 
 
 @dataclass
-class ContextCNNCaptionBias(ContextCNNBow1):
+class ContextCNNCaptionBias(_Captioned):
     """The captions' code as bias of the last encoder convolution: proposed by the author, not tried by her."""
 
     name: ClassVar[str] = "context_cnn_caption_bias"
-    fusion: Literal["concat", "bias", "bias_map"] = "bias"
+    captions: Captions = "bow1"
+    fusion: Fusion = "bias"
 
 
 class ContextSystem(CentreSystem):

@@ -74,11 +74,13 @@ class ContextGAN(_Adversarial):
 
     name: ClassVar[str] = "context_gan"
     as_published: ClassVar[dict[str, object]] = {
-        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu",
+        "batch_size": 128, "lr": 0.01, "flip": False, "lr_decay": 0.99, "output": "relu", "a": 0.5,
     }  # fmt: skip
 
-    a: float = 0.5
-    """Share of the squared error in the generator's loss; the rest is adversarial."""
+    a: float = 0.999
+    """Share of the squared error in the generator's loss; the rest is adversarial. 0.999 is that of Pathak et al.: at
+    the pictures the two gradients are then of one size. With the author's 0.5 the adversarial one is some 200 times
+    the other, and the discriminator, which sees the hole alone, cares for nothing round it."""
     saturating: bool = False
     """The generator minimises log(1 - D(fake)), not -log D(fake)."""
     real_target: float = 1.0
@@ -109,6 +111,7 @@ class ContextWGAN(_Adversarial):
     name: ClassVar[str] = "context_wgan"
     as_published: ClassVar[dict[str, object]] = {
         "batch_size": 400, "blocks": (2, 2), "lr": 0.05, "flip": False, "output": "tanh",
+        "adversarial_weight": 0.5,
     }  # fmt: skip
 
     critic: Critic = "v4"
@@ -118,8 +121,10 @@ class ContextWGAN(_Adversarial):
     """Factor of the squared error in the generator's loss."""
     critic_weight: float = 0.5
     """Factor of the critic's loss -mean(D(real) - D(fake)) (1 in the last scripts)."""
-    adversarial_weight: float = 0.5
-    """Factor of -mean(D(fake)) in the generator's loss (1 in the last Adam script, 2 with RMSprop)."""
+    adversarial_weight: float = 0.01
+    """Factor of -mean(D(fake)) in the generator's loss; published: 0.5 (1 in the last Adam script, 2 with RMSprop;
+    0.05 was tried). With 0.01 its gradient at the pictures and that of the squared error are of one size; with 0.5 it
+    is 20 times the other at first, later 100 times."""
     clip: float = 0.05
     """Bound of the critic's parameters after each of its steps (0.02 in the RMSprop run)."""
     clip_params: Literal["all", "no_norm"] = "all"
@@ -171,15 +176,27 @@ class NoiseGAN(NoiseRecipe):
     name: ClassVar[str] = "noise_gan"
     source: ClassVar[str] = SOURCE
     size: ClassVar[int] = 32
+    as_published: ClassVar[dict[str, object]] = {
+        "batch_size": 128, "flip": False, "output": "relu", "lr": 1e-3,
+        "betas": (0.9, 0.999), "noise": "unsigned",
+    }  # fmt: skip
 
     filters: int = 512
     """Channels of the generator's first convolution."""
+    output: Literal["sigmoid", "relu"] = "sigmoid"
+    """Last activation of the generator. The published ReLU can die: all pictures black, and no gradient to bring them
+    back."""
+    noise: Literal["signed", "unsigned"] = "signed"
+    """What pictures are made from: uniform in [-1, 1), or as published in [0, 1), whose mean outweighs it: all pictures
+    become the same."""
     critic: Literal["v1", "v2"] = "v1"
     """Discriminator: without normalisation and with ReLU, or with normalisation and tanh."""
     critic_filters: int = 64
     """Channels of its first block."""
-    lr: float = 1e-3
-    """Adam's learning rate, of both."""
+    lr: float = 2e-4
+    """Adam's learning rate, of both (published: 0.001)."""
+    betas: tuple[float, float] = (0.5, 0.999)
+    """Adam's betas, of both (published: 0.9, 0.999)."""
     saturating: bool = False
     """The generator minimises log(1 - D(fake)), not -log D(fake)."""
     constants: Literal["lasagne", "pytorch"] = "lasagne"
@@ -187,13 +204,14 @@ class NoiseGAN(NoiseRecipe):
 
     def build(self) -> System:
         lasagne = self.constants == "lasagne"
-        generator = {"filters": self.filters, "lasagne": lasagne}
+        generator = {"filters": self.filters, "lasagne": lasagne, "output": self.output, "noise": self.noise}
         critic = {**CRITICS[self.critic], "filters": self.critic_filters, "lasagne": lasagne}
         system = NoiseSystem(
             NoiseGenerator(**generator), ContextCritic(**critic), {"generator": generator, "critic": critic}
         )
         system.objective = classifying(saturating=self.saturating)
         system.optimizers = {
-            name: optimizer_of("adam", network.parameters(), lr=self.lr) for name, network in system.named_children()
+            name: optimizer_of("adam", network.parameters(), lr=self.lr, betas=self.betas)
+            for name, network in system.named_children()
         }
         return system

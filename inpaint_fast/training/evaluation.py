@@ -30,7 +30,7 @@ class Evaluation:
     def __call__(self, complete: Callable[[Batch], Tensor]) -> tuple[dict[str, float], Tensor]:
         """Metrics of `complete` (a function batch -> completed pictures), and a grid to look at."""
         completed = complete(self.heldout)
-        return self.measure(completed), self._grid(completed)
+        return self.measure(completed), grid(self.columns(completed))
 
     def line(self, metrics: dict[str, float]) -> str:
         """The metrics in a line, beside the fills that learn nothing."""
@@ -43,15 +43,15 @@ class Evaluation:
         metrics = hole_metrics(completed, self.heldout.image, self.heldout.mask)
         return {name: value.item() for name, value in metrics.items()}
 
-    def _grid(self, completed: Tensor) -> Tensor:
+    def columns(self, completed: Tensor) -> dict[str, Tensor]:
+        """What is shown of completed held-out pictures: heading -> (shown, 3, H, W) in [0, 1]."""
         image, mask = self.heldout.image[self.rows], self.heldout.mask[self.rows]
-        columns = {
+        return {
             "input": image.masked_fill(mask, 0.5),
             "completed": completed[self.rows],
             **{name: filled[self.rows] for name, filled in self.fills.items()},
             "truth": image,
         }
-        return grid(columns)
 
 
 class Generation(Evaluation):
@@ -72,8 +72,9 @@ class Generation(Evaluation):
         metrics = generation_metrics(completed, self.heldout.image)
         return {name: value.item() for name, value in metrics.items()}
 
-    def _grid(self, completed: Tensor) -> Tensor:
-        return grid({"generated": completed[self.rows], "real": self.heldout.image[self.rows]})
+    def columns(self, completed: Tensor) -> dict[str, Tensor]:
+        """What is shown: new pictures beside real ones."""
+        return {"generated": completed[self.rows], "real": self.heldout.image[self.rows]}
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

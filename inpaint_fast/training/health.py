@@ -51,6 +51,14 @@ AILMENTS = (
         "then were two generator steps for each of the discriminator, after B. Amos, and a larger discriminator",
     ),
     Ailment(
+        "the adversarial gradient drowns that of the reconstruction",
+        ("adversarial_gradient", "reconstruction_gradient"),
+        lambda signals: signals["adversarial_gradient"] > 30 * signals["reconstruction_gradient"],
+        "the picture round the hole then counts for little, and completions are patterns of the network's own. D. "
+        "Pathak et al. give the squared error 0.999 of the loss; S. Larocque tried several weights and started from a "
+        "generator trained on the squared error alone (--a, --adversarial-weight, --pretrained)",
+    ),
+    Ailment(
         "the generator's outputs are saturated",
         ("saturated",),
         lambda signals: signals["saturated"] > 0.5,

@@ -63,11 +63,24 @@ def test_noise_generator() -> None:
     generator = NoiseGenerator(16)
     noise = generator.noise(2, torch.device("cpu"))
     assert noise.shape == (2, 512, 4, 4) and noise.min() >= 0 and noise.max() < 1
+    signed = NoiseGenerator(16, noise="signed").noise(2, torch.device("cpu"))
+    assert signed.min() < -0.9 and signed.max() > 0.9
     shapes = output_shapes(generator, noise)
     assert [shape for kind, shape in shapes if kind is nn.Conv2d] == [
         (16, 4, 4), (8, 8, 8), (4, 16, 16), (2, 32, 32), (3, 32, 32),
     ]  # fmt: skip
     assert generator(noise).min() >= 0
+
+
+def test_a_noise_generator_that_has_gone_black_learns_again_through_its_sigmoid_and_not_its_relu() -> None:
+    for output, alive in (("relu", False), ("sigmoid", True)):
+        generator = NoiseGenerator(8, output=output)
+        last = next(module for module in reversed(generator.layers) if isinstance(module, nn.Conv2d))
+        nn.init.constant_(last.bias, -10.0)
+        pictures = generator(generator.noise(2, torch.device("cpu")))
+        assert pictures.max() < 0.01
+        pictures.sum().backward()
+        assert (last.bias.grad.abs().max() > 0) == alive
 
 
 def test_wrong_use_is_named() -> None:
@@ -79,5 +92,9 @@ def test_wrong_use_is_named() -> None:
             ContextCritic(**options)
     with pytest.raises(ValueError, match="filters.*12"):
         NoiseGenerator(12)
+    with pytest.raises(ValueError, match="output.*'tanh'"):
+        NoiseGenerator(8, output="tanh")
+    with pytest.raises(ValueError, match="noise.*'normal'"):
+        NoiseGenerator(8, noise="normal")
     with pytest.raises(ValueError, match=r"ContextCritic.*\(1, 3, 32, 32\)"):
         ContextCritic(filters=2)(torch.rand(1, 3, 32, 32))

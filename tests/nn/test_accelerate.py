@@ -5,105 +5,31 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 from nn.networks import INPUTS, NETWORKS, ResNet, UNet, VGGFeatures
+from nn.twins import (
+    Chain,
+    X,
+    assert_near,
+    assert_same,
+    fused_modules,
+    left,
+    notes,
+    one_by_one,
+    outputs,
+    randomised,
+    swapped,
+    twins,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, weight_norm
 
 import inpaint_fast as ipf
-from inpaint_fast.nn import AcceleratedConv2d, DilatedConvBlock, FusedSequential, acceleration_report
-
-
-def randomised(network: nn.Module) -> nn.Module:
-    """With statistics and affine parameters of no special value."""
-    torch.manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return network
-
-
-def twins(network: nn.Module, **options) -> tuple[nn.Module, nn.Module]:
-    """The network, and an accelerated copy."""
-    theirs = randomised(network)
-    return theirs, ipf.accelerate(copy.deepcopy(theirs), **options)
-
-
-def outputs(network: nn.Module, *input: Tensor) -> list[Tensor]:
-    output = network(*input)
-    return list(output) if isinstance(output, (list, tuple)) else [output]
-
-
-def assert_near(ours: Tensor, theirs: Tensor, name: str = "") -> None:
-    scale = theirs.detach().double().abs().max().item() or 1.0
-    tolerance = (1e-9 if theirs.dtype == torch.float64 else 1e-4) * scale
-    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance, msg=lambda text: f"{name}: {text}")
-
-
-def assert_same(ours: nn.Module, theirs: nn.Module, *input: Tensor) -> None:
-    """Outputs, gradients of all parameters and of the input, and buffers afterwards."""
-    results = []
-    for network in (ours, theirs):
-        leaves = [x.clone().requires_grad_() for x in input]
-        made = outputs(network, *leaves)
-        loss = sum((y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum() for y in made)
-        named = {**dict(network.named_parameters()), **{f"input{i}": leaf for i, leaf in enumerate(leaves)}}
-        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        results.append((made, dict(zip(named, gradients, strict=True)), buffers))
-    (ours_made, ours_gradients, ours_buffers), (made, gradients, buffers) = results
-    for i, (a, b) in enumerate(zip(ours_made, made, strict=True)):
-        assert_near(a, b, f"output {i}")
-    # A bias before a norm has no gradient but rounding errors: the scale is that of the largest gradient.
-    largest = max(g.abs().max().item() for g in gradients.values() if g is not None)
-    tolerance = 1e-9 if made[0].dtype == torch.float64 else 1e-4
-    assert list(ours_gradients) == list(gradients)
-    for name, gradient in gradients.items():
-        assert (ours_gradients[name] is None) == (gradient is None), name
-        if gradient is not None:
-            torch.testing.assert_close(ours_gradients[name], gradient, rtol=0, atol=tolerance * largest)
-    assert list(ours_buffers) == list(buffers)
-    for name, buffer in buffers.items():
-        assert_near(ours_buffers[name], buffer, name)
-
-
-def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
-    return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
-
-
-def left(network: nn.Module) -> dict[str, str]:
-    return {entry.name: entry.reason for entry in acceleration_report(network).left}
-
-
-def notes(network: nn.Module) -> dict[str, str]:
-    return {entry.name: entry.note for entry in acceleration_report(network).swapped}
-
-
-class Chain(nn.Module):
-    """One convolution with its norm and activation, called by a forward that a test gives."""
-
-    def __init__(self, call: Callable | None = None, activation: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), activation or nn.ReLU()
-        self.call = call or one_by_one
-        self.flag = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.call(self, x)
-
-
-def one_by_one(net: Chain, x: Tensor) -> Tensor:
-    return net.act(net.bn(net.conv(x)))
-
-
-X = torch.linspace(-1, 1, 2 * 3 * 8 * 9).view(2, 3, 8, 9).sin()
-
+from inpaint_fast.nn import AcceleratedConv2d, FusedSequential, acceleration_report
 
 # ---- published networks ----
 
@@ -137,34 +63,6 @@ def test_state_parameters_and_copies(name: str) -> None:
         assert swapped(other) == swapped(network)
         assert fused_modules(other, input) == fused
         assert_same(other, copy.deepcopy(theirs), input)
-
-
-def fused_modules(network: nn.Module, input: Tensor) -> list[tuple[str, str, str]]:
-    """What each call of an operator in eval mode was given to fuse: the fusion is there, and not only the result."""
-    from inpaint_fast.nn import blocks
-
-    calls = []
-    operators = {name: getattr(blocks, name) for name in ("dilated_block", "strided_block", "transposed_block")}
-
-    def recorded(operator):
-        def call(*args, **options):
-            calls.append((options.get("activation", "none"), options.get("order", ""), "scale" in options))
-            return operator(*args, **options)
-
-        return call
-
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    for name, operator in operators.items():
-        setattr(blocks, name, recorded(operator))
-    try:
-        network(input)
-    finally:
-        for name, operator in operators.items():
-            setattr(blocks, name, operator)
-        for module, mode in modes.items():
-            module.training = mode
-    return calls
 
 
 def test_the_operators_get_what_the_report_says() -> None:
@@ -442,167 +340,6 @@ def test_a_sequential_taken_apart() -> None:
         assert_same(ours[:end], theirs[:end], X)
     assert_same(nn.Sequential(*list(ours.children())[:-1]), nn.Sequential(*list(theirs.children())[:-1]), X)
     assert_same(ours.append(nn.Tanh()), theirs.append(nn.Tanh()), X)
-
-
-# ---- hooks, replaced modules, copies of parts ----
-
-
-@pytest.mark.parametrize("make", [Chain, lambda: nn.Sequential(*Chain().children())], ids=["forward", "sequential"])
-def test_hooks(make: Callable) -> None:
-    theirs, ours = twins(make())
-    for i, name in enumerate(name for name, _ in theirs.named_children()):
-        seen: list[Tensor] = []
-        handles = [
-            network.get_submodule(name).register_forward_hook(lambda m, x, y, seen=seen: seen.append(y.clone()))
-            for network in (ours, theirs)
-        ]
-        assert_same(ours, theirs, X)
-        assert_near(*seen)
-        for handle in handles:
-            handle.remove()
-        assert fused_modules(ours, X) == [("relu", "norm_act", True)], i
-
-
-def test_hooks_from_before() -> None:
-    network = Chain()
-    network.bn.register_forward_hook(lambda m, x, y: y * 2)
-    theirs, ours = twins(network)
-    assert swapped(ours)["conv"] == () and "hooks" in notes(ours)["conv"]
-    assert_same(ours, theirs, X)
-
-
-def test_a_hook_for_all_modules() -> None:
-    theirs, ours = twins(Chain())
-    seen: dict[type, Tensor] = {}
-    handle = nn.modules.module.register_module_forward_hook(lambda m, x, y: seen.__setitem__(type(m), y))
-    try:
-        ours(X), theirs(X)
-    finally:
-        handle.remove()
-    assert_near(seen[AcceleratedConv2d], seen[nn.Conv2d])
-
-
-@pytest.mark.parametrize("child", ["conv", "bn", "act"])
-def test_replaced_children(child: str) -> None:
-    theirs, ours = twins(Chain())
-    new = {"conv": nn.Conv2d(3, 4, 3), "bn": nn.GroupNorm(2, 4), "act": nn.GELU()}[child]
-    for network in (ours, theirs):
-        setattr(network, child, copy.deepcopy(new))
-    assert_same(ours, theirs, X)
-
-
-def test_copies_of_one_module_are_what_it_was() -> None:
-    theirs, ours = twins(Chain())
-    for make in (copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))):
-        assert_near(make(ours.conv)(X), theirs.conv(X))
-        y = torch.randn(2, 4, 5, 5)
-        assert_near(make(ours.act)(y), theirs.act(y))
-        assert_near(make(ours.bn)(y), copy.deepcopy(theirs.bn)(y))
-
-
-def test_twice_is_once_and_other_precision() -> None:
-    theirs, ours = twins(UNet())
-    before = swapped(ours)
-    assert swapped(ipf.accelerate(ours, precision="exact")) == before
-    assert {module.precision for module in ours.modules() if isinstance(module, AcceleratedConv2d)} == {"exact"}
-    assert_same(ours, theirs, torch.randn(INPUTS["unet"]))
-
-
-def test_a_dilated_conv_block_inside() -> None:
-    block = randomised(DilatedConvBlock(3, 4, 2, precision="exact"))
-    theirs, ours = twins(nn.Sequential(block, nn.Conv2d(4, 4, 3)))
-    assert type(ours[0]) is DilatedConvBlock and ours[0].precision == "exact"
-    assert swapped(ours) == {"0.0": ("0.1", "0.2"), "1": ()}
-    assert_same(ours, theirs, X)
-
-
-# ---- inference ----
-
-
-def bump(network: nn.Module) -> None:
-    """In place, as an optimizer or an EMA does."""
-    with torch.no_grad():
-        for tensor in network.state_dict().values():
-            if tensor.is_floating_point():
-                tensor.mul_(1.1)
-
-
-def another_state(network: nn.Module) -> None:
-    network.load_state_dict({name: tensor * 2 for name, tensor in network.state_dict().items()})
-
-
-def other_tensors(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean = module.running_mean + 1
-            module.weight = nn.Parameter(module.weight * 3)
-
-
-def rounded(network: nn.Module) -> None:
-    network.to(torch.bfloat16).to(torch.float32)
-
-
-def train_a_step(network: nn.Module) -> None:
-    network.train()(torch.linspace(-2, 3, 2 * 3 * 16 * 18).view(2, 3, 16, 18))
-    network.eval()
-
-
-def other_eps(network: nn.Module) -> None:
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eps = 0.5
-
-
-CHANGES = [bump, another_state, other_tensors, rounded, train_a_step, other_eps]
-
-
-@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-@pytest.mark.parametrize("make", [VGGFeatures, lambda: VGGFeatures().features], ids=["forward", "sequential"])
-def test_inference_is_never_stale(make: Callable, change: Callable) -> None:
-    theirs, ours = twins(make().eval(), inference=True)
-    input = torch.randn(INPUTS["vgg"])
-    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
-        with context():
-            for a, b in zip(outputs(ours, input), outputs(theirs, input), strict=True):
-                assert_near(a, b)
-    before = outputs(theirs, input)[-1].detach()
-    for network in (ours, theirs):
-        change(network)
-    with torch.no_grad():
-        for a, b in zip(outputs(ours, input), outputs(theirs, input), strict=True):
-            assert_near(a, b)
-    assert not torch.equal(outputs(theirs, input)[-1], before)
-    assert_same(ours, theirs, input)  # gradients in eval mode, the norm's too
-    assert_same(ours.train(), theirs.train(), input)
-
-
-def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inpaint_fast.nn import blocks
-
-    folds, fold, prepared = [], blocks._fold, []
-    monkeypatch.setattr(blocks, "_fold", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
-    monkeypatch.setattr(sys.modules["inpaint_fast.nn.accelerate"], "prepare", prepared.append)
-    _, ours = twins(Chain().eval(), inference=True)
-    assert [conv is ours.conv for conv in prepared] == [True]
-    with torch.no_grad():
-        ours(X), ours(X)
-    assert folds == [ours.bn] and ours.bn._folded.values is not None
-    assert list(ours.state_dict()) == list(Chain().state_dict())
-    assert copy.deepcopy(ours).bn._folded.values is None
-    ours.train()(X)
-    assert ours.bn._folded.values is None
-    ipf.accelerate(ours)
-    assert "_folded" not in vars(ours.bn)
-
-
-def test_inference_tensors_are_never_kept() -> None:
-    """Made under inference_mode they have no version counter."""
-    with torch.inference_mode():
-        network = randomised(Chain()).eval()
-        ours = ipf.accelerate(copy.deepcopy(network), inference=True)
-        for net in (ours, network):
-            net(X), net.bn.running_mean.add_(1)
-        assert_near(ours(X), network(X))
 
 
 # ---- other systems ----

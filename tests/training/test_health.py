@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from inpaint_fast.training import ContextGAN, ContextWGAN, TrainingError, train
+from inpaint_fast.training import ContextGAN, ContextWGAN, Run, TrainingError, train
 from inpaint_fast.training.health import PATIENCE, Health
 
 
@@ -36,9 +36,13 @@ def test_a_recovery_starts_it_anew() -> None:
     [
         ({"adversarial_gradient": 1e-6, "reconstruction_gradient": 1.0}, "beside that of the reconstruction"),
         ({"adversarial_gradient": 1e-8}, "the adversarial gradient has vanished\\. G. Bernard"),
+        (
+            {"adversarial_gradient": 0.2, "reconstruction_gradient": 1e-3},
+            "drowns that of the reconstruction\\. .*Pathak",
+        ),
     ],
 )
-def test_vanished_gradients(signals, words) -> None:
+def test_gradients_of_wrong_sizes(signals, words) -> None:
     health = Health()
     health.look(0, signals)
     (warning,) = health.look(PATIENCE, signals)
@@ -50,6 +54,17 @@ def test_what_is_well_or_unknown_is_not_warned_of() -> None:
     signals = {"critic_spread": 0.1, "adversarial_gradient": 0.1, "reconstruction_gradient": 1.0, "saturated": 0.2}
     for step in range(0, 500, 50):
         assert health.look(step, signals) == [] and health.look(step, {"critic_loss": 0.0}) == []
+
+
+@pytest.mark.parametrize("recipe", [ContextGAN, ContextWGAN])
+def test_the_two_gradients_are_of_one_size_by_default_and_not_as_published(recipe: type) -> None:
+    def ratio(**settings) -> float:
+        run = Run(recipe(filters=8, critic_filters=8, code=16, batch_size=8, heldout_crops=1, **settings))
+        measured = [run.step(run.batches[index]) for index in range(8)][-1]
+        return (measured["adversarial_gradient"] / measured["reconstruction_gradient"]).item()
+
+    weights = {name: recipe.as_published[name] for name in ("a", "adversarial_weight") if name in recipe.as_published}
+    assert 0.1 < ratio() < 3 and ratio(**weights) > 10
 
 
 TINY = {"filters": 2, "critic_filters": 2, "code": 4, "batch_size": 4, "heldout_crops": 1}

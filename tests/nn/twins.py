@@ -1,0 +1,126 @@
+"""A network and its accelerated copy, and how the two are compared."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+import inpaint_fast as ipf
+from inpaint_fast.nn import acceleration_report
+
+
+def randomised(network: nn.Module) -> nn.Module:
+    """With statistics and affine parameters of no special value."""
+    torch.manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+    return network
+
+
+def twins(network: nn.Module, **options) -> tuple[nn.Module, nn.Module]:
+    """The network, and an accelerated copy."""
+    theirs = randomised(network)
+    return theirs, ipf.accelerate(copy.deepcopy(theirs), **options)
+
+
+def outputs(network: nn.Module, *input: Tensor) -> list[Tensor]:
+    output = network(*input)
+    return list(output) if isinstance(output, (list, tuple)) else [output]
+
+
+def assert_near(ours: Tensor, theirs: Tensor, name: str = "") -> None:
+    scale = theirs.detach().double().abs().max().item() or 1.0
+    tolerance = (1e-9 if theirs.dtype == torch.float64 else 1e-4) * scale
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance, msg=lambda text: f"{name}: {text}")
+
+
+def assert_same(ours: nn.Module, theirs: nn.Module, *input: Tensor) -> None:
+    """Outputs, gradients of all parameters and of the input, and buffers afterwards."""
+    results = []
+    for network in (ours, theirs):
+        leaves = [x.clone().requires_grad_() for x in input]
+        made = outputs(network, *leaves)
+        loss = sum((y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum() for y in made)
+        named = {**dict(network.named_parameters()), **{f"input{i}": leaf for i, leaf in enumerate(leaves)}}
+        gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        results.append((made, dict(zip(named, gradients, strict=True)), buffers))
+    (ours_made, ours_gradients, ours_buffers), (made, gradients, buffers) = results
+    for i, (a, b) in enumerate(zip(ours_made, made, strict=True)):
+        assert_near(a, b, f"output {i}")
+    # A bias before a norm has no gradient but rounding errors: the scale is that of the largest gradient.
+    largest = max(g.abs().max().item() for g in gradients.values() if g is not None)
+    tolerance = 1e-9 if made[0].dtype == torch.float64 else 1e-4
+    assert list(ours_gradients) == list(gradients)
+    for name, gradient in gradients.items():
+        assert (ours_gradients[name] is None) == (gradient is None), name
+        if gradient is not None:
+            torch.testing.assert_close(ours_gradients[name], gradient, rtol=0, atol=tolerance * largest)
+    assert list(ours_buffers) == list(buffers)
+    for name, buffer in buffers.items():
+        assert_near(ours_buffers[name], buffer, name)
+
+
+def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
+    return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
+
+
+def left(network: nn.Module) -> dict[str, str]:
+    return {entry.name: entry.reason for entry in acceleration_report(network).left}
+
+
+def notes(network: nn.Module) -> dict[str, str]:
+    return {entry.name: entry.note for entry in acceleration_report(network).swapped}
+
+
+class Chain(nn.Module):
+    """One convolution with its norm and activation, called by a forward that a test gives."""
+
+    def __init__(self, call: Callable | None = None, activation: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv, self.bn, self.act = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), activation or nn.ReLU()
+        self.call = call or one_by_one
+        self.flag = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def one_by_one(net: Chain, x: Tensor) -> Tensor:
+    return net.act(net.bn(net.conv(x)))
+
+
+def fused_modules(network: nn.Module, input: Tensor) -> list[tuple[str, str, str]]:
+    """What each call of an operator in eval mode was given to fuse: the fusion is there, and not only the result."""
+    from inpaint_fast.nn import blocks
+
+    calls = []
+    operators = {name: getattr(blocks, name) for name in ("dilated_block", "strided_block", "transposed_block")}
+
+    def recorded(operator):
+        def call(*args, **options):
+            calls.append((options.get("activation", "none"), options.get("order", ""), "scale" in options))
+            return operator(*args, **options)
+
+        return call
+
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    for name, operator in operators.items():
+        setattr(blocks, name, recorded(operator))
+    try:
+        network(input)
+    finally:
+        for name, operator in operators.items():
+            setattr(blocks, name, operator)
+        for module, mode in modes.items():
+            module.training = mode
+    return calls
+
+
+X = torch.linspace(-1, 1, 2 * 3 * 8 * 9).view(2, 3, 8, 9).sin()
