@@ -178,16 +178,15 @@ def dilated_block_statistics(
         (y, statistics). y: of the convolution with its bias, no activation applied. statistics: (mean, biased
         variance), as `norm_act` takes them, float64, (C_out,) each: of y as it is rounded, in the order "act_norm" of
         activation(y). They are found per tile in float32 and put together in float64. None where no kernel finds them:
-        on backends other than "triton" and in float64. No gradient flows through them, for that of
-        `norm_act` takes them as functions of y.
+        on a CPU, by the reference and in float64. No gradient flows through them, for that of `norm_act` takes them as
+        functions of y.
     """
     dilation, padding, slope = _check(
         input, weight, bias, dilation, padding, None, None, activation, slope, order, precision
     )
     backend = _blocks.choose(_operator, input, backend)
     tensors = autocast(input, weight, bias)
-    # CUDA's kernel leaves no statistics yet: norm_act finds them.
-    if backend != "triton" or tensors[0].dtype == torch.float64:
+    if backend in ("cpp", "reference") or tensors[0].dtype == torch.float64:
         named = {"dilation": dilation, "padding": padding, "precision": precision, "backend": backend}
         return dilated_block(input, weight, bias, **named), None
     channels_last = is_channels_last(tensors[0]) or is_channels_last(weight)  # as F.conv2d
