@@ -24,41 +24,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast.kernels.dilated_block_tiles import precision_of, tile_of, weight_gradient_tile_of
+from inpaint_fast.kernels.activations import activated
+from inpaint_fast.kernels.dilated_block_moments import combine, leave_moments
+from inpaint_fast.kernels.dilated_block_tiles import (
+    MOST_WITH_STATISTICS,
+    precision_of,
+    tile_of,
+    weight_gradient_tile_of,
+)
 from inpaint_fast.ops._activations import ACTIVATIONS
 from inpaint_fast.ops._backends import triton_interpreted
 from inpaint_fast.ops._blocks import pictures_like
 
 INDEX_LIMIT = 2**31 - 1  # pictures and weights with offsets beyond it take indices of 64 bits
-RELU, LEAKY_RELU, ELU, SIGMOID, TANH = (tl.constexpr(ACTIVATIONS.index(name)) for name in ACTIVATIONS[1:])
 BLOCK = 256  # of the kernels that run along the weight
 
 
 # ---- kernels ----
-
-
-@triton.jit
-def _expm1(y):
-    """e^y - 1, to a few units in the last place near 0 too."""
-    series = ((((y * (1 / 720) + 1 / 120) * y + 1 / 24) * y + 1 / 6) * y + 0.5) * y + 1
-    return tl.where(tl.abs(y) < 0.2, y * series, tl.exp(y) - 1)
-
-
-@triton.jit
-def _activated(y, slope, ACTIVATION: tl.constexpr):
-    """NaN stays NaN."""
-    if ACTIVATION == RELU:
-        y = tl.where(y < 0, 0.0, y)
-    elif ACTIVATION == LEAKY_RELU:
-        y = tl.where(y > 0, y, slope * y)
-    elif ACTIVATION == ELU:
-        y = tl.where(y > 0, y, slope * _expm1(y))
-    elif ACTIVATION == SIGMOID:
-        y = 1 / (1 + tl.exp(-y))
-    elif ACTIVATION == TANH:
-        part = _expm1(-2 * tl.abs(y))
-        y = tl.where(y < 0, part, -part) / (part + 2)
-    return y
 
 
 @triton.jit
@@ -101,6 +83,7 @@ def convolution_kernel(
     scale,
     shift,
     output,  # T
+    moments,  # float32, (tiles, 2, out_channels); not written without STATISTICS
     channels,
     out_channels,
     height,  # of input
@@ -119,6 +102,7 @@ def convolution_kernel(
     HAS_BIAS: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
+    STATISTICS: tl.constexpr,  # of the activation's results, while the output is without activation
     REVERSED: tl.constexpr,  # taps are taken from the last to the first
     UNROLLED: tl.constexpr,  # a loop for each tap; otherwise one loop over all
     PRECISION: tl.constexpr,  # "half", "tf32" or "ieee"
@@ -184,17 +168,21 @@ def convolution_kernel(
     if HAS_BIAS:
         result += tl.load(bias + n, inside, 0.0).to(tl.float32)[None, :]
     if not NORM_FIRST:
-        result = _activated(result, slope, ACTIVATION)
+        result = activated(result, slope, ACTIVATION)
     if HAS_SCALE:
         result *= tl.load(scale + n, inside, 0.0).to(tl.float32)[None, :]
     if HAS_SHIFT:
         result += tl.load(shift + n, inside, 0.0).to(tl.float32)[None, :]
-    if NORM_FIRST:
-        result = _activated(result, slope, ACTIVATION)
+    if NORM_FIRST and not STATISTICS:
+        result = activated(result, slope, ACTIVATION)
     at = y.to(integer) * output_strides[2] + x.to(integer) * output_strides[3]
     output_at = output + at[:, None] + n.to(integer)[None, :] * output_strides[1]
     there = (y < out_height) & (x < out_width)
-    tl.store(output_at, result.to(output.dtype.element_ty), there[:, None] & inside[None, :])
+    rounded = result.to(output.dtype.element_ty)
+    tl.store(output_at, rounded, there[:, None] & inside[None, :])
+    if STATISTICS:
+        values = activated(rounded.to(tl.float32), slope, ACTIVATION)
+        leave_moments(values, there, (bottom - row) * (right - column), moments, tile, n, out_channels)
 
 
 @triton.jit
@@ -339,23 +327,29 @@ def _convolve(
     channels_last: bool,
     tf32: bool,
     swapped: bool,
+    statistics: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The convolution of stride 1 with its epilogue. `weight` is packed; `rows`: output channels; `swapped`: taps in
-    reverse."""
+    reverse; `statistics`: where mean and variance go, of the activation's results, while the output has none."""
     images, channels, *size = input.shape
     height, width = (side + 2 * (p - d) for side, d, p in zip(size, dilation, padding, strict=True))
     _expect(min(height, width) >= 1, f"a result of at least one pixel is expected, got {height}x{width}")
     output = pictures_like(input, rows, height, width, channels_last)
     if not output.numel():
         return output
-    constants, options = tile_of(input, tf32, images, height, width, rows, channels)
+    most = MOST_WITH_STATISTICS if statistics is not None and activation else None
+    constants, options = tile_of(input, tf32, images, height, width, rows, channels, most)
     tiles = triton.cdiv(height, constants["TILE_H"]) * triton.cdiv(width, constants["TILE_W"])
-    with torch.cuda.device_of(input):  # or the launch would go to the current device
+    moments = output  # not written
+    if statistics is not None:
+        moments = torch.empty((images * tiles, 2, rows), dtype=torch.float32, device=input.device)
+    with torch.cuda.device_of(input):  # or the launches would go to the current device
         convolution_kernel[(images * tiles * triton.cdiv(rows, constants["BLOCK_N"]),)](
             input,
             weight,
             *(weight if vector is None else vector for vector in vectors),
             output,
+            moments,
             channels,
             rows,
             *size,
@@ -371,6 +365,7 @@ def _convolve(
             HAS_BIAS=vectors[0] is not None,
             HAS_SCALE=vectors[1] is not None,
             HAS_SHIFT=vectors[2] is not None,
+            STATISTICS=statistics is not None,
             REVERSED=swapped,
             PRECISION=precision_of(input, tf32),
             WIDE=is_wide(weight, input, output),
@@ -378,6 +373,8 @@ def _convolve(
             **constants,
             **options,
         )
+        if statistics is not None:
+            combine(moments, output, (constants["TILE_H"], constants["TILE_W"]), *statistics)
     return output
 
 
@@ -422,6 +419,34 @@ def dilated_block(
         input, transformed, rows, vectors, (dilation_h, dilation_w), (padding_h, padding_w), activation, slope,
         norm_first, channels_last, tf32, swapped=False,
     )  # fmt: skip
+
+
+def dilated_block_statistics(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation_h: int,
+    dilation_w: int,
+    padding_h: int,
+    padding_w: int,
+    activation: int,
+    slope: float,
+    channels_last: bool,
+    tf32: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The convolution without activation; mean and biased variance of what the activation makes of it."""
+    _check(input, weight, weight.shape[1], dilation_h, dilation_w)
+    rows = weight.shape[0]
+    _expect(bias is None or bias.shape == (rows,), f"vectors of {rows} are expected")
+    _expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
+    vectors = (None if bias is None else bias.contiguous(), None, None)
+    mean, var = (input.new_zeros(rows, dtype=torch.float64) for _ in range(2))
+    packed = _packed(weight, swapped=False, tf32=tf32)
+    y = _convolve(
+        input, packed, rows, vectors, (dilation_h, dilation_w), (padding_h, padding_w), activation, slope, True,
+        channels_last, tf32, swapped=False, statistics=(mean, var),
+    )  # fmt: skip
+    return y, mean, var
 
 
 def dilated_block_input_gradient(

@@ -66,6 +66,8 @@ WEIGHT_GRADIENT_TILES = {
     ("sm_80", "tf32"): Tile(32, 64, 64, warps=4, stages=3),
     ("sm_80", "ieee"): Tile(16, 64, 64, warps=4, stages=3),
 }
+# Sums of a program that leaves statistics of an activation's results: those take registers, more would spill.
+MOST_WITH_STATISTICS = 128 * 64
 LEAST_STEPS = 8  # of a program of the weight's gradient: below, adding its sum costs more than it saves
 
 
@@ -94,11 +96,23 @@ def box_of(pixels: int, height: int, width: int, columns: int = 16) -> dict[str,
 
 
 def tile_of(
-    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
+    tensor: Tensor,
+    tf32: bool,
+    images: int,
+    height: int,
+    width: int,
+    rows: int,
+    channels: int,
+    most: int | None = None,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """(constants of the convolution's kernel, options of its launch) for a result of that size."""
+    """(constants of the convolution's kernel, options of its launch) for a result of that size.
+
+    `most`: sums of a program.
+    """
     architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
     for tile in TILES[architecture, precision_of(tensor, tf32)]:
+        if most is not None and tile.pixels * tile.rows > most:
+            continue
         box = box_of(tile.pixels, height, width)
         block = _power(rows, 16, tile.rows)
         programs = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])

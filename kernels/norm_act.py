@@ -295,7 +295,8 @@ def backward_kernel(
 
 @triton.jit
 def statistics_kernel(
-    partials,  # of moments_kernel
+    means,  # float64, for each (part, channel)
+    deviations,  # float64, for each (part, channel): the sum of squares about its mean, in units of `unit`
     running_mean,  # P; not read without HAS_RUNNING
     running_var,
     mean,  # float64 a channel
@@ -304,6 +305,7 @@ def statistics_kernel(
     new_var,
     momentum: tl.float64,
     eps: tl.float64,
+    unit: tl.float64,
     count,
     channels,
     length,
@@ -314,14 +316,14 @@ def statistics_kernel(
     c = tl.program_id(0) * COMBINED + tl.arange(0, COMBINED)
     has = c < channels
     n = _number(count, tl.float64)
-    first = tl.load(partials + c, has, 0.0)
+    first = tl.load(means + c, has, 0.0)
     first = tl.where(first - first == 0, first, 0.0)[None, :]
     total = tl.zeros([COMBINED, COMBINED], tl.float64)
     for start in range(0, parts, COMBINED):
         part = start + tl.arange(0, COMBINED)[:, None]
         there = (part < parts) & has[None, :]
         values = tl.minimum(count - part * length, length).to(tl.float64)
-        average = tl.load(partials + part * channels + c[None, :], there, 0.0)
+        average = tl.load(means + part * channels + c[None, :], there, 0.0)
         total += tl.where(there, values * (average - first), 0.0)
     whole = first + tl.sum(total, 0)[None, :] / n
     total = tl.zeros([COMBINED, COMBINED], tl.float64)
@@ -329,9 +331,9 @@ def statistics_kernel(
         part = start + tl.arange(0, COMBINED)[:, None]
         there = (part < parts) & has[None, :]
         values = tl.minimum(count - part * length, length).to(tl.float64)
-        at = partials + part * channels + c[None, :]
-        difference = tl.load(at, there, 0.0) - whole
-        squares = tl.load(at + parts * channels, there, 0.0) + values * difference * difference
+        at = part * channels + c[None, :]
+        difference = tl.load(means + at, there, 0.0) - whole
+        squares = tl.load(deviations + at, there, 0.0) * _number(unit, tl.float64) + values * difference * difference
         total += tl.where(there, squares, 0.0)
     squares = tl.sum(total, 0)
     average = tl.sum(whole, 0)
@@ -431,7 +433,8 @@ def _present(*tensors: Tensor | None, otherwise: Tensor) -> list[Tensor]:
 @on_their_device
 def norm_act(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
-    training: bool, momentum: float, eps: float, activation: int, slope: float, act_first: bool,
+    batch_mean: Tensor | None, batch_var: Tensor | None, training: bool, momentum: float, eps: float, activation: int,
+    slope: float, act_first: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty."""
     input = _dense(input)
@@ -444,13 +447,17 @@ def norm_act(
     walk = Walk(input)
     means, variances, weights, biases = _present(running_mean, running_var, weight, bias, otherwise=mean)
     if training:
-        partials = walk.partials(input)
-        first = activation if act_first else NONE
-        moments_kernel[walk.grid](input, partials, *walk.sizes, slope, ACTIVATION=first, **walk.constants)
         count, channels, _, length, parts = walk.sizes
+        if batch_mean is None:
+            partials = walk.partials(input)
+            first = activation if act_first else NONE
+            moments_kernel[walk.grid](input, partials, *walk.sizes, slope, ACTIVATION=first, **walk.constants)
+            moments, unit = (partials, partials[parts * channels :]), 1.0
+        else:
+            moments, unit, length, parts = _present(batch_mean, batch_var, otherwise=mean), float(count), count, 1
         statistics_kernel[walk.combine_grid](
-            partials, means, variances, mean, invstd, new_mean, new_var, momentum, eps, count, channels, length, parts,
-            HAS_RUNNING=update, COMBINED=COMBINED,
+            *moments, means, variances, mean, invstd, new_mean, new_var, momentum, eps, unit, count, channels, length,
+            parts, HAS_RUNNING=update, COMBINED=COMBINED,
         )  # fmt: skip
     forward_kernel[walk.grid](
         input, output, weights, biases, means, variances, mean, invstd, eps, *walk.sizes, slope,

@@ -1,6 +1,7 @@
 // Checks, allocation and registration of dilated_block. Its definition is inpaint_fast/ops/dilated_block.py, where the
 // Python function has named every wrong argument already; the checks here keep a direct call of torch.ops from
 // crashing.
+#include <tuple>
 #include <utility>
 
 #include "common/torch.h"
@@ -163,10 +164,15 @@ Tensor dilated_block_weights_cuda(const Tensor& weight) {
   return packed_weights(weight, cuda_weights(weight), device.stream());
 }
 
-Tensor dilated_block_cuda(const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
-                          std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
-                          int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w,
-                          int64_t activation, double slope, bool norm_first, bool channels_last, bool tf32) {
+// Mean and biased variance of each channel of what the activation makes of the result, which itself has none.
+struct MeanAndVariance {
+  Tensor mean, var;
+};
+
+Tensor convolve_cuda(const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
+                     std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
+                     int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w, int64_t activation,
+                     double slope, bool norm_first, bool channels_last, bool tf32, MeanAndVariance* wanted) {
   const OnDeviceOf device(input);
   check_half_or_float(input, 4, "input");
   check_like(weight, input, 4, "weight");
@@ -196,8 +202,39 @@ Tensor dilated_block_cuda(const Tensor& input, const Tensor& weight, std::option
       "transformed: it is not of this weight");
   std::optional<Tensor> memory;
   const cuda::Pictures pictures = packed_pictures(input, memory, device.stream());
-  cuda::dilated_block(taps, pictures, transformed->data_ptr(), cuda_pictures(output), epilogue, device.stream());
+  cuda::Statistics statistics;
+  std::optional<Tensor> moments;
+  if (wanted) {
+    const int64_t size = cuda::moments_size(taps, pictures, cuda_pictures(output));
+    moments = torch::stable::new_empty(input, {size}, ScalarType::Float);
+    statistics = {static_cast<float*>(moments->data_ptr()), static_cast<double*>(wanted->mean.data_ptr()),
+                  static_cast<double*>(wanted->var.data_ptr())};
+  }
+  cuda::dilated_block(taps, pictures, transformed->data_ptr(), cuda_pictures(output), epilogue, statistics,
+                      device.stream());
   return output;
+}
+
+Tensor dilated_block_cuda(const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
+                          std::optional<Tensor> bias, std::optional<Tensor> scale, std::optional<Tensor> shift,
+                          int64_t dilation_h, int64_t dilation_w, int64_t padding_h, int64_t padding_w,
+                          int64_t activation, double slope, bool norm_first, bool channels_last, bool tf32) {
+  return convolve_cuda(input, weight, transformed, bias, scale, shift, dilation_h, dilation_w, padding_h, padding_w,
+                       activation, slope, norm_first, channels_last, tf32, nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor> dilated_block_statistics_cuda(const Tensor& input, const Tensor& weight,
+                                                                 std::optional<Tensor> bias, int64_t dilation_h,
+                                                                 int64_t dilation_w, int64_t padding_h,
+                                                                 int64_t padding_w, int64_t activation, double slope,
+                                                                 bool channels_last, bool tf32) {
+  const OnDeviceOf device(input);
+  check_half_or_float(weight, 4, "weight");
+  const auto zeros = [&] { return torch::stable::new_zeros(input, {weight.size(0)}, ScalarType::Double); };
+  MeanAndVariance statistics{zeros(), zeros()};
+  const Tensor output = convolve_cuda(input, weight, {}, bias, {}, {}, dilation_h, dilation_w, padding_h, padding_w,
+                                      activation, slope, true, channels_last, tf32, &statistics);
+  return {output, statistics.mean, statistics.var};
 }
 
 // A convolution of the output's gradient with the reversed weights, padded by what the forward pass was not.
@@ -217,7 +254,7 @@ Tensor dilated_block_input_gradient_cuda(const Tensor& grad, const Tensor& weigh
   const Tensor packed = packed_weights(weight, weights, device.stream());
   std::optional<Tensor> memory;
   const cuda::Pictures pictures = packed_pictures(grad, memory, device.stream());
-  cuda::dilated_block(taps, pictures, packed.data_ptr(), cuda_pictures(output), {}, device.stream());
+  cuda::dilated_block(taps, pictures, packed.data_ptr(), cuda_pictures(output), {}, {}, device.stream());
   return output;
 }
 
@@ -263,6 +300,7 @@ STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
 #ifdef INPAINT_FAST_CUDA
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block"), TORCH_BOX(&inpaint_fast::dilated_block_cuda));
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_statistics"), TORCH_BOX(&inpaint_fast::dilated_block_statistics_cuda));
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_weights"), TORCH_BOX(&inpaint_fast::dilated_block_weights_cuda));
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_input_gradient"),
          TORCH_BOX(&inpaint_fast::dilated_block_input_gradient_cuda));

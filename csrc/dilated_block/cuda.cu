@@ -12,6 +12,8 @@
 // A tap is nothing but an offset: dilation costs nothing. Copies of 0 bytes give the padding's zeros, and a block
 // leaves out the taps that see nothing but padding: 1.44 times fewer products at dilation 16 on 64x64 pixels.
 //
+// For the norm of a training step the epilogue leaves mean and squares of what a block has stored (cuda_moments.h).
+//
 // Sums are float32 and rounded once, after the epilogue. Every result is one sum in one order: by taps, then channels,
 // or by pixels, whose parts sum_parts_kernel adds in order. So results are bitwise equal from run to run. No atomics.
 //
@@ -136,6 +138,16 @@ Choice choose(const Convolution& args) {
   return best;
 }
 
+Convolution convolution_of(const Taps& taps, const Pictures& input, const Pictures& output) {
+  Convolution args;
+  args.input = input, args.output = output;
+  for (int side : {0, 1}) {
+    args.dilation[side] = static_cast<int>(taps.dilation[side]);
+    args.padding[side] = static_cast<int>(taps.padding[side]);
+  }
+  return args;
+}
+
 template <class Math, class Tile>
 void start_convolution(const Convolution& args, void* stream) {
   const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, Tile::kColumns);
@@ -191,15 +203,15 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes) {
          device::is_aligned<Pack<char, kPackBytes>>(pictures.data);
 }
 
+int64_t moments_size(const Taps& taps, const Pictures& input, const Pictures& output) {
+  return 2 * choose(convolution_of(taps, input, output)).cut.blocks() * output.channels;
+}
+
 void dilated_block(const Taps& taps, const Pictures& input, const void* weights, const Pictures& output,
-                   const Epilogue& epilogue, void* stream) {
+                   const Epilogue& epilogue, const Statistics& statistics, void* stream) {
   if (output.pixels() == 0 || output.channels == 0) return;
-  Convolution args;
-  args.input = input, args.output = output, args.weights = weights, args.epilogue = epilogue;
-  for (int side : {0, 1}) {
-    args.dilation[side] = static_cast<int>(taps.dilation[side]);
-    args.padding[side] = static_cast<int>(taps.padding[side]);
-  }
+  Convolution args = convolution_of(taps, input, output);
+  args.weights = weights, args.epilogue = epilogue, args.moments = statistics.moments;
   args.wide_output = output.of_channel == 1 && output.channels % 4 == 0 && output.of_image % 4 == 0 &&
                      output.of_row % 4 == 0 && output.of_column % 4 == 0 &&
                      device::is_aligned<Pack<char, kPackBytes>>(output.data);
@@ -212,6 +224,10 @@ void dilated_block(const Taps& taps, const Pictures& input, const void* weights,
     if (choice.candidate == 2) return start_convolution<Math, Medium>(args, stream);
     start_convolution<Math, Small>(args, stream);
   });
+  if (!statistics.moments) return;
+  launch("dilated_block (statistics)", combine_moments_kernel,
+         grid_of("dilated_block (statistics)", ceil_div(output.channels, kCombined)), kMovingThreads, 0, stream,
+         args.cut, output, statistics, kCandidates[choice.candidate].rows);
 }
 
 int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights) {

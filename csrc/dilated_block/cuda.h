@@ -52,6 +52,12 @@ struct Epilogue {
   bool norm_first = true;
 };
 
+// What the norm of a training step needs of a convolution's result, of each output channel.
+struct Statistics {
+  float* moments = nullptr;                // moments_size() of scratch; null: nothing is wanted
+  double *mean = nullptr, *var = nullptr;  // written; the biased variance
+};
+
 // What all kernels share. kind: float32, float16 or bfloat16, of every tensor; tf32: float32 is multiplied as TF32.
 struct Taps {
   ScalarKind kind = ScalarKind::none;
@@ -69,9 +75,13 @@ void pack_weights(const Weights& weights, ScalarKind kind, void* out, void* stre
 bool is_packed(const Pictures& pictures, int64_t element_bytes);
 
 // y = scale_after * activation(scale_before * convolution + shift_before) + shift_after. input: is_packed(), its
-// channels with the zeros behind them; weights: as pack_weights leaves them; output: any strides.
+// channels with the zeros behind them; weights: as pack_weights leaves them; output: any strides. Where statistics are
+// wanted they are of activation(y) and y itself has no activation; there are no scale and shift.
 void dilated_block(const Taps& taps, const Pictures& input, const void* weights, const Pictures& output,
-                   const Epilogue& epilogue, void* stream);
+                   const Epilogue& epilogue, const Statistics& statistics, void* stream);
+
+// How many floats the moments of the blocks take.
+int64_t moments_size(const Taps& taps, const Pictures& input, const Pictures& output);
 
 // The gradient of the weights, into `weights`. grad (of the output) and input: is_packed(). sums: scratch of
 // weight_gradient_splits() * 9 * out channels * in channels floats.

@@ -4,21 +4,13 @@
 
 #include "common/device_activation.h"
 #include "common/launch.h"
-#include "dilated_block/cuda.h"
-#include "dilated_block/cuda_tile.h"
+#include "dilated_block/cuda_moments.h"
 
 namespace inpaint_fast {
 namespace cuda {
 namespace {
 
-// ---- pixels of a block ----
-
-// A block's pixels are 2^width x 2^height ones in each of some neighbouring pictures.
-struct Cut {
-  int width = 0, height = 0;  // logarithms to base 2
-  int64_t across = 0, down = 0, deep = 0;
-  int64_t blocks() const { return across * down * deep; }
-};
+// ---- arguments ----
 
 struct Convolution {
   Pictures input, output;
@@ -26,6 +18,7 @@ struct Convolution {
   int dilation[2] = {}, padding[2] = {};
   Epilogue epilogue;
   Cut cut;
+  float* moments = nullptr;  // of each place; written: the epilogue's activation is theirs, not the output's
   bool wide_output = false;  // channels_last, in whole packs of 4
 };
 
@@ -83,7 +76,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 
   // The blocks of one place follow one another: they read the same pixels.
   const unsigned column_blocks = static_cast<unsigned>((args.output.channels + Tile::kColumns - 1) / Tile::kColumns);
-  unsigned place = blockIdx.x / column_blocks;
+  const unsigned this_place = blockIdx.x / column_blocks;
+  unsigned place = this_place;
   const int64_t first_channel = static_cast<int64_t>(blockIdx.x - place * column_blocks) * Tile::kColumns;
   const unsigned across = static_cast<unsigned>(args.cut.across), down = static_cast<unsigned>(args.cut.down);
   const int x0 = static_cast<int>(place % across) << args.cut.width;
@@ -168,7 +162,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
 
   // Four channels of a pixel at a time: neighbouring threads have neighbouring channels in channels_last, neighbouring
   // pixels otherwise.
-  const float* const sums = reinterpret_cast<const float*>(shared);
+  float* const sums = reinterpret_cast<float*>(shared);
   T* const output = static_cast<T*>(args.output.data);
 #pragma unroll 1
   for (int item = threadIdx.x; item < Tile::kRows * Tile::kColumns / 4; item += Tile::kThreads) {
@@ -186,11 +180,14 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     const Pack<float, 4> scale_before = epilogue_row(kScaleBefore), shift_before = epilogue_row(kShiftBefore);
 #pragma unroll
     for (int i = 0; i < 4; ++i) sum.values[i] = scale_before.values[i] * sum.values[i] + shift_before.values[i];
-    device::with_activation(args.epilogue.activation, [&](auto activation) {
+    const auto activate = [&] {
+      device::with_activation(args.epilogue.activation, [&](auto activation) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        sum.values[i] = device::activated<decltype(activation)::value>(sum.values[i], args.epilogue.slope);
-    });
+        for (int i = 0; i < 4; ++i)
+          sum.values[i] = device::activated<decltype(activation)::value>(sum.values[i], args.epilogue.slope);
+      });
+    };
+    if (!args.moments) activate();
     const Pack<float, 4> scale_after = epilogue_row(kScaleAfter), shift_after = epilogue_row(kShiftAfter);
     Pack<T, 4> result;
 #pragma unroll
@@ -205,7 +202,20 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
       for (int i = 0; i < 4; ++i)
         if (column + i < channels_left) to[i * args.output.of_channel] = result.values[i];
     }
+    if (args.moments) {  // what they are of takes the sums' place
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum.values[i] = to_compute<float>(result.values[i]);
+      activate();
+      store_pack<4>(sums + in_sums<Tile>(at, column), sum);
+    }
   }
+  if (!args.moments) return;
+  const auto is_there = [&](int at) {
+    return image_of(at) < args.output.images && y_of(at) < out_height && x_of(at) < out_width;
+  };
+  leave_moments<Tile>(sums, epilogue, static_cast<float>(pixels_of(args.cut, args.output, this_place, Tile::kRows)),
+                      is_there, args.moments + this_place * 2 * args.output.channels + first_channel,
+                      args.output.channels, channels_left);
 }
 
 }  // namespace

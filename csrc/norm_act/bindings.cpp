@@ -79,9 +79,12 @@ void check_of_channels(const Tensor& tensor, const char* name, int64_t channels)
 }
 
 void check_statistics(const NormAct& args, const std::optional<Tensor>& running_mean,
-                      const std::optional<Tensor>& running_var) {
+                      const std::optional<Tensor>& running_var, const std::optional<Tensor>& batch_mean,
+                      const std::optional<Tensor>& batch_var) {
   STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_mean, running_var: both or none");
   STD_TORCH_CHECK(args.training || running_mean, "running_mean: it is needed outside training");
+  STD_TORCH_CHECK(batch_mean.has_value() == batch_var.has_value(), "batch_mean, batch_var: both or none");
+  STD_TORCH_CHECK(args.training || !batch_mean, "batch_mean: none is expected outside training");
   STD_TORCH_CHECK(!args.training || args.samples * args.pixels != 1,
                   "input: more than 1 value per channel is expected in training");
 }
@@ -214,27 +217,28 @@ struct Normalise {
 };
 
 // (y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(const Tensor& given, std::optional<Tensor> running_mean,
-                                                                std::optional<Tensor> running_var,
-                                                                std::optional<Tensor> weight,
-                                                                std::optional<Tensor> bias, bool training,
-                                                                double momentum, double eps, int64_t activation,
-                                                                double slope, bool act_first) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(
+    const Tensor& given, std::optional<Tensor> running_mean, std::optional<Tensor> running_var,
+    std::optional<Tensor> weight, std::optional<Tensor> bias, std::optional<Tensor> batch_mean,
+    std::optional<Tensor> batch_var, bool training, double momentum, double eps, int64_t activation, double slope,
+    bool act_first) {
   const Tensor input = dense(given);
   NormAct args = prepare(input, training, activation, slope, act_first);
   const int64_t channels = args.channels;
   const double count = static_cast<double>(args.samples * args.pixels);
-  check_statistics(args, running_mean, running_var);
+  check_statistics(args, running_mean, running_var, batch_mean, batch_var);
   const Numbers weights = numbers_of(weight, "weight", channels, 1), biases = numbers_of(bias, "bias", channels, 0);
   Numbers running_means = numbers_of(running_mean, "running_mean", channels, 0);
   Numbers running_vars = numbers_of(running_var, "running_var", channels, 1);
-  Numbers mean(channels), squares(channels), invstd(channels);
+  Numbers mean = numbers_of(batch_mean, "batch_mean", channels, 0), invstd(channels);
+  Numbers squares = numbers_of(batch_var, "batch_var", channels, 0);
+  for (double& square : squares) square *= count;
   Normalise normalise(args);
   Tensor output = empty_result_like(input);
   args.output = output.data_ptr();
   if (input.numel() > 0) {
     const auto together = [&](const Pairs& pairs, int64_t begin, int64_t end) {
-      if (training) join_moments(args, pairs, begin, end, mean, squares);
+      if (training && !batch_mean) join_moments(args, pairs, begin, end, mean, squares);
       for (int64_t c = begin; c < end; ++c) {
         if (!training) mean[c] = running_means[c];
         const double var = training ? squares[c] / count : running_vars[c];
@@ -246,7 +250,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cpu(const Tensor& gi
         }
       }
     };
-    Passes(args).run(training, NormActStep::moments, true, NormActStep::forward, together);
+    Passes(args).run(training && !batch_mean, NormActStep::moments, true, NormActStep::forward, together);
   }
   const bool update = training && running_mean;
   return {output, tensor_of(mean, input, ScalarType::Double), tensor_of(invstd, input, ScalarType::Double),
@@ -331,12 +335,13 @@ class Channels : public cuda::NormActChannels {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cuda(
     const Tensor& given, std::optional<Tensor> running_mean, std::optional<Tensor> running_var,
-    std::optional<Tensor> weight, std::optional<Tensor> bias, bool training, double momentum, double eps,
-    int64_t activation, double slope, bool act_first) {
+    std::optional<Tensor> weight, std::optional<Tensor> bias, std::optional<Tensor> batch_mean,
+    std::optional<Tensor> batch_var, bool training, double momentum, double eps, int64_t activation, double slope,
+    bool act_first) {
   const OnDeviceOf device(given);
   const Tensor input = dense(given);
   NormAct args = prepare(input, training, activation, slope, act_first);
-  check_statistics(args, running_mean, running_var);
+  check_statistics(args, running_mean, running_var, batch_mean, batch_var);
   Channels channels(args, input);
   channels.weight = channels.read(weight, "weight");
   channels.bias = channels.read(bias, "bias");
@@ -360,7 +365,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_cuda(
   const Tensor mean = doubles(), invstd = doubles();
   channels.mean = channels.read_doubles(mean, "mean");
   channels.invstd = channels.read_doubles(invstd, "invstd");
-  if (training) channels.partials = channels.doubles(cuda::norm_act_partials(args));
+  if (batch_mean) {
+    channels.batch_mean = channels.read_doubles(*batch_mean, "batch_mean");
+    channels.batch_var = channels.read_doubles(*batch_var, "batch_var");
+  } else if (training) {
+    channels.partials = channels.doubles(cuda::norm_act_partials(args));
+  }
   if (update) channels.new_mean = channels.keep(new_mean), channels.new_var = channels.keep(new_var);
   args.output = output.data_ptr();
   cuda::norm_act(args, channels, device.stream());

@@ -309,23 +309,27 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kCombined + threadIdx.x % kCombined;
   const int turn = threadIdx.x / kCombined, turns = kThreads / kCombined;
   const bool there = c < of_all;
-  const double *const means = channels.partials + c, *const squares = means + shares.parts * of_all;
   const double count = static_cast<double>(shares.count);
   const auto values = [&](int part) {
     const int64_t rest = shares.count - part * shares.length;
     return static_cast<double>(rest < shares.length ? rest : shares.length);
   };
-  const double given = there ? means[0] : 0, first = given - given == 0 ? given : 0;
-  double sum = 0;
-  for (int part = turn; there && part < shares.parts; part += turns)
-    sum += values(part) * (means[part * of_all] - first);
-  const double mean = first + of_channel(sum) / count;
-  sum = 0;
-  for (int part = turn; there && part < shares.parts; part += turns) {
-    const double difference = means[part * of_all] - mean;
-    sum += squares[part * of_all] + values(part) * difference * difference;
+  double mean = 0, sum = 0;
+  if (channels.batch_mean) {
+    if (there) mean = channels.batch_mean[c], sum = channels.batch_var[c] * count;
+  } else {
+    const double *const means = channels.partials + c, *const squares = means + shares.parts * of_all;
+    const double given = there ? means[0] : 0, first = given - given == 0 ? given : 0;
+    for (int part = turn; there && part < shares.parts; part += turns)
+      sum += values(part) * (means[part * of_all] - first);
+    mean = first + of_channel(sum) / count;
+    sum = 0;
+    for (int part = turn; there && part < shares.parts; part += turns) {
+      const double difference = means[part * of_all] - mean;
+      sum += squares[part * of_all] + values(part) * difference * difference;
+    }
+    sum = of_channel(sum);
   }
-  sum = of_channel(sum);
   if (turn != 0 || !there) return;
   channels.mean[c] = mean;
   channels.invstd[c] = 1 / sqrt(sum / count + channels.eps);
@@ -407,8 +411,9 @@ void norm_act(const NormAct& args, const NormActChannels& channels, void* stream
   with_variant(args, shares, [&](auto variant) {
     typedef decltype(variant) V;
     if (args.training) {
-      launch("norm_act (moments)", moments_kernel<typename V::T, V::Rows, V::N>, blocks, kThreads, 0, stream, args,
-             shares, channels.partials);
+      if (!channels.batch_mean)
+        launch("norm_act (moments)", moments_kernel<typename V::T, V::Rows, V::N>, blocks, kThreads, 0, stream, args,
+               shares, channels.partials);
       launch("norm_act (statistics)", statistics_kernel, combining_blocks(args), kThreads, 0, stream, shares, channels,
              args.channels);
     }

@@ -19,8 +19,9 @@ struct NormActChannels {
   NormActNumbers new_mean, new_var;           // written in training, where there are running statistics
   NormActNumbers grad_weight, grad_bias;      // written; null: not wanted
   double *mean = nullptr, *invstd = nullptr;  // of the normalisation: written by norm_act, read by its gradient
-  double* partials = nullptr;                 // norm_act_partials() of scratch
-  double* totals = nullptr;                   // 2 * channels of scratch for the gradient
+  const double *batch_mean = nullptr, *batch_var = nullptr;  // given: the statistics pass is left out
+  double* partials = nullptr;                                // norm_act_partials() of scratch
+  double* totals = nullptr;                                  // 2 * channels of scratch for the gradient
   double momentum = 0, eps = 0;
 };
 

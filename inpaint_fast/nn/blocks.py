@@ -22,7 +22,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from inpaint_fast.ops._activations import check_activation
 from inpaint_fast.ops._backends import OPERATORS
 from inpaint_fast.ops._blocks import check_precision
-from inpaint_fast.ops.dilated_block import dilated_block
+from inpaint_fast.ops.dilated_block import dilated_block, dilated_block_statistics
 from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
 from inpaint_fast.ops.norm_act import norm_act
 from inpaint_fast.ops.strided_block import prepare as prepare_strided
@@ -140,7 +140,13 @@ class Chain:
         if norm is None:
             return convolve(input, conv.weight, conv.bias, **activation)
         if batch:
-            return norm_act(convolve(input, conv.weight, conv.bias), **_batch_statistics(norm), **activation)
+            statistics = None
+            if stem == "dilated_block" and OPERATORS[stem].choose(input.device, None) in ("cuda", "triton"):
+                named = convolve.keywords | activation
+                y, statistics = dilated_block_statistics(input, conv.weight, conv.bias, **named)
+            else:
+                y = convolve(input, conv.weight, conv.bias)
+            return norm_act(y, **_batch_statistics(norm), **activation, statistics=statistics)
         if OPERATORS[stem].choose(input.device, None) == "reference":  # PyTorch's convolution, then one pass of ours
             return norm_act(convolve(input, conv.weight, conv.bias), **_kept_statistics(norm), **activation)
         scale, shift = scale_and_shift(norm, conv.weight.dtype)

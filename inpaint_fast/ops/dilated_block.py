@@ -156,6 +156,48 @@ def dilated_block(
     return y if y.dtype == input.dtype else y.to(input.dtype)
 
 
+def dilated_block_statistics(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    dilation: Size = 1,
+    padding: Size | None = None,
+    activation: str = "none",
+    slope: float | None = None,
+    order: str = "norm_act",
+    precision: str = "fast",
+    backend: str | None = None,
+) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+    """A convolution, and the statistics of its result that batch normalisation needs of it, in one pass.
+
+    Arguments, errors and gradients as those of `dilated_block`; for `norm_act` after it, with the same activation,
+    slope and order.
+
+    Returns:
+        (y, statistics). y: of the convolution with its bias, no activation applied. statistics: (mean, biased
+        variance), as `norm_act` takes them, float64, (C_out,) each: of y as it is rounded, in the order "act_norm" of
+        activation(y). They are found per tile in float32 and put together in float64. None where no kernel finds them:
+        on a CPU, by the reference and in float64. No gradient flows through them, for that of `norm_act` takes them as
+        functions of y.
+    """
+    dilation, padding, slope = _check(
+        input, weight, bias, dilation, padding, None, None, activation, slope, order, precision
+    )
+    backend = _blocks.choose(_operator, input, backend)
+    tensors = autocast(input, weight, bias)
+    if backend in ("cpp", "reference") or tensors[0].dtype == torch.float64:
+        named = {"dilation": dilation, "padding": padding, "precision": precision, "backend": backend}
+        return dilated_block(input, weight, bias, **named), None
+    channels_last = is_channels_last(tensors[0]) or is_channels_last(weight)  # as F.conv2d
+    y, mean, var = _operator.call(
+        backend, "dilated_block_statistics", *tensors, *dilation, *padding,
+        ACTIVATIONS.index(activation if order == "act_norm" else "none"), slope, channels_last,
+        precision == "fast" and allows_tf32(tensors[0]),
+    )  # fmt: skip
+    return y, (mean, var)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What `precision="fast"` does for one shape, and the memory it takes besides its tensors."""
@@ -315,6 +357,14 @@ def _fake(
     return pictures_like(input, weight.shape[0], height, width, channels_last)
 
 
+def _fake_statistics(
+    input, weight, bias, dilation_h, dilation_w, padding_h, padding_w, activation, slope, channels_last, tf32
+):
+    sizes = (dilation_h, dilation_w, padding_h, padding_w)
+    y = _fake(input, weight, None, bias, None, None, *sizes, activation, slope, True, channels_last, tf32)
+    return y, *(input.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(2))
+
+
 def _transformed_numel(out_channels: int, in_channels: int) -> int:
     return (out_channels + 31) // 32 * 32 * 36 * in_channels  # blocks of 32 output channels, as params.h has them
 
@@ -346,10 +396,30 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
 
 
+def _setup_statistics(ctx: Any, inputs: tuple, output: tuple) -> None:
+    input, weight, bias, *ctx.settings, _, _, _, ctx.tf32 = inputs
+    ctx.activation, ctx.slope, ctx.norm_first = 0, 0.0, True  # y has none, that of the statistics is norm_act's
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(input, weight, bias, None, None, None)
+
+
 def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
+    to_input, to_weight, to_bias, to_scale, to_shift = _gradients(call, ctx, grad, wanted)
+    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 9)
+
+
+def _backward_statistics(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 11
+    return (*_gradients(call, ctx, grad, [*ctx.needs_input_grad[:3], False, False])[:3], *[None] * 8)
+
+
+def _gradients(call: Callable, ctx: Any, grad: Tensor, wanted: list[bool]) -> list[Tensor | None]:
+    """Gradients with respect to input, weight, bias, scale and shift."""
     input, weight, bias, scale, shift, output = ctx.saved_tensors
     activation = ACTIVATIONS[ctx.activation]
-    wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
     if torch.is_grad_enabled() or not by_formula:  # a second derivative was asked for, or none of ours is there
         formula = partial(
@@ -374,8 +444,7 @@ def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
             grads[1] = call("dilated_block_weight_gradient", grad, input, weight, *ctx.settings, ctx.tf32)
         if wanted[2]:
             grads[2] = grad.sum((0, 2, 3))
-    to_input, to_weight, to_bias, to_scale, to_shift = grads
-    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 9)
+    return grads
 
 
 _SETTINGS = "int dilation_h, int dilation_w, int padding_h, int padding_w"
@@ -389,6 +458,13 @@ _operator = Operator(
             _fake,
             _setup_context,
             _backward,
+        ),
+        "dilated_block_statistics": Definition(
+            f"(Tensor input, Tensor weight, Tensor? bias, {_SETTINGS}, int activation, float slope, "
+            "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
+            _fake_statistics,
+            _setup_statistics,
+            _backward_statistics,
         ),
         "dilated_block_weights": Definition(
             "(Tensor weight) -> Tensor",

@@ -63,6 +63,7 @@ def norm_act(
     activation: str = "none",
     slope: float | None = None,
     order: str = "norm_act",
+    statistics: tuple[Tensor, Tensor] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Batch normalisation and activation: `F.batch_norm` with the activation after it ("norm_act") or before it.
@@ -83,6 +84,10 @@ def norm_act(
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
         order: "norm_act" or "act_norm".
+        statistics: (mean, biased variance) of what is normalised, of input or in the order "act_norm" of
+            activation(input), over all but the channels; float64, (C,) each. In training alone, where some kernel has
+            found them already: they are taken as they are, which saves reading input once, and gradients are those of
+            statistics found here. The reference finds them anew. None: they are found here.
         backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
 
     Returns:
@@ -100,6 +105,7 @@ def norm_act(
     """
     parameter = check_activation(activation, slope, order)
     _check(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    _check_statistics(statistics, input, training)
     backend = _choose(input, backend)
     if backend == "reference":
         return reference(
@@ -107,8 +113,8 @@ def norm_act(
             activation=activation, slope=slope, order=order,
         )  # fmt: skip
     y, _, _, new_mean, new_var = _operator.call(
-        backend, "norm_act", input, running_mean, running_var, weight, bias, training, float(momentum), float(eps),
-        ACTIVATIONS.index(activation), parameter, order == "act_norm",
+        backend, "norm_act", input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training,
+        float(momentum), float(eps), ACTIVATIONS.index(activation), parameter, order == "act_norm",
     )  # fmt: skip
     if training and running_mean is not None:
         with torch.no_grad():
@@ -172,6 +178,23 @@ def _check(
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
 
 
+def _check_statistics(statistics: tuple[Tensor, Tensor] | None, input: Tensor, training: bool) -> None:
+    if statistics is None:
+        return
+    if not training:
+        raise ValueError("statistics: None is expected outside training, got a value")
+    if not (isinstance(statistics, tuple) and len(statistics) == 2):
+        raise TypeError(f"statistics: (mean, variance) or None is expected, got {type(statistics).__name__}")
+    for name, tensor in zip(("mean", "variance"), statistics, strict=True):
+        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float64 or tensor.device != input.device:
+            got = f"{tensor.dtype} on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise TypeError(f"statistics: a {name} of float64 on {input.device} is expected, got {got}")
+        if tensor.shape != (input.shape[1],):
+            raise ValueError(
+                f"statistics: a {name} of shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}"
+            )
+
+
 def _choose(input: Tensor, backend: str | None) -> str:
     # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
     if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
@@ -189,7 +212,8 @@ def _result_like(input: Tensor) -> Tensor:
 
 
 def _fake(
-    input, running_mean, running_var, weight, bias, training, momentum, eps, activation, slope, act_first
+    input, running_mean, running_var, weight, bias, batch_mean, batch_var, training, momentum, eps, activation, slope,
+    act_first,
 ):  # fmt: skip
     def of_channels(like: Tensor | None) -> Tensor:
         return input.new_empty(0) if like is None or not training else torch.empty_like(like)
@@ -207,7 +231,7 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    input, _, _, weight, bias, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.act_first = inputs
+    input, _, _, weight, bias, _, _, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.act_first = inputs
     _, mean, invstd, new_mean, new_var = output
     ctx.mark_non_differentiable(mean, invstd, new_mean, new_var)
     ctx.save_for_backward(input, weight, bias, mean, invstd)
@@ -228,7 +252,7 @@ def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[
                 ctx.act_first, wanted[0], wanted[1] or wanted[2],
             )  # fmt: skip
             grads = [g if wish else None for g, wish in zip(all_grads, wanted, strict=True)]
-    return (grads[0], None, None, grads[1], grads[2], *[None] * 6)
+    return (grads[0], None, None, grads[1], grads[2], *[None] * 8)
 
 
 def _differentiable_grads(
@@ -253,9 +277,9 @@ _operator = Operator(
     "norm_act",
     {
         "norm_act": Definition(
-            "(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, bool training,"
-            " float momentum, float eps, int activation, float slope, bool act_first)"
-            " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+            "(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias,"
+            " Tensor? batch_mean, Tensor? batch_var, bool training, float momentum, float eps, int activation,"
+            " float slope, bool act_first) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
             _fake,
             _setup_context,
             _backward,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
+from inpaint_fast.kernels import norm_act as norm_act_kernels
 from inpaint_fast.nn import DilatedConvBlock, FusedSequential
 
 MODULES = {
@@ -66,6 +67,16 @@ def assert_equal_steps(ours: nn.Module, theirs: nn.Module, input: Tensor) -> Non
     least = 1e-2 * max(b.double().abs().max().item() for b in wanted)
     for a, b in zip(step(ours, input), wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * max(b.double().abs().max().item(), least))
+
+
+@pytest.mark.parametrize("order", ["norm_act", "act_norm"])
+@pytest.mark.parametrize("activation", ["none", "relu", "elu"])
+def test_the_convolution_finds_the_statistics(activation: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its kernel does, norm_act's own kernel for them never runs."""
+    monkeypatch.setattr(norm_act_kernels, "moments_kernel", None)
+    theirs, ours = twins(3, 5, 2, activation=activation, order=order, dtype=torch.float32)
+    with ipf.use_backend("triton"):
+        assert_equal_steps(ours, theirs, torch.randn(2, 3, 9, 11))
 
 
 # ---- the state ----

@@ -71,11 +71,12 @@ def plain(x: Tensor, p: Parameters, activation: str, order: str, training: bool,
 
 
 def ours(
-    x: Tensor, p: Parameters, activation: str, order: str, training: bool, momentum: float, eps: float, backend: str
-) -> Tensor:
+    x: Tensor, p: Parameters, activation: str, order: str, training: bool, momentum: float, eps: float, backend: str,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:  # fmt: skip
     return ipf.norm_act(
         x, *p.tensors(), training=training, momentum=momentum, eps=eps, activation=activation,
-        slope=SLOPES.get(activation), order=order, backend=backend,
+        slope=SLOPES.get(activation), order=order, statistics=statistics, backend=backend,
     )  # fmt: skip
 
 

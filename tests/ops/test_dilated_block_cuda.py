@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from support import assert_as_good, laid_out
 from torch import Tensor
 
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE
+from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, activate
 from inpaint_fast.ops._backends import OPERATORS
 
 reference = importlib.import_module("inpaint_fast.ops.dilated_block").reference
@@ -68,10 +68,16 @@ def on_gpu(tensor: Tensor) -> Tensor:
     return memory.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
-def call(name: str, *args: object) -> Tensor:
+def call_all(name: str, *args: object) -> tuple[Tensor, ...]:
     if _backend == "cuda":
         args = tuple(on_gpu(arg) if isinstance(arg, Tensor) else arg for arg in args)
-    return OPERATORS["dilated_block"].call(_backend, name, *args).cpu()
+    found = OPERATORS["dilated_block"].call(_backend, name, *args)
+    return tuple(t.cpu() for t in (found if isinstance(found, tuple) else (found,)))
+
+
+def call(name: str, *args: object) -> Tensor:
+    (found,) = call_all(name, *args)
+    return found
 
 
 def shared_bytes(rows: int, columns: int) -> int:
@@ -271,6 +277,54 @@ def test_gradients_by_autograd(mode: Mode) -> None:
     # of random signs is changed by no more than that in its norm, for its terms and their errors add up alike.
     for value, close, wanted in zip(values, near, exact, strict=True):
         assert_as_good(value, close, wanted, ulps=4 + mode.tf32 * 2**-10 / torch.finfo(torch.float32).eps)
+
+
+# ---- statistics ----
+
+
+def check_statistics(mode: Mode, input: Tensor, weight: Tensor, activation: str, channels_last: bool) -> None:
+    """The result is that of the convolution alone; the statistics are those of it as it is rounded."""
+    bias, slope = random(mode, weight.shape[0]), DEFAULT_SLOPE.get(activation, 0.0)
+    args = (input, weight, bias, 2, 3, 2, 3, ACTIVATIONS.index(activation), slope, channels_last, mode.tf32)
+    y, mean, var = call_all("dilated_block_statistics", *args)
+    alone = forward(mode, input, weight, (bias, None, None), dilation=(2, 3), channels_last=channels_last)
+    assert torch.equal(y, alone) and y.stride() == alone.stride()
+
+    def expected(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return torch.var_mean(activate(y.to(dtype), activation, slope), (0, 2, 3), correction=0)
+
+    for value, plain, exact in zip((var, mean), expected(torch.float32), expected(torch.float64), strict=True):
+        assert value.dtype == torch.float64
+        assert_as_good(value.float(), plain, exact)
+    again = call_all("dilated_block_statistics", *args)
+    assert all(torch.equal(a, b) for a, b in zip(again, (y, mean, var), strict=True))
+
+
+@every_mode
+@pytest.mark.parametrize("activation", ["none", "elu"])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_statistics(mode: Mode, activation: str, channels_last: bool) -> None:
+    """Of pictures that share a block, of cut ones, and with tails of channels."""
+    torch.manual_seed(0)
+    for images, out, *size in ((1, 3, 1, 2), (70, 5, 4, 3), (2, 70, 9, 11), (1, 130, 33, 21)):
+        check_statistics(mode, random(mode, images, 5, *size), weights(mode, out, 5), activation, channels_last)
+
+
+@every_mode
+def test_statistics_in_every_tile(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    input, weight = laid_out(random(mode, 2, 16, 16, 32), "channels_last"), weights(mode, 128, 16)
+    for multiprocessors in (1, 8, 16, 32):
+        monkeypatch.setenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS", str(multiprocessors))
+        check_statistics(mode, input, weight, "elu", True)
+
+
+def test_statistics_of_nothing() -> None:
+    y, mean, var = call_all(
+        "dilated_block_statistics", torch.empty(0, 3, 5, 5), torch.ones(4, 3, 3, 3), None, 1, 1, 1, 1, 0, 0.0, False,
+        False,
+    )  # fmt: skip
+    assert y.shape == (0, 4, 5, 5) and not mean.any() and not var.any()
 
 
 # ---- the choice of tiles, and what is launched ----

@@ -193,6 +193,8 @@ def test_a_large_batch_takes_large_tiles(monkeypatch) -> None:
     half = torch.empty(0, dtype=torch.bfloat16)
     found = [tiles.tile_of(half, True, batch, side, side, 256, 256)[0] for batch, side in ((16, 64), (1, 64), (1, 32))]
     assert [(tile["TILE_H"] * tile["TILE_W"], tile["BLOCK_N"]) for tile in found] == [(128, 128), (128, 64), (64, 64)]
+    fewer, _ = tiles.tile_of(half, True, 16, 64, 64, 256, 256, tiles.MOST_WITH_STATISTICS)
+    assert (fewer["TILE_H"] * fewer["TILE_W"], fewer["BLOCK_N"]) == (128, 64)
     narrow, _ = tiles.tile_of(half, True, 16, 64, 64, 3, 4)
     assert (narrow["BLOCK_N"], narrow["BLOCK_K"]) == (16, 16)
     *_, shares = tiles.weight_gradient_tile_of(half, True, 16, 64, 64, 256, 256)
@@ -448,11 +450,21 @@ def compiled_for(architecture: str, precision: str, name: str, types: dict, cons
     return Kernel(*place, types, constants, int(architecture[3:]), tile.warps, tile.stages)
 
 
-def convolution(architecture, precision, tile: Tile, element: str, gradient=False, strides=LAST, wide=False) -> Kernel:
+def convolution(
+    architecture, precision, tile: Tile, element: str, gradient=False, strides=LAST, wide=False, moments=None
+) -> Kernel:
     types = dict.fromkeys(("input", "weight", "bias", "scale", "shift", "output"), f"*{element}")
-    types |= {"input_strides": strides, "output_strides": strides, "slope": "fp32"}
-    constants = {name: not gradient for name in ("HAS_BIAS", "HAS_SCALE", "HAS_SHIFT", "NORM_FIRST")}
-    constants |= {"ACTIVATION": 0 if gradient else 3, "REVERSED": gradient, "UNROLLED": tile.unrolled, "WIDE": wide}
+    types |= {"moments": "*fp32", "input_strides": strides, "output_strides": strides, "slope": "fp32"}
+    """`moments`: the number of the activation whose results' statistics are left."""
+    statistics = moments is not None
+    constants = {name: not gradient for name in ("HAS_BIAS", "NORM_FIRST")} | {"STATISTICS": statistics}
+    constants |= {name: not gradient and not statistics for name in ("HAS_SCALE", "HAS_SHIFT")}
+    constants |= {
+        "ACTIVATION": moments if statistics else 0 if gradient else 3,
+        "REVERSED": gradient,
+        "UNROLLED": tile.unrolled,
+        "WIDE": wide,
+    }
     constants |= tiles.box_of(tile.pixels, 64, 64) | {"BLOCK_N": tile.rows, "BLOCK_K": tile.channels}
     return compiled_for(architecture, precision, "convolution_kernel", types, constants, tile)
 
@@ -465,6 +477,11 @@ def weight_gradient(architecture, precision, element: str) -> Kernel:
     return compiled_for(architecture, precision, "weight_gradient_kernel", types, constants, tile)
 
 
+def with_statistics(shipped: tuple[Tile, ...]) -> list[Tile]:
+    """The tiles for those of an activation's results."""
+    return [tile for tile in shipped if tile.pixels * tile.rows <= tiles.MOST_WITH_STATISTICS]
+
+
 def check_compiled(todo: list[Kernel]) -> None:
     for kernel, compiled in zip(todo, compile_all(todo), strict=True):
         assert compiled.stack_bytes == 0, kernel
@@ -473,12 +490,14 @@ def check_compiled(todo: list[Kernel]) -> None:
 
 
 def test_shipped_tiles_spill_nothing() -> None:
-    """Forward in every tile, the gradients of input and weight in the largest; 16 bytes at a time."""
+    """Forward in every tile; statistics and the gradients of input and weight in the largest; 16 bytes at a time."""
     todo = []
     for where, shipped in tiles.TILES.items():
         element = ELEMENTS[where[1]][0]
         todo += [convolution(*where, tile, element) for tile in shipped]
         todo.append(convolution(*where, shipped[0], element, gradient=True))
+        todo.append(convolution(*where, shipped[0], element, moments=0))
+        todo.append(convolution(*where, with_statistics(shipped)[0], element, moments=3))
         todo.append(weight_gradient(*where, element))
     check_compiled(todo)
 
@@ -490,6 +509,8 @@ def test_every_variant_of_the_tiles_spills_nothing() -> None:
         elements = ELEMENTS[where[1]]
         todo += [convolution(*where, tile, element, gradient=True) for tile in shipped for element in elements]
         todo += [convolution(*where, tile, elements[-1]) for tile in shipped]
+        todo += [convolution(*where, tile, element, moments=0) for tile in shipped for element in elements]
+        todo += [convolution(*where, tile, elements[-1], moments=3) for tile in with_statistics(shipped)]
         todo += [weight_gradient(*where, elements[-1])]
     check_compiled(todo)
 

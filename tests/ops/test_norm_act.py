@@ -20,9 +20,11 @@ from ops.norm_acts import (
     laid_out,
     ours,
     plain,
+    plain_activation,
     random,
     results,
 )  # fmt: skip
+from support import relative_error
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
@@ -124,6 +126,31 @@ def test_running_statistics_follow_the_module(implementation) -> None:
         before = p.running_mean.clone(), p.running_var.clone()
         ours(x.to(device), p, "relu", "norm_act", False, momentum, 1e-5, implementation.backend)
         assert torch.equal(before[0], p.running_mean) and torch.equal(before[1], p.running_var)
+
+
+@pytest.mark.parametrize("layout", ("nchw", "channels_last"))
+@pytest.mark.parametrize("order", ORDERS)
+def test_statistics_that_are_given(implementation, layout, order) -> None:
+    """The same results and gradients, and the same running statistics."""
+    x = laid_out(random(*shape_for(implementation), device=implementation.device), layout)
+    values, every = plain_activation(x.double(), "elu") if order == "act_norm" else x.double(), (0, 2, 3)
+    var, mean = torch.var_mean(values, every, correction=0)
+    args, grad = ("elu", order, True, 0.3, 1e-3, implementation.backend), torch.randn_like(x)
+    found = [
+        results(ours, x, Parameters(x.shape[1], x.dtype, device=x.device), grad, *args, statistics)
+        for statistics in (None, (mean, var))
+    ]
+    for name, wanted in found[0].items():
+        assert relative_error(found[1][name], wanted) < 1e-6, name
+
+
+def test_statistics_that_are_given_are_taken(kernel) -> None:
+    x = random(*SMALL, device=kernel.device)
+    var, mean = torch.var_mean(x.double(), (0, 2, 3), correction=0)
+    mean, var = mean + 1, 4 * var
+    y = ipf.norm_act(x, None, None, training=True, statistics=(mean, var), backend=kernel.backend)
+    column = (slice(None), None, None)
+    assert relative_error(y, (x.double() - mean[column]) / (var[column] + 1e-5).sqrt()) < 1e-6
 
 
 @pytest.mark.parametrize("layout", ("nchw", "channels_last"))

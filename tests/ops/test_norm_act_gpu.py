@@ -113,9 +113,11 @@ def triton_kernels(capability: int) -> list[Kernel]:
             of_elements("backward_kernel", element, rows, wide, ("grad", "input", "output"), has | {"TRAINING": True}),
         ]
 
-    doubles = dict.fromkeys(("partials", "mean", "invstd", "totals"), "*fp64")
+    doubles = dict.fromkeys(("partials", "means", "deviations", "mean", "invstd", "totals"), "*fp64")
     numbers = dict.fromkeys(("running_mean", "running_var", "new_mean", "new_var", "grad_weight", "grad_bias"), "*bf16")
-    sizes = {"count": "i32", "channels": "i32", "length": "i32", "parts": "i32", "momentum": "fp64", "eps": "fp64"}
+    sizes = dict.fromkeys(("count", "channels", "length", "parts"), "i32") | dict.fromkeys(
+        ("momentum", "eps", "unit"), "fp64"
+    )
     every = doubles | numbers | sizes
 
     def combining(name: str, constants: dict) -> Kernel:

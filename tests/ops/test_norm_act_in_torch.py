@@ -22,9 +22,10 @@ def test_opcheck(kernel, layout, training) -> None:
     x, p = laid_out(random(2, 5, 4, 3, device=device), layout), Parameters(5, torch.float32, device=device)
     forward, backward = (getattr(torch.ops.inpaint_fast, name + suffix).default for name in (STEM, f"{STEM}_backward"))
     settings = (training, 0.1, 1e-5, ACTIVATIONS.index("elu"), 1.0, False)
-    torch.library.opcheck(forward, (x.clone().requires_grad_(), *p.tensors(), *settings))
-    torch.library.opcheck(forward, (x, p.running_mean, p.running_var, None, None, *settings))
     statistics = [make(5, dtype=torch.float64, device=device) for make in (torch.zeros, torch.ones)]
+    given = statistics if training else (None, None)
+    torch.library.opcheck(forward, (x.clone().requires_grad_(), *p.tensors(), *given, *settings))
+    torch.library.opcheck(forward, (x, p.running_mean, p.running_var, None, None, None, None, *settings))
     weight, bias = p.weight.detach(), p.bias.detach()
     for want_input, want_parameters in ((True, True), (False, True), (True, False)):
         torch.library.opcheck(
@@ -100,7 +101,7 @@ def test_autocast_changes_nothing(implementation) -> None:
 
 # ---- bad input ----
 
-X, C3 = torch.zeros(2, 3, 4, 4), torch.ones(3)
+X, C3, C64 = torch.zeros(2, 3, 4, 4), torch.ones(3), torch.ones(3, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,10 @@ X, C3 = torch.zeros(2, 3, 4, 4), torch.ones(3)
         ((X, C3, C3), {"eps": "0"}, TypeError, ["eps", "str"]),
         ((X, C3, C3), {"eps": -1.0}, ValueError, ["eps", "-1.0"]),
         ((X, C3, C3), {"eps": 0.0, "training": True}, ValueError, ["eps", "0.0"]),
+        ((X, C3, C3), {"statistics": (C64, C64)}, ValueError, ["statistics", "training"]),
+        ((X, C3, C3), {"training": True, "statistics": C64}, TypeError, ["statistics", "Tensor"]),
+        ((X, C3, C3), {"training": True, "statistics": (C64, C3)}, TypeError, ["statistics", "variance", "float32"]),
+        ((X, C3, C3), {"training": True, "statistics": (C64[:2], C64)}, ValueError, ["statistics", "mean", "(2,)"]),
         ((X, C3, C3), {"activation": "gelu"}, ValueError, ["activation", "'gelu'", "'relu'"]),
         ((X, C3, C3), {"order": "norm"}, ValueError, ["order", "'norm'"]),
         ((X, C3, C3), {"activation": "relu", "slope": 0.1}, TypeError, ["slope", "'relu'"]),
@@ -153,24 +158,27 @@ def test_one_value_a_channel_is_the_error_of_batch_norm(implementation, shape) -
 def test_a_direct_call_of_the_registered_operator_never_crashes() -> None:
     settings = (True, 0.1, 1e-5, 1, 0.0, False)
     for arguments in (
-        (torch.zeros(3), C3, C3, None, None, *settings),
-        (X.long(), C3, C3, None, None, *settings),
-        (X, torch.zeros(2), C3, None, None, *settings),
-        (X, C3, None, None, None, *settings),
-        (X, C3, C3, C3.long(), None, *settings),
-        (X, C3, C3, None, torch.zeros(()), *settings),
-        (X[:1, :, :1, :1], C3, C3, None, None, *settings),
-        (X, None, None, None, None, False, *settings[1:]),
-        (X, C3, C3, None, None, True, 0.1, 1e-5, 6, 0.0, False),
+        (torch.zeros(3), C3, C3, None, None, None, None, *settings),
+        (X.long(), C3, C3, None, None, None, None, *settings),
+        (X, torch.zeros(2), C3, None, None, None, None, *settings),
+        (X, C3, None, None, None, None, None, *settings),
+        (X, C3, C3, C3.long(), None, None, None, *settings),
+        (X, C3, C3, None, torch.zeros(()), None, None, *settings),
+        (X[:1, :, :1, :1], C3, C3, None, None, None, None, *settings),
+        (X, None, None, None, None, None, None, False, *settings[1:]),
+        (X, C3, C3, None, None, None, None, True, 0.1, 1e-5, 6, 0.0, False),
+        (X, C3, C3, None, None, C64, None, *settings),
+        (X, C3, C3, None, None, C64, C64, False, *settings[1:]),
+        (X, C3, C3, None, None, C64[:2], C64, *settings),
     ):
         with pytest.raises(RuntimeError):
             torch.ops.inpaint_fast.norm_act(*arguments)
-    wide, rest = torch.ones(3, dtype=torch.float64), (True, 1, 0.0, False, True, True)
+    rest = (True, 1, 0.0, False, True, True)
     for arguments in (
-        (X[:1], X, None, None, wide, wide),
-        (X.double(), X, None, None, wide, wide),
-        (X, X, None, None, torch.ones(2), wide),
-        (X, X, C3[:1], None, wide, wide),
+        (X[:1], X, None, None, C64, C64),
+        (X.double(), X, None, None, C64, C64),
+        (X, X, None, None, torch.ones(2), C64),
+        (X, X, C3[:1], None, C64, C64),
     ):
         with pytest.raises(RuntimeError):
             torch.ops.inpaint_fast.norm_act_backward(*arguments, *rest)
