@@ -70,7 +70,7 @@ def case(
         return train if training else infer
 
     def backend() -> str:
-        return f"{backend_of(stem)}, {algorithm(input, block[0].weight)}"
+        return f"{backend_of(stem)}, {algorithm(input, block[0].weight, training)}"
 
     compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
     return harness.Case(

@@ -22,6 +22,8 @@ from inpaint_fast.ops._blocks import affine, computed, epilogue, is_channels_las
 # Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
 LEAST_CHANNELS = 24  # of input and output
 LEAST_TILES = 9  # of 4x4 pixels of the smaller picture, in the whole batch
+# In training, by taps: there the weights are transformed twice at every call, and their gradient is transformed back.
+LEAST_TILES_TRAINING = {3: 256, 4: 128}
 LEAST_GAIN = 1.2  # multiplications of the definition for one of ours; 1.8 or 2.6 where 4x4 tiles fit
 
 
@@ -71,8 +73,11 @@ class Resampling:
         slope = check_activation(activation, slope, order)
         return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
 
-    def algorithm(self, input: Tensor, weight: Tensor) -> str:
-        """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution."""
+    def algorithm(self, input: Tensor, weight: Tensor, training: bool = False) -> str:
+        """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution.
+
+        training: a gradient is wanted.
+        """
         if input.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
             return "direct"
         sides = tuple(input.shape[2:]) if self.transposed else self._size(input, weight)
@@ -80,7 +85,8 @@ class Resampling:
         # Of the two parities of a side, both have 2 of 4 taps, or one has 2 of 3 and the other 1.
         tiles, products = tiles_and_products(images, sides, (1, 1), lambda pixels: 2 * pixels + taps - 2)
         gains = images * taps**2 * sides[0] * sides[1] >= LEAST_GAIN * products
-        return "winograd" if tiles >= LEAST_TILES and gains else "direct"
+        enough = tiles >= (LEAST_TILES_TRAINING[taps] if training else LEAST_TILES)
+        return "winograd" if enough and gains else "direct"
 
     def prepare(self, weight: Tensor) -> None:
         """Transform a weight for inference now, not at its first use."""
@@ -97,7 +103,8 @@ class Resampling:
                 weight = weight.to(input.dtype)
             return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
         x, w, b, scale, shift = computed(input, weight, bias, scale, shift)
-        if precision == "exact" or self.algorithm(input, weight) == "direct":
+        training = wants_grad(input, weight, bias, scale, shift)
+        if precision == "exact" or self.algorithm(input, weight, training) == "direct":
             y = epilogue(self.convolve(x, w, b), scale, shift, activation, slope, order)
         else:
             y = self._winograd(backend, weight, x, w, b, scale, shift, activation, slope, order)

@@ -89,6 +89,7 @@ def winograd(monkeypatch) -> None:
 def always_winograd(patch: pytest.MonkeyPatch) -> None:
     for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_GAIN"):
         patch.setattr(_resampling, name, 0)
+    patch.setattr(_resampling, "LEAST_TILES_TRAINING", {3: 0, 4: 0})
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -344,17 +345,20 @@ def test_exact_is_the_direct_convolution(block) -> None:
 
 
 def test_where_winograd_pays(block) -> None:
-    def of(images: int, channels: int, side: int, out: int, dtype=torch.float32) -> str:
+    def of(images: int, channels: int, side: int, out: int, dtype=torch.float32, training: bool = False) -> str:
         """`side`: of the smaller picture."""
         side = side if block.transposed else 2 * side
         weight = torch.empty_like(block.weights(channels, out), device="meta", dtype=dtype)
-        return block.algorithm(torch.empty((images, channels, side, side), device="meta", dtype=dtype), weight)
+        input = torch.empty((images, channels, side, side), device="meta", dtype=dtype)
+        return block.algorithm(input, weight, training)
 
     assert of(1, 256, 64, 128) == "winograd"
     assert of(1, 256, 64, 3) == "direct"  # few channels
     assert of(1, 256, 8, 128) == "direct"  # four tiles
     assert of(64, 256, 1, 128) == "direct"  # one pixel of a tile's sixteen
     assert of(1, 256, 64, 128, torch.float64) == "direct"
+    assert of(1, 256, 64, 128, training=True) == "winograd"  # 256 tiles
+    assert of(1, 256, 40, 128, training=True) == "direct"  # 100
 
 
 def test_registered_for_the_cpu(block) -> None:
