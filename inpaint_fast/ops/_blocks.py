@@ -62,10 +62,12 @@ def choose(operator: Operator, input: Tensor, backend: str | None) -> str:
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether a gradient of one of them will be asked for."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def is_channels_last(tensor: Tensor) -> bool:
+    """Channels lie together in memory, and the tensor is not contiguous as well (one channel, one pixel)."""
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
@@ -101,6 +103,7 @@ def as_tf32(tensor: Tensor) -> Tensor:
 
 
 def affine(y: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+    """scale * y + shift, a number for each channel, in y's dtype."""
     if scale is not None:
         y = (y * scale[:, None, None]).to(y.dtype)  # which autocast may have made narrower than the scale's
     return y if shift is None else (y + shift[:, None, None]).to(y.dtype)
@@ -203,6 +206,7 @@ def forget(weight: Tensor) -> None:
 
 
 def pictures_like(input: Tensor, channels: int, height: int, width: int, channels_last: bool) -> Tensor:
+    """An uninitialised (N, channels, height, width) of input's batch, dtype and device, in that layout."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return torch.empty(
         (input.shape[0], channels, height, width), dtype=input.dtype, device=input.device, memory_format=layout
