@@ -102,17 +102,30 @@ Numbers numbers_of(const std::optional<Tensor>& tensor, const char* name, int64_
   Numbers numbers(channels, otherwise);
   if (!tensor) return numbers;
   check_of_channels(*tensor, name, channels);
-  const Tensor wide = torch::stable::contiguous(torch::stable::to(*tensor, ScalarType::Double));
-  const double* from = static_cast<const double*>(wide.data_ptr());
-  numbers.assign(from, from + channels);
+  const auto read = [&](const auto* from, int64_t stride) {
+    for (int64_t c = 0; c < channels; ++c) numbers[c] = from[c * stride];
+  };
+  const auto kind = kind_of(*tensor);
+  if (kind == ScalarKind::float32) {
+    read(static_cast<const float*>(tensor->data_ptr()), tensor->stride(0));
+  } else if (kind == ScalarKind::float64) {
+    read(static_cast<const double*>(tensor->data_ptr()), tensor->stride(0));
+  } else {
+    const Tensor wide = torch::stable::to(*tensor, ScalarType::Double);
+    read(static_cast<const double*>(wide.data_ptr()), wide.stride(0));
+  }
   return numbers;
 }
 
 Tensor tensor_of(const Numbers& numbers, const Tensor& like, ScalarType type) {
-  Tensor wide = torch::stable::new_empty(like, {static_cast<int64_t>(numbers.size())}, ScalarType::Double);
-  double* to = static_cast<double*>(wide.data_ptr());
-  for (size_t c = 0; c < numbers.size(); ++c) to[c] = numbers[c];
-  return type == ScalarType::Double ? wide : torch::stable::to(wide, type);
+  const bool narrow = type == ScalarType::Float;
+  const Tensor made = torch::stable::new_empty(like, {static_cast<int64_t>(numbers.size())},
+                                               narrow ? ScalarType::Float : ScalarType::Double);
+  const auto write = [&](auto* to) {
+    for (size_t c = 0; c < numbers.size(); ++c) to[c] = static_cast<std::remove_pointer_t<decltype(to)>>(numbers[c]);
+  };
+  narrow ? write(static_cast<float*>(made.data_ptr())) : write(static_cast<double*>(made.data_ptr()));
+  return narrow || type == ScalarType::Double ? made : torch::stable::to(made, type);
 }
 
 // ---- two passes over the tensor: gather a pair of numbers from every chunk, put them together, then write ----

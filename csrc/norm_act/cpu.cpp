@@ -75,73 +75,16 @@ struct Wide<Floats> {
   }
 };
 
-// Sums of a and of a * b; or of the differences d = u - shift, taken as doubles, and of d * d.
-template <class A, bool Rows>
-struct Sums {
-  Doubles first[2] = {}, second[2] = {};
-  double rest_first = 0, rest_second = 0;
-  template <class V>
-  INPAINT_FAST_MEMBER void add(int64_t c, V a, V b) {
-    const Wide<V> wide_a(a), wide_b(b);
-    for (int i = 0; i < static_cast<int>(sizeof wide_a / sizeof(Doubles)); ++i) {
-      first[i] += wide_a.parts[i];
-      second[i] += wide_a.parts[i] * wide_b.parts[i];
-    }
-  }
-  template <class V>
-  INPAINT_FAST_MEMBER void add_about(int64_t c, V u, const Parameter<double, Rows>& shift) {
-    const Wide<V> wide(u);
-    for (int i = 0; i < static_cast<int>(sizeof wide / sizeof(Doubles)); ++i) {
-      const Doubles d = wide.parts[i] - shift.at(c, Doubles{});
-      first[i] += d;
-      second[i] += d * d;
-    }
-  }
-  INPAINT_FAST_MEMBER void add_about(int64_t c, A u, const Parameter<double, Rows>& shift) {
-    add_doubles(u - shift.get(c), u - shift.get(c));
-  }
-  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) { add_doubles(a, b); }
-  INPAINT_FAST_MEMBER void add_doubles(double a, double b) {
-    rest_first += a;
-    rest_second += a * b;
-  }
-  void totals(int64_t channels, double* firsts, double* seconds) const {
-    const Doubles both_first = first[0] + first[1], both_second = second[0] + second[1];
-    *firsts = rest_first, *seconds = rest_second;
-    for (int lane = 0; lane < lanes<Doubles>(); ++lane) *firsts += both_first[lane], *seconds += both_second[lane];
-  }
+// A number as one of doubles.
+template <>
+struct Wide<float> {
+  double parts[1];
+  explicit INPAINT_FAST_MEMBER Wide(float x) : parts{x} {}
 };
-template <class A>
-struct Sums<A, true> {
-  double first[kNormActChannels] = {}, second[kNormActChannels] = {};
-  template <class V>
-  INPAINT_FAST_MEMBER void add(int64_t c, V a, V b) {
-    const Wide<V> wide_a(a), wide_b(b);
-    for (int i = 0; i < static_cast<int>(sizeof wide_a / sizeof(Doubles)); ++i, c += lanes<Doubles>()) {
-      store(first + c, load(first + c, Doubles{}) + wide_a.parts[i]);
-      store(second + c, load(second + c, Doubles{}) + wide_a.parts[i] * wide_b.parts[i]);
-    }
-  }
-  template <class V>
-  INPAINT_FAST_MEMBER void add_about(int64_t c, V u, const Parameter<double, true>& shift) {
-    const Wide<V> wide(u);
-    for (int i = 0; i < static_cast<int>(sizeof wide / sizeof(Doubles)); ++i, c += lanes<Doubles>()) {
-      const Doubles d = wide.parts[i] - shift.at(c, Doubles{});
-      store(first + c, load(first + c, Doubles{}) + d);
-      store(second + c, load(second + c, Doubles{}) + d * d);
-    }
-  }
-  INPAINT_FAST_MEMBER void add_about(int64_t c, A u, const Parameter<double, true>& shift) {
-    add_doubles(c, u - shift.get(c), u - shift.get(c));
-  }
-  INPAINT_FAST_MEMBER void add(int64_t c, A a, A b) { add_doubles(c, a, b); }
-  INPAINT_FAST_MEMBER void add_doubles(int64_t c, double a, double b) {
-    first[c] += a;
-    second[c] += a * b;
-  }
-  void totals(int64_t channels, double* firsts, double* seconds) const {
-    for (int64_t c = 0; c < channels; ++c) firsts[c] = first[c], seconds[c] = second[c];
-  }
+template <>
+struct Wide<double> {
+  double parts[1];
+  explicit INPAINT_FAST_MEMBER Wide(double x) : parts{x} {}
 };
 
 // ---- one chunk ----
@@ -171,6 +114,86 @@ INPAINT_FAST_INLINE void walk(const NormAct& args, const NormActChunk& chunk, St
   } else {
     for (int64_t sample = chunk.sample_begin; sample < chunk.sample_end; ++sample, i += args.channels * args.pixels)
       walk_run<T, Rows>(i, chunk.pixel_end - chunk.pixel_begin, step);
+  }
+}
+
+// Vectors of channels whose sums, four registers each in float32, are added up at a time.
+#if defined(__AVX512F__)
+constexpr int kSumVectors = 4;
+#else
+constexpr int kSumVectors = 2;
+#endif
+
+// Sums of N vectors V side by side.
+template <class V, int N>
+struct Sums {
+  static constexpr int kParts = sizeof(Wide<V>) / sizeof(Wide<V>{V{}}.parts[0]);
+  typedef std::remove_reference_t<decltype(Wide<V>{V{}}.parts[0])> Part;
+  Part first[N * kParts] = {}, second[N * kParts] = {};
+
+  // a, b: of the n-th of the vectors.
+  INPAINT_FAST_MEMBER void add(int n, const Wide<V>& a, const Wide<V>& b) {
+    for (int part = 0; part < kParts; ++part) {
+      first[n * kParts + part] += a.parts[part];
+      second[n * kParts + part] += a.parts[part] * b.parts[part];
+    }
+  }
+};
+
+// Calls term(element, channel, zero) for every element of the chunk, with a zero of the type of vector or number to
+// take there; it returns a pair a, b of Wide. firsts, seconds: the sums of a and of a * b of each channel.
+template <class T, bool Rows, class Term>
+INPAINT_FAST_INLINE void add_up(const NormAct& args, const NormActChunk& chunk, double* firsts, double* seconds,
+                                Term term) {
+  typedef typename Compute<T>::Vector V;
+  typedef typename Compute<T>::Scalar A;
+  if constexpr (Rows) {
+    const int64_t channels = chunk.channel_end - chunk.channel_begin;
+    for (int64_t c = 0; c < channels; ++c) firsts[c] = seconds[c] = 0;
+    // All pixels at a time where the registers hold all channels; otherwise few, to read memory in its order.
+    const int64_t pixels = channels <= kSumVectors * lanes<V>() ? kNormActPixels : 4;
+    NormActChunk few = chunk;
+    for (; few.pixel_begin < chunk.pixel_end; few.pixel_begin = few.pixel_end) {
+      few.pixel_end = few.pixel_begin + pixels < chunk.pixel_end ? few.pixel_begin + pixels : chunk.pixel_end;
+      int64_t c = 0;
+      const auto add_channels = [&](auto zero, auto vectors) __attribute__((always_inline)) {
+        typedef decltype(zero) U;
+        constexpr int kVectors = decltype(vectors)::value, kWidth = sizeof(U) / sizeof(A);
+        for (; c + kVectors * kWidth <= channels; c += kVectors * kWidth) {
+          Sums<U, kVectors> sums;
+          __builtin_memcpy(sums.first, firsts + c, sizeof sums.first);
+          __builtin_memcpy(sums.second, seconds + c, sizeof sums.second);
+          int64_t i = first_element<true>(args, few, c);
+          for (int64_t pixel = few.pixel_begin; pixel < few.pixel_end; ++pixel, i += args.channels) {
+#pragma GCC unroll 4
+            for (int n = 0; n < kVectors; ++n) {
+              const auto [a, b] = term(i + n * kWidth, c + n * kWidth, zero);
+              sums.add(n, a, b);
+            }
+          }
+          __builtin_memcpy(firsts + c, sums.first, sizeof sums.first);
+          __builtin_memcpy(seconds + c, sums.second, sizeof sums.second);
+        }
+      };
+      add_channels(V{}, std::integral_constant<int, kSumVectors>{});
+      add_channels(V{}, std::integral_constant<int, 1>{});
+      add_channels(A{}, std::integral_constant<int, 1>{});
+    }
+  } else {
+    Sums<V, 1> sums;
+    Sums<A, 1> rest;
+    walk<T, false>(args, chunk, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
+      const auto [a, b] = term(i, c, zero);
+      if constexpr (std::is_same_v<decltype(zero), A>)
+        rest.add(0, a, b);
+      else
+        sums.add(0, a, b);
+    });
+    *firsts = rest.first[0], *seconds = rest.second[0];
+    for (int part = 1; part < sums.kParts; ++part)
+      sums.first[0] += sums.first[part], sums.second[0] += sums.second[part];
+    for (int lane = 0; lane < lanes<Doubles>(); ++lane)
+      *firsts += sums.first[0][lane], *seconds += sums.second[0][lane];
   }
 }
 
@@ -210,11 +233,12 @@ struct Steps {
       const A u = u_of(to_scalar(input[first_element<Rows>(args, chunk, c)], A{}));
       shift.set(c, u - u == 0 ? u : 0);  // an infinite one would make every difference NaN
     }
-    Sums<A, Rows> sums;
-    walk<T, Rows>(args, chunk, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
-      sums.add_about(c, u_of(load(input + i, zero)), shift);
+    add_up<T, Rows>(args, chunk, means, squares, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
+      Wide<decltype(zero)> d(u_of(load(input + i, zero)));
+      int64_t at = c;
+      for (auto& part : d.parts) part -= shift.at(at, part), at += sizeof part / sizeof(double);
+      return std::make_pair(d, d);
     });
-    sums.totals(channels, means, squares);
     const double n = static_cast<double>(chunk.count());
     for (int64_t c = 0; c < channels; ++c) {
       const double sum = means[c], about_mean = squares[c] - sum * sum / n;
@@ -243,12 +267,11 @@ struct Steps {
 
   void sums(double* firsts, double* seconds) const {
     const OfChannels shift(args.shift, chunk), scale(args.scale, chunk), offset(args.offset, chunk);
-    Sums<A, Rows> sums;
-    walk<T, Rows>(args, chunk, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
-      const auto d = u_of(load(input + i, zero)) - shift.at(c, zero);
-      sums.add(c, grad_of(i, c, d, scale, offset), d);
+    add_up<T, Rows>(args, chunk, firsts, seconds, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
+      typedef decltype(zero) V;
+      const V d = u_of(load(input + i, zero)) - shift.at(c, zero);
+      return std::make_pair(Wide<V>(grad_of(i, c, d, scale, offset)), Wide<V>(d));
     });
-    sums.totals(channels, firsts, seconds);
   }
 
   void backward() const {

@@ -62,6 +62,8 @@ class Output(nn.Module):
 
 def check_shape(x: Tensor, shape: tuple[int, ...], network: str) -> None:
     """Raise ValueError where x, less its batch dimension, has another shape."""
+    if isinstance(x, torch.fx.Proxy):  # of a trace of the forward, which has no sizes
+        return
     if tuple(x.shape[1:]) != shape or x.dim() != len(shape) + 1:
         raise ValueError(f"{network}: shape (N, {', '.join(map(str, shape))}) is expected, got {tuple(x.shape)}")
 

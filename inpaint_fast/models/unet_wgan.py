@@ -43,17 +43,19 @@ class UNetGenerator(CentreGenerator):
         self.conv4, self.bn4 = _conv(3 * f, 4 * f), nn.BatchNorm2d(4 * f)
         self.tconv1, self.tbn1 = _transposed_conv(4 * f, 3 * f), nn.BatchNorm2d(3 * f)
         self.tconv2, self.tbn2 = _transposed_conv(6 * f, 2 * f), nn.BatchNorm2d(2 * f)
-        self.tconv3 = _transposed_conv(4 * f, 3)
+        self.tconv3, self.sigmoid = _transposed_conv(4 * f, 3), nn.Sigmoid()
+        for n in (1,2,3,4): setattr(self,f"relu{n}",nn.ReLU())
+        for n in (1,2): setattr(self,f"trelu{n}",nn.ReLU())
 
     def forward(self, picture: Tensor) -> Tensor:
         check_shape(picture, (3, PICTURE, PICTURE), "UNetGenerator")
-        skip1 = torch.relu(self.bn1(self.conv1(picture)))
-        skip2 = torch.relu(self.bn2(self.conv2(skip1)))
-        skip3 = torch.relu(self.bn3(self.conv3(skip2)))
-        x = torch.relu(self.bn4(self.conv4(skip3)))
-        x = torch.relu(self.tbn1(self.tconv1(x)))
-        x = torch.relu(self.tbn2(self.tconv2(torch.cat([x, skip3], dim=1))))
-        return torch.sigmoid(self.tconv3(torch.cat([x, skip2], dim=1)))
+        skip1 = self.relu1(self.bn1(self.conv1(picture)))
+        skip2 = self.relu2(self.bn2(self.conv2(skip1)))
+        skip3 = self.relu3(self.bn3(self.conv3(skip2)))
+        x = self.relu4(self.bn4(self.conv4(skip3)))
+        x = self.trelu1(self.tbn1(self.tconv1(x)))
+        x = self.trelu2(self.tbn2(self.tconv2(torch.cat([x, skip3], dim=1))))
+        return self.sigmoid(self.tconv3(torch.cat([x, skip2], dim=1)))
 
 
 class WassersteinCritic(nn.Module):
@@ -85,6 +87,7 @@ class WassersteinCritic(nn.Module):
         self.conv3, self.bn3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f)
         self.conv4 = _conv(3 * f, 4 * f, stride=1 if variant == "code" else 2)
         self.bn4 = nn.BatchNorm2d(4 * f)
+        for n in (1,2,3,4): setattr(self,f"relu{n}",nn.LeakyReLU())
         if variant == "code":
             self.conv5 = nn.Conv2d(4 * f, 1, kernel_size=2, stride=2, bias=False)
             self.linear = nn.Identity()
@@ -94,10 +97,10 @@ class WassersteinCritic(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_shape(patch, (3, HOLE, HOLE), "WassersteinCritic")
-        x = nn.functional.leaky_relu(self.bn1(self.conv1(patch)), 0.01)
-        x = nn.functional.leaky_relu(self.bn2(self.conv2(x)), 0.01)
-        x = nn.functional.leaky_relu(self.bn3(self.conv3(x)), 0.01)
-        x = nn.functional.leaky_relu(self.bn4(self.conv4(x)), 0.01)
+        x = self.relu1(self.bn1(self.conv1(patch)))
+        x = self.relu2(self.bn2(self.conv2(x)))
+        x = self.relu3(self.bn3(self.conv3(x)))
+        x = self.relu4(self.bn4(self.conv4(x)))
         return self.linear(self.conv5(x).flatten(1)).squeeze(1)
 
 

@@ -9,6 +9,7 @@ read at every call.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -49,25 +50,42 @@ def why_not(conv: nn.Module) -> str | None:
     weight = conv._parameters.get("weight")
     if weight is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
-    transposed = plain is nn.ConvTranspose2d
-    sides = (3, 4) if transposed or _is(conv.stride, 2) else (3,)
-    side = weight.shape[2]
-    if weight.shape[3] != side or side not in sides:
-        return f"its kernel is {'x'.join(map(str, weight.shape[2:]))}, not {' or '.join(f'{s}x{s}' for s in sides)}"
-    if not _is(conv.stride, 2) and (transposed or not _is(conv.stride, 1)):
-        return f"stride {conv.stride}"
-    if _is(conv.stride, 2):
-        wanted = {"padding": 1, "output_padding": side % 2 if transposed else 0, "dilation": 1}
-        for name, value in wanted.items():
-            if not _is(getattr(conv, name), value):
-                return f"{name} {getattr(conv, name)}, with stride 2 and a kernel of {side}x{side}"
-    if conv.groups != 1:
-        return f"groups {conv.groups}"
-    if conv.padding_mode != "zeros":
-        return f"padding_mode {conv.padding_mode!r}"
-    if weight.dtype not in _DTYPES:
-        return f"dtype {weight.dtype}"
+    settings = (
+        plain is nn.ConvTranspose2d, tuple(weight.shape[2:]), weight.dtype, conv.stride, conv.padding,
+        conv.output_padding, conv.dilation, conv.groups, conv.padding_mode,
+    )  # fmt: skip
+    # It is asked several times at every call of a small network's layers; torch.compile sees through no cache.
+    return _why_not(*settings) if torch.compiler.is_compiling() else _remembered(*settings)
+
+
+def _why_not(
+    transposed: bool, sides: tuple[int, int], dtype: torch.dtype, stride, padding, output_padding, dilation,
+    groups: int, padding_mode: str,
+) -> str | None:  # fmt: skip
+    halves = _is(stride, 2)
+    expected = (3, 4) if transposed or halves else (3,)
+    side = sides[0]
+    if sides[1] != side or side not in expected:
+        return f"its kernel is {'x'.join(map(str, sides))}, not {' or '.join(f'{s}x{s}' for s in expected)}"
+    if not halves and (transposed or not _is(stride, 1)):
+        return f"stride {stride}"
+    if halves:
+        for name, setting, value in (
+            ("padding", padding, 1), ("output_padding", output_padding, side % 2 if transposed else 0),
+            ("dilation", dilation, 1),
+        ):  # fmt: skip
+            if not _is(setting, value):
+                return f"{name} {setting}, with stride 2 and a kernel of {side}x{side}"
+    if groups != 1:
+        return f"groups {groups}"
+    if padding_mode != "zeros":
+        return f"padding_mode {padding_mode!r}"
+    if dtype not in _DTYPES:
+        return f"dtype {dtype}"
     return None
+
+
+_remembered = functools.lru_cache(maxsize=1024)(_why_not)
 
 
 def _is(setting: int | str | tuple[int, int], number: int) -> bool:
