@@ -37,15 +37,13 @@ class UNetGenerator(CentreGenerator):
     def __init__(self, filters: int = 32, prefill: str = "zero") -> None:
         super().__init__(prefill)
         f = at_least("filters", filters)
-        self.conv1, self.bn1 = _conv(3, f), nn.BatchNorm2d(f)
-        self.conv2, self.bn2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f)
-        self.conv3, self.bn3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f)
-        self.conv4, self.bn4 = _conv(3 * f, 4 * f), nn.BatchNorm2d(4 * f)
-        self.tconv1, self.tbn1 = _transposed_conv(4 * f, 3 * f), nn.BatchNorm2d(3 * f)
-        self.tconv2, self.tbn2 = _transposed_conv(6 * f, 2 * f), nn.BatchNorm2d(2 * f)
+        self.conv1, self.bn1, self.relu1 = _conv(3, f), nn.BatchNorm2d(f), nn.ReLU()
+        self.conv2, self.bn2, self.relu2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f), nn.ReLU()
+        self.conv3, self.bn3, self.relu3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f), nn.ReLU()
+        self.conv4, self.bn4, self.relu4 = _conv(3 * f, 4 * f), nn.BatchNorm2d(4 * f), nn.ReLU()
+        self.tconv1, self.tbn1, self.trelu1 = _transposed_conv(4 * f, 3 * f), nn.BatchNorm2d(3 * f), nn.ReLU()
+        self.tconv2, self.tbn2, self.trelu2 = _transposed_conv(6 * f, 2 * f), nn.BatchNorm2d(2 * f), nn.ReLU()
         self.tconv3, self.sigmoid = _transposed_conv(4 * f, 3), nn.Sigmoid()
-        for n in (1,2,3,4): setattr(self,f"relu{n}",nn.ReLU())
-        for n in (1,2): setattr(self,f"trelu{n}",nn.ReLU())
 
     def forward(self, picture: Tensor) -> Tensor:
         check_shape(picture, (3, PICTURE, PICTURE), "UNetGenerator")
@@ -82,12 +80,11 @@ class WassersteinCritic(nn.Module):
         f = at_least("filters", filters)
         if variant not in ("code", "table"):
             raise ValueError(f"variant: 'code' or 'table' is expected, got {variant!r}")
-        self.conv1, self.bn1 = _conv(3, f), nn.BatchNorm2d(f)
-        self.conv2, self.bn2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f)
-        self.conv3, self.bn3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f)
+        self.conv1, self.bn1, self.relu1 = _conv(3, f), nn.BatchNorm2d(f), nn.LeakyReLU()
+        self.conv2, self.bn2, self.relu2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f), nn.LeakyReLU()
+        self.conv3, self.bn3, self.relu3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f), nn.LeakyReLU()
         self.conv4 = _conv(3 * f, 4 * f, stride=1 if variant == "code" else 2)
-        self.bn4 = nn.BatchNorm2d(4 * f)
-        for n in (1,2,3,4): setattr(self,f"relu{n}",nn.LeakyReLU())
+        self.bn4, self.relu4 = nn.BatchNorm2d(4 * f), nn.LeakyReLU()
         if variant == "code":
             self.conv5 = nn.Conv2d(4 * f, 1, kernel_size=2, stride=2, bias=False)
             self.linear = nn.Identity()
