@@ -274,7 +274,10 @@ def _check(
     vectors = {"bias": bias, "scale": scale, "shift": shift}
     _blocks.check_tensors(input, weight, **vectors)
     if weight.dim() != 4 or weight.shape[1:] != (input.shape[1], 3, 3):
-        raise ValueError(f"weight: (C_out, {input.shape[1]}, 3, 3) is expected, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight: (C_out, {input.shape[1]}, 3, 3) is expected for an input of {input.shape[1]} channels, "
+            f"got {tuple(weight.shape)}"
+        )
     _blocks.check_vectors(weight.shape[0], **vectors)
     slope = check_activation(activation, slope, order)
     _blocks.check_precision(precision)
