@@ -20,7 +20,7 @@ from inpaint_fast.completion.blend import blend_holes, require_opencv
 from inpaint_fast.completion.fills import harmonic, prefilled
 from inpaint_fast.completion.holes import hole_boxes
 from inpaint_fast.completion.regions import fill_regions
-from inpaint_fast.completion.scaling import Region, enlarge_into, reduced
+from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
 from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
@@ -56,8 +56,8 @@ def complete(
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
 
     Raises:
-        ValueError: shapes do not fit, the hole covers the whole picture, the network completes none, or captions are
-            there where it reads none, or not where it does.
+        ValueError: shapes do not fit, the hole covers the whole picture, the network completes none, its answer is not
+            finite, or captions are there where it reads none, or not where it does.
         ImageError, WeightsError: a file cannot be used.
         RuntimeError: blending was asked for and OpenCV is not there.
     """
@@ -132,7 +132,7 @@ def _fill_centres(picture: Tensor, hole: Tensor, generator: CentreGenerator, cap
         centre[..., CENTRE, CENTRE] = True
         words = () if captions is None else (captions.expand(len(part), *captions.shape[1:]).to(device),)
         with torch.inference_mode():
-            filled = generator(prefilled(inputs, centre, generator.prefill).to(device), *words).float().cpu()
+            filled = answer(generator(prefilled(inputs, centre, generator.prefill).to(device), *words))
         completed = inputs.clone()
         completed[..., CENTRE, CENTRE] = filled
         for box, square, small in zip(part, squares, completed, strict=True):

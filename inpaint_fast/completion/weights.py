@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -55,10 +56,13 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     if name not in NETWORKS:
         raise WeightsError(path, f"names the network {name!r}; one of {', '.join(NETWORKS)} is expected")
     try:
-        network = NETWORKS[name](**json.loads(metadata.get("arguments", "{}")))
-    except (TypeError, ValueError) as error:
+        arguments = json.loads(metadata.get("arguments", "{}"))
+        with torch.device("meta"):  # memory is taken once the shapes are known to be those of the file
+            outline = NETWORKS[name](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(path, f"its arguments do not fit {name} ({error})") from error
-    _check_shapes(path, network, tensors)
+    _check_shapes(path, outline, tensors)
+    network = NETWORKS[name](**arguments)
     network.load_state_dict(tensors)
     return network.eval()
 

@@ -133,6 +133,7 @@ class Progress:
         )
         self.seconds = 0.0  # of training, evaluations not counted
         self.health = Health()
+        self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
         self.sums: dict[str, tuple[Tensor, int]] = {}  # of what was measured since the last row, on the device
         self.started = self.refreshed = time.perf_counter()
 
@@ -180,6 +181,9 @@ class Progress:
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
+            for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
+                tqdm.write(f"left out: {path}: {self.run.images.skipped[path]}")
+                self.named.add(path)
         self.sums = {}
         self.started = time.perf_counter()
 

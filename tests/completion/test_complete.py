@@ -77,6 +77,14 @@ def test_a_generator_of_the_callers_is_left_as_it_is(generator) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
 
 
+def test_weights_that_are_no_numbers_make_no_picture(generator) -> None:
+    with torch.no_grad():
+        generator.conv1.weight[0, 0, 0, 0] = torch.nan
+    picture = samples("heldout")[0]
+    with pytest.raises(ValueError, match="weights.*NaN"):
+        ipf.complete(picture, box(*picture.shape[1:], 60, 70, 90, 50), weights=generator)
+
+
 def test_wrong_shapes_are_named(generator) -> None:
     with pytest.raises(ValueError, match=r"image.*float32"):
         ipf.complete(torch.rand(3, 8, 8), torch.zeros(1, 8, 8), weights=generator)
@@ -113,6 +121,9 @@ def test_bad_weights_are_named(tmp_path, generator) -> None:
     save_network(tmp_path / "critic.safetensors", WassersteinCritic(4), {"filters": 4, "variant": "nonsense"})
     with pytest.raises(WeightsError, match="arguments.*variant"):
         load_network(tmp_path / "critic.safetensors")
+    save_network(tmp_path / "huge.safetensors", generator, {"filters": 10**6})
+    with pytest.raises(WeightsError, match="huge.*shape"):  # 128 TB, not one of which is asked for
+        load_network(tmp_path / "huge.safetensors")
     save_network(tmp_path / "plain.safetensors", torch.nn.Linear(1, 1), {})
     with pytest.raises(WeightsError, match="'Linear'"):
         load_network(tmp_path / "plain.safetensors")
@@ -123,7 +134,7 @@ def test_a_failed_write_leaves_the_old_weights(tmp_path, generator, monkeypatch)
     save_network(path, generator, {"filters": 4})
     before = path.read_bytes()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space.*generator.safetensors"):
         save_network(path, UNetGenerator(4), {"filters": 4})
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -87,8 +87,12 @@ def test_any_folder_of_pictures_and_one_bad_file(tmp_path, capsys) -> None:
     for i, (mode, size) in enumerate((("RGB", (90, 70)), ("L", (64, 200)), ("RGBA", (80, 80)), ("P", (100, 65)))):
         Image.new(mode, size, i * 20).save(data / f"{i}.png")
     (data / "broken.jpg").write_bytes(b"nothing")
+    Image.effect_noise((90, 90), 50).save(data / "truncated.png")
+    whole = (data / "truncated.png").read_bytes()
+    (data / "truncated.png").write_bytes(whole[: len(whole) // 2])  # its header can be read
     train(UNetL2(data=str(tmp_path / "photos"), steps=2, **TINY), tmp_path / "run")
-    assert "broken.jpg" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "broken.jpg" in text and text.count("truncated.png") == 1
 
 
 def test_the_data_must_be_there(tmp_path) -> None:
