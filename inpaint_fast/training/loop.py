@@ -99,9 +99,12 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
         The folder.
 
     Raises:
+        TypeError: recipe is none.
         FileExistsError: `out` holds a run already.
         TrainingError: a loss is no longer a number. The weights of the last evaluation are kept.
     """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
     run = Run(recipe)
     records = Records(out, recipe, run.caption_encoder)
     if progress:

@@ -85,6 +85,19 @@ def test_weights_that_are_no_numbers_make_no_picture(generator) -> None:
         ipf.complete(picture, box(*picture.shape[1:], 60, 70, 90, 50), weights=generator)
 
 
+def test_wrong_types_are_named(generator) -> None:
+    picture, mask = torch.zeros(3, 70, 70, dtype=torch.uint8), torch.ones(1, 70, 70)
+    for name, arguments in {
+        "image.*ndarray": (picture.numpy(), mask, generator),
+        "mask.*read_mask.*str": (picture, "mask.png", generator),
+        "weights.*NoneType": (picture, mask, None),
+    }.items():
+        with pytest.raises(TypeError, match=name):
+            ipf.complete(arguments[0], arguments[1], weights=arguments[2])
+    with pytest.raises(ValueError, match="device.*'gpu'"):
+        ipf.complete(picture, mask, weights=generator, device="gpu")
+
+
 def test_wrong_shapes_are_named(generator) -> None:
     with pytest.raises(ValueError, match=r"image.*float32"):
         ipf.complete(torch.rand(3, 8, 8), torch.zeros(1, 8, 8), weights=generator)
