@@ -59,8 +59,8 @@ def complete(
 
     Raises:
         TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, there is no such device, the hole covers the whole picture, the network completes none, its answer is not
-            finite, or captions are there where it reads none, or not where it does.
+        ValueError: shapes do not fit, there is no such device, the hole covers the whole picture, the network completes
+            none, its answer is not finite, or captions are there where it reads none, or not where it does.
         ImageError, WeightsError: a file cannot be used.
         RuntimeError: blending was asked for and OpenCV is not there.
     """

@@ -281,6 +281,11 @@ def test_bench_lists_its_cases(capsys) -> None:
     assert "train_16x3x256x256" in capsys.readouterr().out
 
 
+def test_a_hole_larger_than_the_demonstrations_pictures_is_said_before_training(tmp_path, capsys) -> None:
+    assert run("demo", "--hole", 1000, "--out", tmp_path / "demo") == 2
+    assert "hole" in capsys.readouterr().err and not (tmp_path / "demo").exists()
+
+
 def test_demo_in_a_second(tmp_path, capsys) -> None:
     assert run("demo", "--seconds", 1, "--out", tmp_path / "demo") == 0
     text = capsys.readouterr().out
