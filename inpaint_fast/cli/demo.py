@@ -16,7 +16,6 @@ from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
 from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.pictures import grid
 
-
 SIDE = 256  # of the photographs that are shown, in pixels
 
 
