@@ -230,7 +230,11 @@ def plan(
         backend = _operator.choose(input.device, None) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
-    if backend != "cpp" or _algorithm(input, weight, dilation, padding, training) == "direct":
+    if (
+        backend != "cpp"
+        or _extension.module is None
+        or _algorithm(input, weight, dilation, padding, training) == "direct"
+    ):
         return Plan("direct", 0, 0)
     height, width = (side + 2 * (p - d) for side, d, p in zip(input.shape[2:], dilation, padding, strict=True))
     images, channels, out = input.shape[0], input.shape[1], weight.shape[0]

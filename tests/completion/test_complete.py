@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -140,6 +142,26 @@ def test_bad_weights_are_named(tmp_path, generator) -> None:
     save_network(tmp_path / "plain.safetensors", torch.nn.Linear(1, 1), {})
     with pytest.raises(WeightsError, match="'Linear'"):
         load_network(tmp_path / "plain.safetensors")
+
+
+def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path) -> None:
+    network = UNetGenerator(1)
+    path = tmp_path / "generator.safetensors"
+    save_network(path, network, {"filters": 1, "prefill": "zero"})
+    whole, draws = path.read_bytes(), random.Random(0)
+    header = int.from_bytes(whole[:8], "little")
+    noticed = 0
+    for place in [draws.randrange(len(whole)) for _ in range(200)] + [draws.randrange(8 + header) for _ in range(200)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draws.randrange(8)]) + whole[place + 1 :])
+        try:
+            loaded = load_network(path)
+        except WeightsError:
+            noticed += 1
+        else:  # it was in what says nothing of the network: the version, the checksum's own name, white space
+            assert 8 <= place < 8 + header and loaded.prefill == network.prefill
+            for name, tensor in network.state_dict().items():
+                assert torch.equal(loaded.state_dict()[name], tensor)
+    assert noticed > 350
 
 
 def test_a_failed_write_leaves_the_old_weights(tmp_path, generator, monkeypatch) -> None:

@@ -374,6 +374,11 @@ def test_exact_is_the_direct_convolution() -> None:
 
 
 @compiled
+def test_plan_without_the_extension(monkeypatch) -> None:
+    monkeypatch.setattr(ipf._extension, "module", None)
+    assert plan(torch.empty(1, 64, 64, 64), torch.empty(64, 64, 3, 3)) == Plan("direct", 0, 0)
+
+
 def test_plan() -> None:
     def of(shape, out, layout=torch.contiguous_format, dtype=torch.float32, **settings):
         input = torch.empty(shape, device="meta", dtype=dtype).to(memory_format=layout)
