@@ -26,7 +26,7 @@ class Complete:
     """Fill the holes of a picture, or of every picture in a folder, and write PNG files.
 
     Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit sRGB;
-    transparency is laid on white. No picture or mask is ever written over.
+    transparency is laid on white. No picture to complete and no mask is ever written over; former results are.
     """
 
     image: Annotated[Path, tyro.conf.Positional]
@@ -61,8 +61,8 @@ def main(argv: Sequence[str]) -> int:
     generator = load_network(options.weights).to(device_of(options.device))
     caption, encoder = options.caption or None, load_caption_encoder(options.weights)
     encoded_captions(generator, caption, encoder)  # here, so that what is wrong for every picture is said once
-    jobs = plan(options.image, options.out)
-    check_targets(jobs, options.mask)
+    jobs, left_out = plan(options.image, options.out)
+    check_targets(jobs, left_out, options.mask)
     failed: list[str] = []
     for source, target in tqdm(jobs, unit="picture", disable=len(jobs) == 1):
         try:
@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
     return 0 if not failed else 2 if len(jobs) == 1 else 1
 
 
-def plan(image: Path, out: Path) -> list[tuple[Path, Path]]:
-    """(picture, PNG file to write) for everything that was asked for."""
+def plan(image: Path, out: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
+    """(picture, PNG file to write) for everything that was asked for, and the files that cannot be read."""
     if image.is_dir():
         if out.suffix.lower() == ".png" and not out.is_dir():
             raise ValueError(f"--out: a folder is expected for a folder of pictures, got {out}")
@@ -97,23 +97,23 @@ def plan(image: Path, out: Path) -> list[tuple[Path, Path]]:
             name.with_suffix(".png") if stems.count(stem) == 1 else name.with_name(name.name + ".png")
             for name, stem in zip(names, stems, strict=True)
         ]
-        return [(image / name, out / target) for name, target in zip(names, targets, strict=True)]
+        return [(image / name, out / target) for name, target in zip(names, targets, strict=True)], [*folder.skipped]
     if not image.exists():
         raise ImageError(image, "no such file or folder")
     if out.is_dir():
-        return [(image, out / image.with_suffix(".png").name)]
+        return [(image, out / image.with_suffix(".png").name)], []
     if out.suffix.lower() in readable_suffixes() - {".png"}:
         raise ValueError(f"--out: a .png file or a folder is expected, got {out} (only PNG keeps every pixel)")
-    return [(image, out if out.suffix.lower() == ".png" else out / image.with_suffix(".png").name)]
+    return [(image, out if out.suffix.lower() == ".png" else out / image.with_suffix(".png").name)], []
 
 
-def check_targets(jobs: list[tuple[Path, Path]], mask: Path | None) -> None:
+def check_targets(jobs: list[tuple[Path, Path]], left_out: list[Path], mask: Path | None) -> None:
     """Refuse, before anything is written, to write over a source, a mask or another result.
 
     Raises:
         ValueError: names the file.
     """
-    kept = {source.resolve(): "a picture to complete" for source, _ in jobs}
+    kept = {source.resolve(): "a picture to complete" for source in (*left_out, *(source for source, _ in jobs))}
     if mask is not None:
         masks = [path for path in mask.rglob("*") if path.is_file()] if mask.is_dir() else [mask]
         kept |= {path.resolve(): "a mask" for path in masks}

@@ -16,6 +16,8 @@ from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
 from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.pictures import grid
 
+SIDE = 256  # of the photographs that are shown, in pixels
+
 
 @dataclass
 class Demo:
@@ -37,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Demo, "inpaint-fast demo", argv)
     out = options.out
+    center_square(SIDE, SIDE, options.hole)  # raises what is wrong with it now, not after the training
     l2 = train(UNetL2(seconds=options.seconds), out / "unet_l2")
     # A minute and a half is short: the critic starts on a generator that knows colours already, weighs little and steps
     # slowly. With the published weight and rate the first minutes are noise.
@@ -60,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def photographs(generators: dict[str, torch.nn.Module], hole: int, *, side: int = 256) -> Tensor:
+def photographs(generators: dict[str, torch.nn.Module], hole: int, *, side: int = SIDE) -> Tensor:
     """The middle of each held-out photograph with a central hole, completed by every fill and generator; uint8 grid."""
     pictures = torch.stack([middle(photograph, side) for photograph in samples("heldout")])
     mask = center_square(side, side, hole)

@@ -50,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Evaluate, "inpaint-fast evaluate", argv)
     if options.picture and options.picture.suffix.lower() != ".png":
         raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
+    if options.heldout_pictures < 1:
+        raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
     generator = load_network(options.weights)
     complete = completer(options, generator)
     images = open_images(options.data, "heldout")

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes, require_opencv
 from inpaint_fast.completion.fills import harmonic, prefilled
 from inpaint_fast.completion.holes import hole_boxes
 from inpaint_fast.completion.regions import fill_regions
-from inpaint_fast.completion.scaling import Region, enlarge_into, reduced
+from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
 from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
@@ -46,7 +47,8 @@ def complete(
         image: uint8 (3, H, W), or the file to read it from; any size.
         mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
         weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is.
-        device: where the generator runs; None: where it is (the CPU for a file).
+        device: where the generator runs, "auto" for the first GPU if there is one; None: where it is (the CPU for a
+            file).
         blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`);
             needs OpenCV, the extra [blend].
         caption: of the picture, one or several; expected by generators that read captions.
@@ -56,11 +58,20 @@ def complete(
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
 
     Raises:
-        ValueError: shapes do not fit, the hole covers the whole picture, the network completes none, or captions are
-            there where it reads none, or not where it does.
+        TypeError: image, mask or weights is of another type.
+        ValueError: shapes do not fit, there is no such device, the hole covers the whole picture, the network completes
+            none, its answer is not finite, or captions are there where it reads none, or not where it does.
         ImageError, WeightsError: a file cannot be used.
         RuntimeError: blending was asked for and OpenCV is not there.
     """
+    for name, value, kinds, expected in (
+        ("image", image, (Tensor, str, os.PathLike), "a tensor or the path of a picture"),
+        ("mask", mask, (Tensor,), "a tensor (inpaint_fast.data.read_mask reads one from a file)"),
+        ("weights", weights, (nn.Module, str, os.PathLike), "a generator or the path of its weights"),
+    ):
+        if not isinstance(value, kinds):
+            raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
+    device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)
     if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
         raise ValueError(f"image: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}")
@@ -132,7 +143,7 @@ def _fill_centres(picture: Tensor, hole: Tensor, generator: CentreGenerator, cap
         centre[..., CENTRE, CENTRE] = True
         words = () if captions is None else (captions.expand(len(part), *captions.shape[1:]).to(device),)
         with torch.inference_mode():
-            filled = generator(prefilled(inputs, centre, generator.prefill).to(device), *words).float().cpu()
+            filled = answer(generator(prefilled(inputs, centre, generator.prefill).to(device), *words))
         completed = inputs.clone()
         completed[..., CENTRE, CENTRE] = filled
         for box, square, small in zip(part, squares, completed, strict=True):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast.completion.holes import hole_boxes
-from inpaint_fast.completion.scaling import Region, enlarge_into, reduced
+from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.data import to_uint8
 from inpaint_fast.models.glcic import CompletionNetwork
 
@@ -42,7 +42,7 @@ def fill_regions(picture: Tensor, hole: Tensor, network: CompletionNetwork) -> T
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = _to_multiple_of_4(small[None]), _to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
-            filled = network(padded.to(device), padded_mask.to(device))[0, :, : size[0], : size[1]].float().cpu()
+            filled = answer(network(padded.to(device), padded_mask.to(device))[0, :, : size[0], : size[1]])
         for box in boxes:
             if size == region[2:]:
                 _write(result, hole, box, region, filled)

@@ -51,6 +51,18 @@ def _samples(start: float, extent: float, length: int, count: int) -> Tensor:
     return torch.minimum(position, 2 * length - 1 - position)
 
 
+def answer(filled: Tensor) -> Tensor:
+    """What a network gave, float32 on the CPU.
+
+    Raises:
+        ValueError: it holds NaN or infinities, which a picture would show as black or white.
+    """
+    filled = filled.float().cpu()
+    if not filled.isfinite().all():
+        raise ValueError("weights: the generator's answer holds NaN or infinities; its weights are damaged")
+    return filled
+
+
 def enlarge_into(result: Tensor, hole: Tensor, box: tuple[int, int, int, int], region: Region, small: Tensor) -> None:
     """Write the hole's pixels inside `box` from a region's completed picture, interpolated bilinearly.
 

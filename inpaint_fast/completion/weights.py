@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -36,6 +39,7 @@ def save_network(path: str | os.PathLike[str], network: nn.Module, arguments: di
         "arguments": json.dumps(arguments),
         "inpaint_fast": __version__,
     }
+    metadata["crc32"] = checksum(tensors, metadata)
     data = safetensors.torch.save(tensors, metadata)
     write_whole(path, lambda file: file.write(data))
 
@@ -55,10 +59,13 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     if name not in NETWORKS:
         raise WeightsError(path, f"names the network {name!r}; one of {', '.join(NETWORKS)} is expected")
     try:
-        network = NETWORKS[name](**json.loads(metadata.get("arguments", "{}")))
-    except (TypeError, ValueError) as error:
+        arguments = json.loads(metadata.get("arguments", "{}"))
+        with torch.device("meta"):  # memory is taken once the shapes are known to be those of the file
+            outline = NETWORKS[name](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(path, f"its arguments do not fit {name} ({error})") from error
-    _check_shapes(path, network, tensors)
+    _check_shapes(path, outline, tensors)
+    network = NETWORKS[name](**arguments)
     network.load_state_dict(tensors)
     return network.eval()
 
@@ -85,9 +92,21 @@ def _read(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str, Tens
         raise WeightsError(path, f"no such file; a run's folder or its {kind}.safetensors is expected")
     try:
         with safe_open(path, framework="pt") as file:
-            return path, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(path, f"not a whole safetensors file ({error})") from error
+    if metadata.get("crc32") not in (None, checksum(tensors, metadata)):
+        raise WeightsError(path, "damaged: its checksum is not that of its tensors and arguments")
+    return path, tensors, metadata
+
+
+def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """CRC-32 of a network's name, arguments and tensors: safetensors itself notices no changed number."""
+    crc = zlib.crc32("\n".join(metadata.get(key, "") for key in ("network", "arguments")).encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def _check_shapes(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -134,10 +134,15 @@ class Vocabulary(CaptionEncoder):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Vocabulary:
-        """Raises FileNotFoundError or ValueError where the folder has no vocabulary."""
+        """Raises FileNotFoundError where there is no vocabulary, ValueError, naming the file, where it is damaged."""
         path = Path(folder) / cls.file
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(content["words"], content["length"])
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(content["words"], content["length"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: a run's vocabulary, words and length, is expected ({type(error).__name__}: {error})"
+            ) from error
 
 
 def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inpaint_fast._files import write_whole
@@ -114,14 +114,20 @@ class SentenceVectors(CaptionEncoder):
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> SentenceVectors:
-        """Raises FileNotFoundError where the folder has none."""
-        with safe_open(Path(folder) / cls.file, framework="pt") as file:
-            content = json.loads(file.metadata()["sentence_vectors"])
-            table = file.get_tensor("table") if "table" in file.keys() else None  # noqa: SIM118
-            component = file.get_tensor("component")
-        listed = content["words"]
-        vectors = None if listed is None else {word: row for row, word in enumerate(listed)}
-        return cls(vectors, table, content["frequencies"], component, a=content["a"])
+        """Raises FileNotFoundError where the folder has none, ValueError, naming the file, where it is damaged."""
+        path = Path(folder) / cls.file
+        try:
+            with safe_open(path, framework="pt") as file:
+                content = json.loads((file.metadata() or {})["sentence_vectors"])
+                table = file.get_tensor("table") if "table" in file.keys() else None  # noqa: SIM118
+                component = file.get_tensor("component")
+            listed = content["words"]
+            vectors = None if listed is None else {word: row for row, word in enumerate(listed)}
+            return cls(vectors, table, content["frequencies"], component, a=content["a"])
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: a run's sentence vectors are expected ({type(error).__name__}: {error})"
+            ) from error
 
 
 def read_word_vectors(path: str | os.PathLike[str], size: int) -> tuple[dict[str, int], Tensor]:

@@ -245,7 +245,7 @@ def _fold(norm: nn.BatchNorm2d, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -scale * norm.running_mean
+    shift = -scale * norm.running_mean.clone()  # saved for the gradient of scale, and training changes it uncounted
     if norm.bias is not None:
         shift = shift + norm.bias
     return scale.to(dtype), shift.to(dtype)
@@ -255,7 +255,9 @@ class Folded:
     """Scale and shift of one norm, kept while none of the tensors that they come from has changed.
 
     A change is seen by PyTorch's version counters (in-place operations, optimizers, load_state_dict) and by the memory
-    (another tensor, `.to`, assignment to `.data`). An in-place operation on `tensor.data` is seen by nothing.
+    (another tensor, `.to`, assignment to `.data`). Batch normalisation in training counts no versions of the running
+    statistics; num_batches_tracked, which nn.BatchNorm2d increases, tells of it. An in-place operation on `tensor.data`
+    is seen by nothing.
     """
 
     def __init__(self) -> None:
@@ -290,7 +292,7 @@ class Folded:
 
 
 def _tensors(norm: nn.BatchNorm2d) -> tuple[Tensor | None, ...]:
-    return norm.running_mean, norm.running_var, norm.weight, norm.bias
+    return norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.num_batches_tracked
 
 
 # ---- the modules ----

@@ -166,7 +166,8 @@ def tiles_and_products(
 
 # ---- transformed weights of inference ----
 
-# weight -> (whose transform it is and of which version, the transform)
+# weight -> (whose transform it is and of which version, the transform, an alias of the weight: it holds the memory, so
+# that another tensor assigned to `weight.data` cannot come to lie at the same address)
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
@@ -183,7 +184,8 @@ def transformed(
     state = (*owner, parameter._version, parameter.data_ptr(), parameter.stride())
     kept = _kept.get(parameter)
     if kept is None or kept[0] != state:
-        kept = (state, operator.call(backend, f"{operator.stem}_weights", as_tf32(weight) if tf32 else weight))
+        found = operator.call(backend, f"{operator.stem}_weights", as_tf32(weight) if tf32 else weight)
+        kept = (state, found, parameter.detach())
         _kept[parameter] = kept
     return kept[1]
 

@@ -125,7 +125,10 @@ class Resampling:
         channels = 0 if self.transposed else 1
         if weight.dim() != 4 or weight.shape[channels] != input.shape[1] or weight.shape[2:] not in ((3, 3), (4, 4)):
             expected = f"{input.shape[1]}, C_out" if self.transposed else f"C_out, {input.shape[1]}"
-            raise ValueError(f"weight: ({expected}, 3, 3) or ({expected}, 4, 4) is expected, got {tuple(weight.shape)}")
+            raise ValueError(
+                f"weight: ({expected}, 3, 3) or ({expected}, 4, 4) is expected for an input of {input.shape[1]} "
+                f"channels, got {tuple(weight.shape)}"
+            )
         _blocks.check_vectors(weight.shape[1 - channels], **vectors)
         slope = check_activation(activation, slope, order)
         _blocks.check_precision(precision)

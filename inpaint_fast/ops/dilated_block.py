@@ -230,7 +230,11 @@ def plan(
         backend = _operator.choose(input.device, None) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
-    if backend != "cpp" or _algorithm(input, weight, dilation, padding, training) == "direct":
+    if (
+        backend != "cpp"
+        or _extension.module is None
+        or _algorithm(input, weight, dilation, padding, training) == "direct"
+    ):
         return Plan("direct", 0, 0)
     height, width = (side + 2 * (p - d) for side, d, p in zip(input.shape[2:], dilation, padding, strict=True))
     images, channels, out = input.shape[0], input.shape[1], weight.shape[0]
@@ -274,7 +278,10 @@ def _check(
     vectors = {"bias": bias, "scale": scale, "shift": shift}
     _blocks.check_tensors(input, weight, **vectors)
     if weight.dim() != 4 or weight.shape[1:] != (input.shape[1], 3, 3):
-        raise ValueError(f"weight: (C_out, {input.shape[1]}, 3, 3) is expected, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"weight: (C_out, {input.shape[1]}, 3, 3) is expected for an input of {input.shape[1]} channels, "
+            f"got {tuple(weight.shape)}"
+        )
     _blocks.check_vectors(weight.shape[0], **vectors)
     slope = check_activation(activation, slope, order)
     _blocks.check_precision(precision)

@@ -260,7 +260,10 @@ def _loss_grad(
         return (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * difference * grad_loss).to(pred.dtype)
     if ready is None:
         return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
-    if type(ready) is not Tensor:  # being traced: a compiler fuses the product into what follows
+    # Being traced (a compiler fuses the product into what follows), or several gradients of the loss at a time.
+    functorch = torch._C._functorch
+    several = functorch.is_legacy_batchedtensor(grad_loss) or functorch.is_functorch_wrapped_tensor(grad_loss)
+    if type(ready) is not Tensor or several:
         return ready * grad_loss.to(ready.dtype)
     call("masked_l2_scale_", ready, grad_loss)
     return ready

@@ -117,8 +117,12 @@ def norm_act(
         float(momentum), float(eps), ACTIVATIONS.index(activation), parameter, order == "act_norm",
     )  # fmt: skip
     if training and running_mean is not None:
+        kept = [running_mean, running_var]
+        if not torch.compiler.is_compiling():
+            # Not counted, as F.batch_norm does not: it saves them for its backward pass, and one norm may go both ways.
+            kept = [statistic.data for statistic in kept]
         with torch.no_grad():
-            torch._foreach_copy_([running_mean, running_var], [new_mean, new_var])
+            torch._foreach_copy_(kept, [new_mean, new_var])
     return y
 
 

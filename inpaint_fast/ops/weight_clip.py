@@ -48,6 +48,8 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
     NaN stays NaN, as in `torch.clamp`.
     """
     low, high = limits(bound)
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"tensors: a list of tensors (module.parameters()) is expected, got {type(tensors).__name__}")
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
     if tensors and _is_direct(tensors[0], backend) and _extension.module.weight_clip(tensors, low, high):
         torch.autograd.graph.increment_version(tensors)

@@ -107,9 +107,12 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
         The folder.
 
     Raises:
+        TypeError: recipe is none.
         FileExistsError: `out` holds a run already.
         TrainingError: a loss is no longer a number. The weights of the last evaluation are kept.
     """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
     run = Run(recipe)
     records = Records(out, recipe, run.caption_encoder)
     if progress:
@@ -145,6 +148,7 @@ class Progress:
         )
         self.seconds = 0.0  # of training, evaluations not counted
         self.health = Health()
+        self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
         self.sums: dict[str, tuple[Tensor, int]] = {}  # of what was measured since the last row, on the device
         self.started = self.refreshed = time.perf_counter()
 
@@ -192,6 +196,9 @@ class Progress:
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
+            for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
+                tqdm.write(f"left out: {path}: {self.run.images.skipped[path]}")
+                self.named.add(path)
         self.sums = {}
         self.started = time.perf_counter()
 

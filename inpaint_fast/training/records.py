@@ -91,5 +91,5 @@ def config_toml(recipe: Recipe) -> str:
     lines = [f"recipe = {json.dumps(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
     lines += ["", "[settings]"]
     for key, value in asdict(recipe).items():
-        lines.append(f"# {key}: not set" if value is None else f"{key} = {json.dumps(value)}")
+        lines.append(f"# {key}: not set" if value is None else f"{key} = {json.dumps(value, default=os.fspath)}")
     return "\n".join(lines) + "\n"

@@ -198,6 +198,8 @@ def test_nothing_is_ever_written_over(tmp_path, weights, capsys) -> None:
         write_png(folder / f"{name}.png", torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8))
     mask = tmp_path / "mask.png"
     write_png(mask, box(70, 70, 5, 5, 9, 9).to(torch.uint8) * 255)
+    (folder / "c.jpg").write_bytes((folder / "a.png").read_bytes())
+    (folder / "c.png").write_bytes(b"cannot be read")
     before = {path: path.read_bytes() for path in (*folder.iterdir(), mask)}
     for arguments in (
         (folder / "a.png", "--out", folder),
@@ -244,7 +246,28 @@ def test_mistakes_are_one_sentence_and_exit_code_2(arguments, words, weights, ca
     assert words in error and "Traceback" not in error
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, weights, capsys) -> None:
+    picture, target = samples("heldout").paths[0], tmp_path / "nowhere" / "crops.png"
+    assert run("evaluate", weights, "--heldout-crops", 1, "--picture", target) == 2
+    assert str(target) in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    assert (
+        run("complete", picture, "--box", 1, 1, 5, 5, "--weights", weights, "--out", tmp_path / "file" / "o.png") == 2
+    )
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_damaged_vocabulary_is_named(tmp_path, weights, capsys) -> None:
+    file = tmp_path / "run" / "vocabulary.json"
+    for text in ("", "{", "[]", '{"words": ["dog"]}', '{"length": 3, "words": 4}', '{"length": "3", "words": []}'):
+        file.write_text(text)
+        assert run("complete", samples("heldout").paths[0], "--box", 1, 1, 5, 5, "--weights", weights) == 2
+        assert str(file) in capsys.readouterr().err
+
+
 def test_more_mistakes(tmp_path, capsys) -> None:
+    assert run("evaluate", tmp_path, "--heldout-pictures", 0) == 2
+    assert "--heldout-pictures: at least 1" in capsys.readouterr().err
     assert run("train", "unet_what") == 2
     assert run("train", "unet_l2", "--lr", "fast") == 2
     assert run("train", "unet_l2", "--data", tmp_path / "nowhere", "--out", tmp_path / "run") == 2
@@ -256,6 +279,11 @@ def test_more_mistakes(tmp_path, capsys) -> None:
 def test_bench_lists_its_cases(capsys) -> None:
     assert run("bench", "masked_l2", "--list") == 0
     assert "train_16x3x256x256" in capsys.readouterr().out
+
+
+def test_a_hole_larger_than_the_demonstrations_pictures_is_said_before_training(tmp_path, capsys) -> None:
+    assert run("demo", "--hole", 1000, "--out", tmp_path / "demo") == 2
+    assert "hole" in capsys.readouterr().err and not (tmp_path / "demo").exists()
 
 
 def test_demo_in_a_second(tmp_path, capsys) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 
@@ -77,6 +79,27 @@ def test_a_generator_of_the_callers_is_left_as_it_is(generator) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in generator.state_dict().items())
 
 
+def test_weights_that_are_no_numbers_make_no_picture(generator) -> None:
+    with torch.no_grad():
+        generator.conv1.weight[0, 0, 0, 0] = torch.nan
+    picture = samples("heldout")[0]
+    with pytest.raises(ValueError, match="weights.*NaN"):
+        ipf.complete(picture, box(*picture.shape[1:], 60, 70, 90, 50), weights=generator)
+
+
+def test_wrong_types_are_named(generator) -> None:
+    picture, mask = torch.zeros(3, 70, 70, dtype=torch.uint8), torch.ones(1, 70, 70)
+    for name, arguments in {
+        "image.*ndarray": (picture.numpy(), mask, generator),
+        "mask.*read_mask.*str": (picture, "mask.png", generator),
+        "weights.*NoneType": (picture, mask, None),
+    }.items():
+        with pytest.raises(TypeError, match=name):
+            ipf.complete(arguments[0], arguments[1], weights=arguments[2])
+    with pytest.raises(ValueError, match="device.*'gpu'"):
+        ipf.complete(picture, mask, weights=generator, device="gpu")
+
+
 def test_wrong_shapes_are_named(generator) -> None:
     with pytest.raises(ValueError, match=r"image.*float32"):
         ipf.complete(torch.rand(3, 8, 8), torch.zeros(1, 8, 8), weights=generator)
@@ -113,9 +136,32 @@ def test_bad_weights_are_named(tmp_path, generator) -> None:
     save_network(tmp_path / "critic.safetensors", WassersteinCritic(4), {"filters": 4, "variant": "nonsense"})
     with pytest.raises(WeightsError, match="arguments.*variant"):
         load_network(tmp_path / "critic.safetensors")
+    save_network(tmp_path / "huge.safetensors", generator, {"filters": 10**6})
+    with pytest.raises(WeightsError, match="huge.*shape"):  # 128 TB, not one of which is asked for
+        load_network(tmp_path / "huge.safetensors")
     save_network(tmp_path / "plain.safetensors", torch.nn.Linear(1, 1), {})
     with pytest.raises(WeightsError, match="'Linear'"):
         load_network(tmp_path / "plain.safetensors")
+
+
+def test_a_changed_bit_is_noticed_wherever_it_matters(tmp_path) -> None:
+    network = UNetGenerator(1)
+    path = tmp_path / "generator.safetensors"
+    save_network(path, network, {"filters": 1, "prefill": "zero"})
+    whole, draws = path.read_bytes(), random.Random(0)
+    header = int.from_bytes(whole[:8], "little")
+    noticed = 0
+    for place in [draws.randrange(len(whole)) for _ in range(200)] + [draws.randrange(8 + header) for _ in range(200)]:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draws.randrange(8)]) + whole[place + 1 :])
+        try:
+            loaded = load_network(path)
+        except WeightsError:
+            noticed += 1
+        else:  # it was in what says nothing of the network: the version, the checksum's own name, white space
+            assert 8 <= place < 8 + header and loaded.prefill == network.prefill
+            for name, tensor in network.state_dict().items():
+                assert torch.equal(loaded.state_dict()[name], tensor)
+    assert noticed > 350
 
 
 def test_a_failed_write_leaves_the_old_weights(tmp_path, generator, monkeypatch) -> None:
@@ -123,7 +169,7 @@ def test_a_failed_write_leaves_the_old_weights(tmp_path, generator, monkeypatch)
     save_network(path, generator, {"filters": 4})
     before = path.read_bytes()
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OSError, match="No space.*generator.safetensors"):
         save_network(path, UNetGenerator(4), {"filters": 4})
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [path.name]

@@ -125,3 +125,12 @@ class TestSentenceVectors:
                 read_word_vectors(path, 3)
         with pytest.raises(FileNotFoundError):
             read_word_vectors(tmp_path / "none.txt", 3)
+
+    def test_a_damaged_file_of_a_run_is_named(self, tmp_path):
+        SentenceVectors.of(self.CAPTIONS, size=3).save(tmp_path)
+        path = tmp_path / SentenceVectors.file
+        whole = path.read_bytes()
+        for part in (b"", whole[:20], whole[:-1], whole.replace(b"frequencies", b"frequencieS")):
+            path.write_bytes(part)
+            with pytest.raises(ValueError, match=SentenceVectors.file):
+                load_caption_encoder(tmp_path)

@@ -373,6 +373,11 @@ def test_exact_is_the_direct_convolution() -> None:
     assert torch.equal(y, F.conv2d(input, weight, bias, padding=2, dilation=2).relu())
 
 
+def test_plan_without_the_extension(monkeypatch) -> None:
+    monkeypatch.setattr(ipf._extension, "module", None)
+    assert plan(torch.empty(1, 64, 64, 64), torch.empty(64, 64, 3, 3)) == Plan("direct", 0, 0)
+
+
 @compiled
 def test_plan() -> None:
     def of(shape, out, layout=torch.contiguous_format, dtype=torch.float32, **settings):

@@ -345,6 +345,20 @@ def test_func_grad_and_second_derivatives() -> None:
     torch.testing.assert_close(grad, 2 * (pred - target) / pred.numel())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_several_gradients_at_a_time(dtype) -> None:
+    """As torch.autograd.functional.jacobian(vectorize=True) asks for them."""
+    pred, target = (random(2, 3, 4, 4).to(dtype).requires_grad_() for _ in range(2))
+    scales = torch.tensor([1.0, -2.0, 0.0])
+    grads = torch.autograd.grad(ipf.masked_l2(pred, target), (pred, target), scales, is_grads_batched=True)
+    loss = ipf.masked_l2(pred, target)
+    by_vmap = torch.func.vmap(lambda scale: torch.autograd.grad(loss, (pred, target), scale, retain_graph=True))(scales)
+    assert all(torch.equal(grad, same) for grad, same in zip(grads, by_vmap, strict=True))
+    expected = scales[:, None, None, None, None] * 2 * (pred - target).float().detach() / pred.numel()
+    for grad, sign in zip(grads, (1, -1), strict=True):
+        torch.testing.assert_close(grad, (sign * expected).to(dtype))
+
+
 def test_what_cannot_look_into_an_operator_takes_the_reference_or_refuses() -> None:
     from torch.autograd import forward_ad
 

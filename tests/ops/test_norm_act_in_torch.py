@@ -182,3 +182,17 @@ def test_a_direct_call_of_the_registered_operator_never_crashes() -> None:
     ):
         with pytest.raises(RuntimeError):
             torch.ops.inpaint_fast.norm_act_backward(*arguments, *rest)
+
+
+def test_one_norm_by_us_and_by_pytorch_in_one_graph(kernel) -> None:
+    """F.batch_norm saves the running statistics for its backward pass and counts no version of them; neither do we."""
+    x = random(4, 3, 5, 5, device=kernel.device).requires_grad_()
+    p = Parameters(3, torch.float32, device=kernel.device)
+    calls = [
+        lambda: F.batch_norm(x, *p.tensors(), training=True),
+        lambda: ipf.norm_act(x, *p.tensors(), training=True, backend=kernel.backend),
+    ]
+    expected = torch.autograd.grad((calls[0]() + calls[0]()).square().sum(), x)[0]
+    for first, second in (calls, reversed(calls)):
+        found = torch.autograd.grad((first() + second()).square().sum(), x)[0]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -221,6 +221,8 @@ def test_compile() -> None:
         ([torch.ones(2).long()], 1, TypeError, "tensors.*int64"),
         ([torch.ones(2, dtype=torch.cfloat)], 1, TypeError, "tensors.*complex64"),
         ([3], 1, TypeError, "tensors.*int"),
+        (torch.nn.Linear(2, 2), 1, TypeError, r"tensors.*parameters\(\).*Linear"),
+        (None, 1, TypeError, "tensors.*NoneType"),
         ([torch.ones(2, 2).to_sparse()], 1, TypeError, "tensors.*sparse"),
         ([torch.ones(1).expand(3)], 1, RuntimeError, "share memory|single memory location"),
     ],

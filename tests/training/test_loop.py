@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from inpaint_fast.completion import load_network
+from inpaint_fast.data import write_png
 from inpaint_fast.training import MLPGAN, Run, TrainingError, UNetL2, UNetWGAN, train
 from inpaint_fast.training.evaluation import table
 from inpaint_fast.training.metrics import METRICS
@@ -87,8 +88,23 @@ def test_any_folder_of_pictures_and_one_bad_file(tmp_path, capsys) -> None:
     for i, (mode, size) in enumerate((("RGB", (90, 70)), ("L", (64, 200)), ("RGBA", (80, 80)), ("P", (100, 65)))):
         Image.new(mode, size, i * 20).save(data / f"{i}.png")
     (data / "broken.jpg").write_bytes(b"nothing")
+    Image.effect_noise((90, 90), 50).save(data / "truncated.png")
+    whole = (data / "truncated.png").read_bytes()
+    (data / "truncated.png").write_bytes(whole[: len(whole) // 2])  # its header can be read
     train(UNetL2(data=str(tmp_path / "photos"), steps=2, **TINY), tmp_path / "run")
-    assert "broken.jpg" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "broken.jpg" in text and text.count("truncated.png") == 1
+
+
+def test_the_data_may_be_a_path_and_the_recipe_must_be_one(tmp_path) -> None:
+    (tmp_path / "photos").mkdir()
+    write_png(tmp_path / "photos" / "a.png", torch.zeros(3, 70, 70, dtype=torch.uint8))
+    train(UNetL2(data=tmp_path / "photos", steps=1, **TINY), tmp_path / "run", progress=False)
+    assert f"data = {json.dumps(str(tmp_path / 'photos'))}\n" in (tmp_path / "run" / "config.toml").read_text()
+    for recipe in (UNetL2, "unet_l2"):
+        with pytest.raises(TypeError, match="recipe.*got"):
+            train(recipe, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_data_must_be_there(tmp_path) -> None:
