@@ -12,6 +12,7 @@ from inpaint_fast.benchmarks import (
     masked_l2,
     norm_act,
     peers,
+    training,
     transposed_block,
     weight_clip,
 )
@@ -55,6 +56,15 @@ def test_the_backend_tells_where_the_direct_convolution_runs():
 def test_norm_act_is_right():
     torch.manual_seed(0)
     assert not [row.problem for row in results(norm_act.case(2, 8, 16, "fresh")).values() if row.problem]
+
+
+def test_a_training_step_is_accelerated_and_right():
+    case = training.train("context_cnn", batch_size=8, filters=24, code=16, heldout_pictures=1, heldout_crops=1)
+    implementations = [each for each in case.implementations if each.name not in SLOW]
+    small = harness.Case(implementations, case.reference, case.bound, case.work, case.unit)
+    ours, *others = harness.measure("small", small, 1)
+    assert not [row.problem for row in (ours, *others) if row.problem]
+    assert ours.error not in [row.error for row in others]
 
 
 @pytest.mark.long
