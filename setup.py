@@ -248,10 +248,11 @@ class NinjaBuild(build_ext):
             lines.append(f"build {name}: {rule} {str(source).replace(' ', '$ ')}")
             lines.append(f"  flags = {quote(flags)}")
 
+        # Before torch's own copy of pybind11, which refuses the stable ABI's macros (torch 2.11).
         python = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11_include()}", f"-I{path.parent}"]
         csrc = ROOT / "csrc"
         for source in [*sorted(csrc.glob("*.cpp")), *sorted(csrc.glob("*/python.cpp"))]:
-            compile_file("cxx", source, [*common, *defines, *includes, *python])
+            compile_file("cxx", source, [*common, *defines, *python, *includes])
         for source in sorted((ROOT / "csrc").glob("*/bindings.cpp")):
             compile_file("cxx", source, [*common, *defines, *includes])
         for source in sorted((ROOT / "csrc").glob("*/cpu.cpp")):

@@ -56,14 +56,18 @@ def offsets_of(index, sizes, strides, DIMS: tl.constexpr):
     """Where the elements of a flat index lie: sizes outermost first, strides in elements."""
     offset = tl.zeros_like(index).to(tl.int64)
     for d in tl.static_range(DIMS - 1, 0, -1):
-        offset += (index % sizes[d]).to(tl.int64) * strides[d]
-        index = index // sizes[d]
+        rest = index // sizes[d]  # and no % besides, which takes registers for a second division
+        offset += (index - rest * sizes[d]).to(tl.int64) * strides[d]
+        index = rest
     return offset + index.to(tl.int64) * strides[0]
 
 
 @triton.jit
-def _store_grid_sum(result, own, scale, partials, tags, tag, BLOCK: tl.constexpr):
-    """Stores scale times the sum of `own` over all programs, the last of which waits: see csrc/common/grid_sum.h."""
+def _store_grid_sum(
+    result, own, weight, denominator, partials, tags, tag, HAS_DENOMINATOR: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Stores weight / denominator times the sum of `own` over all programs, the last of which waits: see
+    csrc/common/grid_sum.h."""
     last = tl.num_programs(0) - 1
     if tl.program_id(0) != last:
         tl.store(partials + tl.program_id(0), own)
@@ -80,7 +84,9 @@ def _store_grid_sum(result, own, scale, partials, tags, tag, BLOCK: tl.constexpr
             tl.debug_barrier()
             total += tl.load(partials + at, at < last, 0.0, volatile=True)
             tl.store(tags + at, 0, at < last)  # a replay of this launch must find none
-        tl.store(result, (scale * (tl.sum(total) + own)).to(result.dtype.element_ty))
+        total_sum = tl.sum(total) + own
+        scale = _scale_of(weight, denominator, HAS_DENOMINATOR)
+        tl.store(result, (scale * total_sum).to(result.dtype.element_ty))
 
 
 @triton.jit
@@ -139,8 +145,7 @@ def masked_l2_kernel(
             composite_at = at if DENSE else offsets_of(at, sizes, strides[4], DIMS)
             tl.store(composite + composite_at, (y * (1 - m) + x * m).to(composite.dtype.element_ty), there)
     if WANT_LOSS:
-        scale = _scale_of(weight, denominator, HAS_DENOMINATOR)
-        _store_grid_sum(loss, tl.sum(total), scale, partials, tags, tag, BLOCK)
+        _store_grid_sum(loss, tl.sum(total), weight, denominator, partials, tags, tag, HAS_DENOMINATOR, BLOCK)
 
 
 @triton.jit
@@ -163,7 +168,7 @@ def mask_sum_kernel(
     for start in range(first, numel, step):
         at = start + tl.arange(0, BLOCK)
         total += tl.load(mask + offsets_of(at, sizes, strides, DIMS), at < numel, 0).to(tl.float64)
-    _store_grid_sum(result, tl.sum(total), tl.full([], times, tl.float64), partials, tags, tag, BLOCK)
+    _store_grid_sum(result, tl.sum(total), times, result, partials, tags, tag, False, BLOCK)
 
 
 @triton.jit

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 import inpaint_fast as ipf
+import inpaint_fast.kernels
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -52,6 +55,19 @@ def test_without_the_extension_the_reference_runs_and_the_reason_is_shown() -> N
     assert ran.stderr.count("could not be loaded") == 1
     assert "backend 'cpp' cannot run" in ran.stdout and "pip install" in ran.stdout
     assert "CPU kernels: none" in ran.stdout
+
+
+@pytest.mark.parametrize("interpreted, triton, numpy, runs", [
+    ("1", "3.6.0", "2.3.5", True), ("1", "3.6.0", "2.4.0", False), ("1", "3.7.0", "2.10.0", True),
+    ("0", "3.6.0", "2.4.0", True),
+])  # fmt: skip
+def test_an_interpreter_that_fails_with_this_numpy_is_named(monkeypatch, interpreted, triton, numpy, runs) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    monkeypatch.setattr("triton.__version__", triton)
+    monkeypatch.setattr("numpy.__version__", numpy)
+    expected = nullcontext() if runs else pytest.raises(ipf.BackendError, match=f"triton {triton} and numpy {numpy}")
+    with expected:
+        importlib.reload(inpaint_fast.kernels)
 
 
 @pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
