@@ -19,7 +19,7 @@ typedef Tile<128, 128, 2, 2, 2> Large;
 typedef Tile<128, 64, 2, 2, 3> Medium;
 typedef Tile<64, 64, 2, 2, 4> Small;
 
-// The same for sm_90a. A multiprocessor's shared memory holds as many as its registers do.
+// The same for sm_90a.
 typedef WarpgroupTile<256, 128, 2, 4, 1> WarpgroupHuge;
 typedef WarpgroupTile<128, 128, 2, 3, 2> WarpgroupLarge;
 typedef WarpgroupTile<128, 64, 2, 4, 2> WarpgroupMedium;
@@ -69,7 +69,7 @@ bool has_sm90a() {
     const auto kernel = reinterpret_cast<const void*>(convolution_sm90_kernel<Half, WarpgroupSmall>);
     const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
     if (status != cudaSuccess) cudaGetLastError();  // or the next check of anybody would report it as its own
-    if (status == cudaErrorNoKernelImageForDevice) return false;
+    if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) return false;
     if (status != cudaSuccess) throw std::runtime_error("CUDA: the kernels of this build cannot be asked for");
     return attributes.maxThreadsPerBlock >= WarpgroupSmall::kAllThreads;
   }();

@@ -15,7 +15,8 @@ namespace inpaint_fast {
 namespace cuda {
 namespace {
 
-// kRows x kColumns sums by warpgroups with kRows / kGroups rows each.
+// kRows x kColumns sums by kGroups warpgroups with a part of the rows each; kBlocks: of a multiprocessor, as many as
+// its shared memory holds, which bounds the registers of a thread.
 template <int Rows, int Columns, int Groups, int Stages, int Blocks>
 struct WarpgroupTile {
   static constexpr int kRows = Rows, kColumns = Columns, kGroups = Groups, kStages = Stages, kBlocks = Blocks;
@@ -28,6 +29,7 @@ struct WarpgroupTile {
   // Stages begin at multiples of 1024, dynamic shared memory at one of 16.
   static constexpr int kSharedBytes = device::kAtomBytes + kPipelineBytes + kEpilogueBytes + 2 * kStages * 8;
   static_assert(Rows % (64 * Groups) == 0 && Rows <= 256, "whole products, and one box of pixels");
+  static_assert(Blocks * (kSharedBytes + (1 << 10)) <= 228 << 10, "of which each block takes 1 KB for the system");
   // Of the consumers alone: the producer's warp has gone.
   static __device__ __forceinline__ void sync() { device::barrier_sync(1, kThreads); }
 };
