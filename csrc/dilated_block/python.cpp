@@ -27,7 +27,8 @@ void define_dilated_block(pybind11::module_& m) {
         "Bytes that one thread needs for an output of (images, out_channels, height, width).");
 #ifdef INPAINT_FAST_CUDA
   m.def("dilated_block_cuda_capability", &cuda::convolution_capability,
-        "Whose convolution runs on the current CUDA device: 'sm_80' or 'sm_90a'. RuntimeError without a device, and where "
+        "Whose convolution runs on the current CUDA device: 'sm_80' or 'sm_90a'. RuntimeError without a device, and "
+        "where "
         "INPAINT_FAST_CUDA_CAPABILITY asks for what is not there.");
 #endif
 }
