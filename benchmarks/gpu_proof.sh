@@ -23,6 +23,8 @@ STAGES="
 300 no  tools
 580 no  build
 60  no  info
+300 yes tests_dilated_block_sm_80
+300 yes tests_dilated_block_sm_90a
 540 yes tests_gpu
 570 yes tests_triton
 540 no  tests_cpu
@@ -35,6 +37,7 @@ STAGES="
 540 yes bench_dilated_block_bf16_infer_b16_
 540 yes bench_dilated_block_bf16_train
 540 yes bench_dilated_block_fp32
+400 yes bench_sm_80
 540 yes bench_glcic_bf16_infer
 540 yes bench_glcic_fp32_infer
 400 yes bench_glcic_train
@@ -69,6 +72,7 @@ if ! "$PYTHON" -c "$in_venv"; then
 fi
 GPU=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")') ||
   { echo "gpu_proof: $PYTHON cannot import torch; set PYTHON to one that can" >&2; exit 1; }
+CAPABILITY=${GPU:+$("$PYTHON" -c 'import torch; print(*torch.cuda.get_device_capability(), sep=".")')}
 SLUG=$(tr -cs 'a-z0-9' '_' <<<"$(tr 'A-Z' 'a-z' <<<"${GPU:-no gpu}")" | sed 's/^_*//; s/_*$//')
 if [ -n "${OUT:-}" ]; then LOGS=$OUT/logs; else OUT=benchmarks/results/$SLUG LOGS=runs/gpu_proof; fi
 SOURCES=$(find setup.py pyproject.toml csrc kernels inpaint_fast benchmarks tests -type f -regextype posix-extended \
@@ -113,10 +117,19 @@ stage_info() {
   "$PYTHON" -m inpaint_fast info
 }
 
-# On CUDA tensors: CUDA C++; then Triton, whose kernels are compiled as they come and kept, so that a second run is quick.
-stage_tests_gpu() {
+# dilated_block in CUDA C++, by either code. Both in stages of their own: a kernel that hangs costs no more than that.
+stage_tests_dilated_block() {
   local which="not triton"
-  [ -z "$QUICK" ] || which="parity or capture"
+  [ -z "$QUICK" ] || which="not triton and (parity or capture)"
+  INPAINT_FAST_CUDA_CAPABILITY=$1 TRITON_INTERPRET=1 "$PYTHON" -m pytest -q -m "gpu and not long" \
+    tests/ops/test_dilated_block*.py tests/ops/test_capture.py -k "$which"
+}
+
+# On CUDA tensors: the rest of CUDA C++; then Triton, whose kernels are compiled as they come and kept, so that a second
+# run is quick.
+stage_tests_gpu() {
+  local which="not triton and not dilated_block"
+  [ -z "$QUICK" ] || which="(parity or capture) and not dilated_block"
   TRITON_INTERPRET=1 "$PYTHON" -m pytest -q -m "gpu and not long" tests -k "$which"
 }
 stage_tests_triton() {
@@ -149,9 +162,14 @@ stage_bench() { # the stem, then what the names of its cases begin with
   "$PYTHON" -m inpaint_fast bench "$1" --device cuda --case "^${2:-}" --repeats $repeats --csv "$to.csv" "${plot[@]}"
 }
 
+# The same convolutions by sm_80's code, beside the tables, for who wants to compare the two.
+stage_bench_sm_80() { OUT=$OUT/sm_80 INPAINT_FAST_CUDA_CAPABILITY=sm_80 stage_bench dilated_block bf16_infer; }
+
 run_stage() {
   local stem rest
   case "$1" in
+    bench_sm_80) stage_bench_sm_80 ;;
+    tests_dilated_block_*) stage_tests_dilated_block "${1#tests_dilated_block_}" ;;
     bench_*)
       for stem in masked_l2 weight_clip norm_act dilated_block glcic; do
         rest=${1#bench_"$stem"}
@@ -218,6 +236,8 @@ while read -r limit gpu name; do
   why=""
   [ "$gpu" = no ] || [ -n "$GPU" ] || why="no GPU"
   [[ "$name" != *check ]] || command -v compute-sanitizer >/dev/null || why=${why:-"compute-sanitizer is not installed"}
+  [[ "$name" != *sm_90a ]] || [ -z "$GPU" ] || [ "$CAPABILITY" = 9.0 ] ||
+    why="this GPU has compute capability $CAPABILITY, not 9.0"
   if [ -n "$why" ]; then
     printf 'SKIP  %-38s %s\n' "$name" "$why"
     printf '%s\tSKIP\t0\n' "$name" >>"$STATE"
@@ -233,8 +253,12 @@ while read -r limit gpu name; do
   fi
   log=$LOGS/$name.log begin=$SECONDS
   export -f run_stage missing sanitized stage_bench stage_tools stage_build stage_info stage_tests_gpu stage_tests_triton \
-    stage_tests_cpu stage_memcheck stage_racecheck
+    stage_tests_dilated_block stage_bench_sm_80 stage_tests_cpu stage_memcheck stage_racecheck
   export PYTHON OUT QUICK REQUIRED
+  if [[ "$name" != tests_dilated_block_* && "$(result_of tests_dilated_block_sm_90a)" == FAIL* ]]; then
+    [ -n "${INPAINT_FAST_CUDA_CAPABILITY:-}" ] || echo "gpu_proof: sm_90a's code has failed; the rest runs sm_80's"
+    export INPAINT_FAST_CUDA_CAPABILITY=sm_80
+  fi
   timeout --kill-after 10 "$limit" bash -c "run_stage $name" </dev/null >"$log" 2>&1
   status=$? result=FAIL
   [ $status -ne 0 ] || result=PASS

@@ -6,16 +6,18 @@ import os
 import warnings
 from types import ModuleType
 
-import torch  # noqa: F401  (first: the module is linked with the libraries that this loads)
+import torch  # (first: the module is linked with the libraries that this loads)
 
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
+CUDA_CAPABILITIES = ("sm_80", "sm_90a")
 
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
-    wish = os.environ.get("INPAINT_FAST_CPU_CAPABILITY", "")
-    if wish not in ("", *CPU_CAPABILITIES):
-        expected = ", ".join(CPU_CAPABILITIES)
-        raise ValueError(f"INPAINT_FAST_CPU_CAPABILITY: {expected} or nothing is expected, got {wish!r}")
+    for processor, known in (("CPU", CPU_CAPABILITIES), ("CUDA", CUDA_CAPABILITIES)):
+        name = f"INPAINT_FAST_{processor}_CAPABILITY"
+        wish = os.environ.get(name, "")
+        if wish not in ("", *known):
+            raise ValueError(f"{name}: {', '.join(known)} or nothing is expected, got {wish!r}")
     try:
         from inpaint_fast import _C
     except ImportError as error:
@@ -42,3 +44,14 @@ def build_info() -> dict[str, str]:
 def cpu_capability() -> str:
     """The instruction set that the CPU kernels use: 'baseline', 'avx2' or 'avx512'; 'none' without the extension."""
     return module.cpu_capability() if module else "none"
+
+
+def cuda_capability() -> str:
+    """Whose code dilated_block's convolution runs on the current CUDA device: 'sm_80' or 'sm_90a'; 'none' without CUDA
+    kernels or a device.
+
+    Raises:
+        RuntimeError: INPAINT_FAST_CUDA_CAPABILITY asks for what this device or this build does not have.
+    """
+    built = module is not None and bool(build_info()["cuda"])
+    return module.dilated_block_cuda_capability() if built and torch.cuda.is_available() else "none"

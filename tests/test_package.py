@@ -79,6 +79,12 @@ def test_the_instruction_set_can_be_lowered_and_a_wrong_one_is_named() -> None:
         ipf._extension.module.set_cpu_capability("sse9")
 
 
+def test_a_wrong_cuda_capability_is_named() -> None:
+    assert python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_80").returncode == 0
+    ran = python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_90")
+    assert "INPAINT_FAST_CUDA_CAPABILITY: sm_80, sm_90a or nothing is expected, got 'sm_90'" in ran.stderr
+
+
 @pytest.mark.parametrize(
     ("environment", "words"),
     [

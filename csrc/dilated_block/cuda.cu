@@ -1,6 +1,5 @@
 // dilated_block on CUDA, from sm_80 on: the 3x3 convolution of stride 1 and any dilation as a matrix product that
-// gathers its factors itself ("implicit GEMM"), on the matrix units of one warp (mma.sync) behind a pipeline of
-// asynchronous copies (cp.async).
+// gathers its factors itself ("implicit GEMM").
 //
 //   convolution:      output[pixel][out]     = sum over tap, in:  input[pixel + tap][in] * weight[tap][out][in]
 //   weight gradient:  gradient[tap][out][in] = sum over pixels:   grad[pixel][out] * input[pixel + tap][in]
@@ -17,21 +16,24 @@
 // Sums are float32 and rounded once, after the epilogue. Every result is one sum in one order: by taps, then channels,
 // or by pixels, whose parts sum_parts_kernel adds in order. So results are bitwise equal from run to run. No atomics.
 //
-// sm_90a runs this code too. A path of its own, by TMA (box loads that do the padding) and wgmma, is still to be
-// written, with a GPU at hand.
+// There are two codes. sm_80's, for all GPUs, multiplies on the matrix units of one warp (mma.sync) behind a pipeline
+// of asynchronous copies (cp.async): cuda_convolution.h, cuda_weight_gradient.h. sm_90a's is of the convolution alone,
+// by wgmma on boxes that the copy engine (TMA) brings, padding included: cuda_convolution_sm90.h. It runs on GPUs of
+// compute capability 9.0 in a build for sm_90a, on float16, bfloat16 and TF32, where a tensor map can be made of the
+// pictures (can_be_mapped() in cuda_choice.h); INPAINT_FAST_CUDA_CAPABILITY=sm_80 turns it off. The weights' gradient
+// and float32 in full are sm_80's everywhere.
 #include "dilated_block/cuda.h"
 
 #include <algorithm>
 
-#include "dilated_block/cuda_convolution.h"
+#include "common/tensor_map.h"
+#include "dilated_block/cuda_choice.h"
 #include "dilated_block/cuda_pack.h"
 #include "dilated_block/cuda_weight_gradient.h"
 
 namespace inpaint_fast {
 namespace cuda {
 namespace {
-
-// ---- the choice of a kernel ----
 
 // Calls f with a null pointer to how numbers of that kind are multiplied.
 template <class F>
@@ -53,91 +55,6 @@ dim3 grid_of(const char* name, int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
 
-typedef Tile<256, 128, 4, 2, 1> Huge;
-typedef Tile<128, 128, 2, 2, 2> Large;
-typedef Tile<128, 64, 2, 2, 3> Medium;
-typedef Tile<64, 64, 2, 2, 4> Small;
-
-// The tiles of the convolution and how fast a multiprocessor full of them multiplies, against the first. Estimates by
-// the bytes that a product moves to and from shared memory; to be replaced by measured ones.
-struct Candidate {
-  int rows, columns, shared_bytes;
-  double speed;
-};
-template <class Tile>
-constexpr int shared_bytes() {
-  return Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * static_cast<int>(sizeof(float));
-}
-template <class Tile>
-constexpr Candidate candidate(double speed) {
-  return {Tile::kRows, Tile::kColumns, shared_bytes<Tile>(), speed};
-}
-constexpr Candidate kCandidates[] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
-                                     candidate<Small>(0.65)};
-
-int log2_of(int64_t x) {
-  int log = 0;
-  while (x > 1) x >>= 1, ++log;
-  return log;
-}
-
-// Pairs of a block and a tap that sees more than padding, along a side that is cut into blocks of 2^log pixels.
-int64_t taps_along(int64_t output, int64_t input, int64_t dilation, int64_t padding, int log) {
-  int64_t taps = 0;
-  for (int64_t k = 0; k < 3; ++k) {
-    const int64_t shift = k * dilation - padding;
-    const int64_t begin = shift < 0 ? -shift : 0, end = input - shift < output ? input - shift : output;
-    if (begin < end) taps += ((end - 1) >> log) - (begin >> log) + 1;
-  }
-  return taps;
-}
-
-struct Choice {
-  int candidate = 0;
-  Cut cut;
-};
-
-// For each tile the cut of the pixels that leaves the fewest taps to compute, and of the tiles the one that should be
-// done first. It changes no result, for each is the same sum.
-Choice choose(const Convolution& args) {
-  int device = 0, multiprocessors = 0, most_shared = 0;
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&most_shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
-    throw std::runtime_error("CUDA: the device cannot be asked for its multiprocessors");
-  Choice best;
-  double least_time = -1;
-  for (int c = 0; c < static_cast<int>(sizeof kCandidates / sizeof *kCandidates); ++c) {
-    const Candidate& candidate = kCandidates[c];
-    if (candidate.shared_bytes > most_shared) continue;  // the largest on GPUs for graphics
-    const int rows = log2_of(candidate.rows);
-    Cut cut;
-    double least_taps = -1;
-    for (int width = rows; width >= 0; --width)
-      for (int height = rows - width; height >= 0; --height) {
-        // Pictures share a block where one does not fill it; otherwise its pixels are neighbours, for the caches' sake.
-        const bool whole = int64_t{1} << width >= args.output.width && int64_t{1} << height >= args.output.height;
-        if (width + height < rows && !whole) continue;
-        const double taps = static_cast<double>(taps_along(args.output.height, args.input.height, args.dilation[0],
-                                                           args.padding[0], height)) *
-                            taps_along(args.output.width, args.input.width, args.dilation[1], args.padding[1], width);
-        const int64_t deep = ceil_div(args.output.images, int64_t{1} << (rows - width - height));
-        if (least_taps >= 0 && taps * deep >= least_taps) continue;
-        least_taps = taps * deep;
-        cut = {width, height, ceil_div(args.output.width, int64_t{1} << width),
-               ceil_div(args.output.height, int64_t{1} << height), deep};
-      }
-    const int64_t columns = ceil_div(args.output.channels, candidate.columns);
-    const int64_t rounds = ceil_div(cut.blocks() * columns, multiprocessors);
-    // Of a block, on the average: its taps, and an epilogue that costs about as much as one.
-    const double of_block = (least_taps / cut.blocks() + 1) * candidate.rows * candidate.columns / candidate.speed;
-    if (least_time >= 0 && rounds * of_block >= least_time) continue;
-    least_time = rounds * of_block;
-    best = {c, cut};
-  }
-  return best;
-}
-
 Convolution convolution_of(const Taps& taps, const Pictures& input, const Pictures& output) {
   Convolution args;
   args.input = input, args.output = output;
@@ -153,6 +70,31 @@ void start_convolution(const Convolution& args, void* stream) {
   const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, Tile::kColumns);
   launch("dilated_block", convolution_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kThreads,
          shared_bytes<Tile>(), stream, args);
+}
+
+// Boxes of the pictures of a block and of the weights of a tap, both of 128 bytes of channels.
+template <class Math, class Tile>
+void start_convolution_sm90(const Convolution& args, void* stream) {
+  constexpr uint64_t kElementBytes = sizeof(Element<Math>);
+  constexpr uint32_t kStep = device::kAtomRowBytes / kElementBytes;
+  constexpr CUtensorMapDataType kType = std::is_same<Math, Half>::value       ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                        : std::is_same<Math, BFloat16>::value ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                                              : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+  const auto size = [](int64_t x) { return static_cast<uint64_t>(x); };
+  const auto bytes = [](int64_t stride) { return static_cast<uint64_t>(stride) * kElementBytes; };
+  const Pictures in = with_plain_strides(args.input);
+  const int rows = log2_of(Tile::kRows) - args.cut.width - args.cut.height;
+  const CUtensorMap pictures = tensor_map<4>("the pictures", kType, in.data,
+                                             {size(in.channels), size(in.width), size(in.height), size(in.images)},
+                                             {bytes(in.of_column), bytes(in.of_row), bytes(in.of_image)},
+                                             {kStep, 1u << args.cut.width, 1u << args.cut.height, 1u << rows});
+  const int64_t out_channels = args.output.channels;
+  const CUtensorMap weights = tensor_map<3>(
+      "the weights", kType, args.weights, {size(in.channels), size(out_channels), size(kTaps)},
+      {bytes(in.channels), bytes(out_channels * in.channels)}, {kStep, static_cast<uint32_t>(Tile::kColumns), 1});
+  const int64_t blocks = args.cut.blocks() * ceil_div(out_channels, Tile::kColumns);
+  launch("dilated_block", convolution_sm90_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kAllThreads,
+         Tile::kSharedBytes, stream, args, pictures, weights);
 }
 
 // Large where it does not stand half empty.
@@ -203,8 +145,10 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes) {
          device::is_aligned<Pack<char, kPackBytes>>(pictures.data);
 }
 
+const char* convolution_capability() { return use_sm90a() ? "sm_90a" : "sm_80"; }
+
 int64_t moments_size(const Taps& taps, const Pictures& input, const Pictures& output) {
-  return 2 * choose(convolution_of(taps, input, output)).cut.blocks() * output.channels;
+  return 2 * choose(taps, convolution_of(taps, input, output)).cut.blocks() * output.channels;
 }
 
 void dilated_block(const Taps& taps, const Pictures& input, const void* weights, const Pictures& output,
@@ -215,10 +159,17 @@ void dilated_block(const Taps& taps, const Pictures& input, const void* weights,
   args.wide_output = output.of_channel == 1 && output.channels % 4 == 0 && output.of_image % 4 == 0 &&
                      output.of_row % 4 == 0 && output.of_column % 4 == 0 &&
                      device::is_aligned<Pack<char, kPackBytes>>(output.data);
-  const Choice choice = choose(args);
+  const Choice choice = choose(taps, args);
   args.cut = choice.cut;
   with_math(taps.kind, taps.tf32, [&](auto* math) {
     typedef std::remove_pointer_t<decltype(math)> Math;
+    if constexpr (!std::is_same<Math, Ieee>::value)
+      if (choice.sm90a) {
+        if (choice.candidate == 0) return start_convolution_sm90<Math, WarpgroupHuge>(args, stream);
+        if (choice.candidate == 1) return start_convolution_sm90<Math, WarpgroupLarge>(args, stream);
+        if (choice.candidate == 2) return start_convolution_sm90<Math, WarpgroupMedium>(args, stream);
+        return start_convolution_sm90<Math, WarpgroupSmall>(args, stream);
+      }
     if (choice.candidate == 0) return start_convolution<Math, Huge>(args, stream);
     if (choice.candidate == 1) return start_convolution<Math, Large>(args, stream);
     if (choice.candidate == 2) return start_convolution<Math, Medium>(args, stream);
@@ -227,7 +178,7 @@ void dilated_block(const Taps& taps, const Pictures& input, const void* weights,
   if (!statistics.moments) return;
   launch("dilated_block (statistics)", combine_moments_kernel,
          grid_of("dilated_block (statistics)", ceil_div(output.channels, kCombined)), kMovingThreads, 0, stream,
-         args.cut, output, statistics, kCandidates[choice.candidate].rows);
+         args.cut, output, statistics, choice.tile().rows);
 }
 
 int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights) {

@@ -80,6 +80,10 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes);
 void dilated_block(const Taps& taps, const Pictures& input, const void* weights, const Pictures& output,
                    const Epilogue& epilogue, const Statistics& statistics, void* stream);
 
+// Whose convolution runs on the current device: "sm_80" or "sm_90a". Throws where INPAINT_FAST_CUDA_CAPABILITY, which
+// every call looks at, asks for what is not there.
+const char* convolution_capability();
+
 // How many floats the moments of the blocks take.
 int64_t moments_size(const Taps& taps, const Pictures& input, const Pictures& output);
 

@@ -30,14 +30,14 @@ __device__ __forceinline__ int64_t pixels_of(const Cut& cut, const Pictures& out
 }
 
 // The mean of each channel over `count` of the block's rows, those that are there, and the sum of squares about it.
-// values: in_sums(), written by all threads; scratch: a float for each thread.
+// values: in_sums(), written by all of Tile::kThreads; scratch: a float for each of them.
 template <class Tile, class There>
 __device__ __forceinline__ void leave_moments(const float* values, float* scratch, float count, There there,
                                               float* moments, int64_t channels, int channels_left) {
   constexpr int kParts = Tile::kThreads / Tile::kColumns, kAtOnce = 8;
   const int column = threadIdx.x % Tile::kColumns, part = threadIdx.x / Tile::kColumns;
   const auto over_rows = [&](auto number) {
-    __syncthreads();  // the values are there, and all have done with what was in scratch
+    Tile::sync();  // the values are there, and all have done with what was in scratch
     float sum = 0;
 #pragma unroll 1
     for (int first = part; first < Tile::kRows; first += kParts * kAtOnce) {
@@ -50,7 +50,7 @@ __device__ __forceinline__ void leave_moments(const float* values, float* scratc
       sum += some;
     }
     scratch[threadIdx.x] = sum;
-    __syncthreads();
+    Tile::sync();
     sum = 0;
 #pragma unroll
     for (int i = 0; i < kParts; ++i) sum += scratch[i * Tile::kColumns + column];

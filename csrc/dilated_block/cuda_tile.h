@@ -57,6 +57,7 @@ struct Tile {
   static constexpr int kStageBytes = (Rows + Columns) * kStepBytes;
   static constexpr int kSumBytes = Rows * Columns * 4;  // they take the pipeline's place
   static constexpr int kSharedBytes = kStages * kStageBytes > kSumBytes ? kStages* kStageBytes : kSumBytes;
+  static __device__ __forceinline__ void sync() { __syncthreads(); }
 };
 
 // The 8 places that row `row` gives to 8 chunks of 128 bytes: different for 8 rows, and for 4 rows of 2 chunks.

@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 
 #include "common/python.h"
+#ifdef INPAINT_FAST_CUDA
+#include "dilated_block/cuda.h"
+#endif
 #include "dilated_block/tasks.h"
 
 namespace inpaint_fast {
@@ -22,6 +25,12 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
 void define_dilated_block(pybind11::module_& m) {
   m.def("dilated_block_workspace", &workspace_bytes,
         "Bytes that one thread needs for an output of (images, out_channels, height, width).");
+#ifdef INPAINT_FAST_CUDA
+  m.def("dilated_block_cuda_capability", &cuda::convolution_capability,
+        "Whose convolution runs on the current CUDA device: 'sm_80' or 'sm_90a'. RuntimeError without a device, and "
+        "where "
+        "INPAINT_FAST_CUDA_CAPABILITY asks for what is not there.");
+#endif
 }
 
 }  // namespace inpaint_fast

@@ -25,12 +25,20 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def _cuda_capability() -> str:
+    try:
+        return _extension.cuda_capability()
+    except RuntimeError as error:
+        return str(error)
+
+
 def report() -> str:
     """The whole report as text."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that PyTorch sees"
     lines = [
         f"inpaint_fast {__version__}   torch {torch.__version__}   python {platform.python_version()}",
         f"CPU kernels: {_extension.cpu_capability()}   threads: {torch.get_num_threads()}   GPU: {gpu}",
+        *([f"CUDA code of dilated_block's convolution: {_cuda_capability()}"] if torch.cuda.is_available() else []),
         "",
         "build:",
     ]

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -18,6 +19,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "emulated_block.h"
 #include "emulated_warp_mma.h"
 
 uint3 threadIdx, blockIdx;
@@ -29,9 +31,10 @@ namespace {
 constexpr size_t kStackBytes = 128 << 10;
 constexpr unsigned kMaxThreads = 1024;
 constexpr size_t kPlainSharedBytes = 48 << 10, kMaxSharedBytes = 227 << 10;
+constexpr uint32_t kSharedBegin = 1024 + 16;  // of dynamic shared memory, in a multiprocessor's
 constexpr int kVote = -1;
 
-enum class State { ready, at_block_barrier, at_warp_barrier, returned };
+enum class State { ready, at_block_barrier, at_warp_barrier, at_condition, returned };
 
 // A copy to shared memory that has been started and not been waited for.
 struct Copy {
@@ -45,10 +48,12 @@ struct Fiber {
   void* stack = nullptr;
   jmp_buf context;
   State state = State::returned;
-  unsigned mask = 0;       // of the warp barrier
-  int source = 0;          // the lane whose value is wanted, or kVote
-  uint64_t value = 0;      // handed in, then the answer
-  unsigned handed_in = 0;  // LaneNumbers
+  const char* what = "";         // of the condition
+  std::function<bool()> wanted;  // the condition
+  unsigned mask = 0;             // of the warp barrier
+  int source = 0;                // the lane whose value is wanted, or kVote
+  uint64_t value = 0;            // handed in, then the answer
+  unsigned handed_in = 0;        // LaneNumbers
   std::vector<Copy> copies;
   unsigned groups = 0;              // of copies, committed
   std::vector<const void*> copied;  // where to, all of this block
@@ -120,16 +125,10 @@ void resume(unsigned thread) {
   if (_setjmp(scheduler) == 0) _longjmp(fibers[thread]->context, 1);
 }
 
-unsigned thread_count() { return blockDim.x * blockDim.y * blockDim.z; }
-
 std::string where(const uint3& at) {
   std::ostringstream text;
   text << "(" << at.x << ", " << at.y << ", " << at.z << ")";
   return text.str();
-}
-
-[[noreturn]] void fail(const std::string& what) {
-  throw std::runtime_error("emulation: block " + where(blockIdx) + ": " + what);
 }
 
 // Lets the threads of a block barrier go once all have come.
@@ -197,14 +196,18 @@ uint64_t warp_barrier(unsigned mask, uint64_t value, int source) {
 // No thread can go on and not all have returned.
 [[noreturn]] void report_deadlock() {
   unsigned waiting = 0, in_warp = 0, returned = 0;
+  std::map<std::string, unsigned> others;
   for (unsigned i = 0; i < thread_count(); ++i) {
     waiting += fibers[i]->state == State::at_block_barrier;
     in_warp += fibers[i]->state == State::at_warp_barrier;
     returned += fibers[i]->state == State::returned;
+    if (fibers[i]->state == State::at_condition) ++others[fibers[i]->what];
   }
   std::ostringstream text;
-  text << "divergent barrier: of " << thread_count() << " threads " << waiting << " wait at __syncthreads, " << in_warp
-       << " at a warp barrier, and " << returned << " have returned";
+  text << (others.empty() ? "divergent barrier" : "deadlock") << ": of " << thread_count() << " threads " << waiting
+       << " wait at __syncthreads, ";
+  for (const auto& each : others) text << each.second << " for " << each.first << ", ";
+  text << in_warp << " at a warp barrier, and " << returned << " have returned";
   fail(text.str());
 }
 
@@ -218,6 +221,8 @@ bool run_thread(unsigned thread) {
       return false;
     case State::at_warp_barrier:
       release_warp();
+      return false;
+    case State::at_condition:
       return false;
     default:
       if (!fibers[thread]->copies.empty())
@@ -234,6 +239,7 @@ void run_block() {
     fibers[i]->copied.clear();
   }
   std::fill(shared.begin(), shared.end(), ~uint64_t{0});  // NaN in every type: nothing is there before it is written
+  begin_async();
   // Every other block runs its threads backwards, so that what lacks a barrier fails in one of them.
   backwards = (blockIdx.x + blockIdx.y + blockIdx.z) % 2;
   // A warp runs as far as it can before the next one begins, for the same reason.
@@ -246,6 +252,8 @@ void run_block() {
         again = false;
         for (unsigned lane = 0; lane < lanes; ++lane) {
           const unsigned thread = first + (backwards ? lanes - 1 - lane : lane);
+          if (fibers[thread]->state == State::at_condition && fibers[thread]->wanted())
+            fibers[thread]->state = State::ready;
           if (fibers[thread]->state != State::ready) continue;
           again = progress = true;
           returned += run_thread(thread);
@@ -255,9 +263,37 @@ void run_block() {
     if (!progress) report_deadlock();
   }
   for (unsigned first = 0; first + 8 <= count; first += 8) check_copies(first);
+  end_async();
 }
 
 }  // namespace
+
+void fail(const std::string& what) { throw std::runtime_error("emulation: block " + where(blockIdx) + ": " + what); }
+
+unsigned current_thread() { return current; }
+
+unsigned thread_count() { return blockDim.x * blockDim.y * blockDim.z; }
+
+void wait_until(const char* what, std::function<bool()> ready) {
+  if (ready()) return;
+  Fiber& self = *fibers[current];
+  self.state = State::at_condition;
+  self.what = what;
+  self.wanted = std::move(ready);
+  wait_for_scheduler();
+}
+
+uint32_t shared_address(const void* p) {
+  const char *const begin = reinterpret_cast<const char*>(shared.data()), *const at = static_cast<const char*>(p);
+  if (at < begin || at > begin + shared.size() * sizeof(uint64_t)) fail("an address outside of dynamic shared memory");
+  return kSharedBegin + static_cast<uint32_t>(at - begin);
+}
+
+char* at_shared_address(uint32_t address, unsigned bytes) {
+  if (address < kSharedBegin || address + bytes > kSharedBegin + shared.size() * sizeof(uint64_t))
+    fail("an access outside of dynamic shared memory");
+  return reinterpret_cast<char*>(shared.data()) + (address - kSharedBegin);
+}
 
 void* dynamic_shared() { return shared.data(); }
 
@@ -363,9 +399,20 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     const char* const text = std::getenv(name);
     return text ? std::atoi(text) : otherwise;
   };
-  *value = attribute == cudaDevAttrMultiProcessorCount
-               ? set("INPAINT_FAST_EMULATED_MULTIPROCESSORS", 2)
-               : set("INPAINT_FAST_EMULATED_SHARED_KB", emulation::kMaxSharedBytes >> 10) << 10;
+  switch (attribute) {
+    case cudaDevAttrMultiProcessorCount:
+      *value = set("INPAINT_FAST_EMULATED_MULTIPROCESSORS", 2);
+      break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = set("INPAINT_FAST_EMULATED_SHARED_KB", emulation::kMaxSharedBytes >> 10) << 10;
+      break;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = set("INPAINT_FAST_EMULATED_CAPABILITY", 90) / 10;
+      break;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = set("INPAINT_FAST_EMULATED_CAPABILITY", 90) % 10;
+      break;
+  }
   return cudaSuccess;
 }
 

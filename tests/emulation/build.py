@@ -67,9 +67,19 @@ def launches(stem: str) -> list[Launch]:
 
 
 @functools.cache
-def load_test_kernels() -> ctypes.CDLL:
-    """The kernels of test_kernels.cu, each a C function of the same name without `_kernel`."""
-    return ctypes.CDLL(str(shared_library("test_kernels", [HERE / "test_kernels.cu"])))
+def load_test_kernels(name: str = "test_kernels") -> ctypes.CDLL:
+    """The kernels of a file beside this one, each a C function of the same name without `_kernel`."""
+    return ctypes.CDLL(str(shared_library(name, [HERE / f"{name}.cu"])))
+
+
+def start_test_kernel(kernels: ctypes.CDLL, name: str, *args: torch.Tensor | int) -> None:
+    """Start one of them, tensors as pointers; what goes wrong is a RuntimeError."""
+    function = getattr(kernels, name)
+    function.restype = ctypes.c_char_p
+    convert = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else ctypes.c_int64(a) for a in args]
+    error = function(*convert)
+    if error is not None:
+        raise RuntimeError(error.decode())
 
 
 def shared_library(name: str, sources: Iterable[Path]) -> Path:
@@ -77,7 +87,8 @@ def shared_library(name: str, sources: Iterable[Path]) -> Path:
     command = [*(shlex.split(os.environ.get("CXX", "")) or ["g++"]), *FLAGS, *DEFINES]
     torch_folder = Path(torch.__file__).parent
     command += [f"-I{HERE / 'include'}", f"-I{ROOT / 'csrc'}", f"-I{torch_folder / 'include'}"]
-    used = [*(ROOT / "csrc").rglob("*.h"), *HERE.rglob("*.h"), HERE / "block.cpp", *sources]
+    sources = [HERE / "block.cpp", HERE / "async.cpp", *sources]
+    used = [*(ROOT / "csrc").rglob("*.h"), *HERE.rglob("*.h"), *sources]
     key = hashlib.sha256(" ".join([torch.__version__, *command]).encode())
     for path in sorted(used):
         key.update(path.read_bytes())
@@ -92,7 +103,7 @@ def shared_library(name: str, sources: Iterable[Path]) -> Path:
         return str(result)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, [HERE / "block.cpp", *sources]))
+        objects = list(pool.map(compile_one, sources))
     unfinished = library.with_name(f"{library.stem}-{os.getpid()}.so")
     link = [command[0], "-shared", *objects, "-o", str(unfinished), f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
     _run(link)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
+import functools
 
 import pytest
 import torch
-from emulation.build import load_test_kernels
+from emulation.build import load_test_kernels, start_test_kernel
 
 KERNELS = load_test_kernels()
 
 
-def start(name: str, *args: torch.Tensor | int) -> None:
-    function = getattr(KERNELS, name)
-    function.restype = ctypes.c_char_p
-    convert = [ctypes.c_void_p(a.data_ptr()) if isinstance(a, torch.Tensor) else ctypes.c_int64(a) for a in args]
-    error = function(*convert)
-    if error is not None:
-        raise RuntimeError(error.decode())
+start = functools.partial(start_test_kernel, KERNELS)
 
 
 @pytest.mark.parametrize("threads", [1, 31, 32, 100, 1024])

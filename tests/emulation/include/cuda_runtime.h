@@ -35,7 +35,12 @@ constexpr int warpSize = 32;
 
 // ---- the runtime ----
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorNoKernelImageForDevice = 209 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorInvalidDeviceFunction = 98,
+  cudaErrorNoKernelImageForDevice = 209
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 typedef struct EmulatedStream* cudaStream_t;
 
@@ -47,12 +52,30 @@ struct cudaLaunchConfig_t {
 
 const char* cudaGetErrorString(cudaError_t status);
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount = 16, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount = 16,
+  cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+};
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-// By INPAINT_FAST_EMULATED_MULTIPROCESSORS and INPAINT_FAST_EMULATED_SHARED_KB. Without these, 2 multiprocessors, so
-// that small tensors fill them, with what an H100 has of shared memory.
+// By INPAINT_FAST_EMULATED_MULTIPROCESSORS, _SHARED_KB and _CAPABILITY. Without these, 2 multiprocessors, so that small
+// tensors fill them, with what an H100 has of shared memory and its compute capability, 90.
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
+struct cudaFuncAttributes {
+  int maxThreadsPerBlock;
+};
+inline cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  return *attributes = {1024}, cudaSuccess;
+}
+
+#define CUDART_VERSION 13000
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess = 0, cudaDriverEntryPointSymbolNotFound = 1 };
+constexpr unsigned long long cudaEnableDefault = 0;
+// Of the functions of the emulated <cuda.h>.
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
+                                             unsigned long long flags, cudaDriverEntryPointQueryResult* result);
 
 namespace emulation {
 

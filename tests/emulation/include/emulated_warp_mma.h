@@ -8,6 +8,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <emulated_block.h>
 
 namespace emulation {
 
@@ -54,6 +55,8 @@ void decode(float* numbers, uint32_t bits) {
 
 namespace inpaint_fast {
 namespace device {
+
+inline uint32_t shared_address(const void* p) { return emulation::shared_address(p); }
 
 inline void cp_async_16(void* shared, const void* global, int bytes) { emulation::start_copy(shared, global, bytes); }
 inline void cp_async_commit() { emulation::commit_copies(); }
