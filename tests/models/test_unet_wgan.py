@@ -82,6 +82,12 @@ def test_critic_equals_the_published_one() -> None:
     torch.testing.assert_close(critic(patch), plain(patch).view(4))
 
 
+@pytest.mark.parametrize("network, side", [(UNetGenerator(4), 64), (WassersteinCritic(4), 32)])
+def test_torch_fx_traces_the_forward(network: nn.Module, side: int) -> None:
+    picture = torch.rand(2, 3, side, side)
+    assert torch.equal(torch.fx.symbolic_trace(network.eval())(picture), network(picture))
+
+
 def test_wrong_use_is_named() -> None:
     with pytest.raises(ValueError, match=r"UNetGenerator.*64, 64.*\(1, 3, 32, 32\)"):
         UNetGenerator()(torch.rand(1, 3, 32, 32))

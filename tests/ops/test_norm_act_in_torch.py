@@ -35,6 +35,18 @@ def test_opcheck(kernel, layout, training) -> None:
         )  # fmt: skip
 
 
+def test_the_registered_gradient_is_that_of_eager_calls() -> None:
+    x, grad = random(2, 5, 4, 3), random(2, 5, 4, 3)
+    settings = (None, None, None, None, None, None, True, 0.1, 1e-5, ACTIVATIONS.index("elu"), 1.0, False)
+
+    def gradient(call) -> Tensor:
+        given = x.clone().requires_grad_()
+        return torch.autograd.grad(call(given, *settings)[0], given, grad)[0]
+
+    eager = gradient(lambda *args: OPERATORS[STEM].call("cpp", STEM, *args))
+    assert torch.equal(eager, gradient(torch.ops.inpaint_fast.norm_act)) and eager.abs().max() > 0
+
+
 @pytest.mark.parametrize("compiler", ["aot_eager", "inductor"])
 def test_compile_without_graph_breaks(compiler) -> None:
     torch._dynamo.reset()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import write_png
+from inpaint_fast.nn import acceleration_report
 from inpaint_fast.training import MLPGAN, Run, TrainingError, UNetL2, UNetWGAN, train
 from inpaint_fast.training.evaluation import table
 from inpaint_fast.training.metrics import METRICS
@@ -34,6 +35,20 @@ def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 2, 3]
     load_network(folder)
     load_network(folder, kind="critic")
+
+
+def test_networks_are_accelerated_on_a_cpu_unless_told_otherwise() -> None:
+    tiny = TINY | {"filters": 24, "batch_size": 8}  # wide enough for the fused operators to run
+    ours, plain = Run(UNetWGAN(**tiny)), Run(UNetWGAN(accelerate=False, **tiny))
+    report = acceleration_report(ours.system)
+    assert "generator.conv2 + generator.bn2 + generator.relu2" in str(report)
+    assert ours.system.generator.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+    with pytest.raises(ValueError, match="was not accelerated"):
+        acceleration_report(plain.system)
+    found, wanted = (run.step(run.batches[0]) for run in (ours, plain))
+    for name, value in wanted.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-2, abs=1e-5), name
+    assert found["reconstruction_loss"].item() == pytest.approx(wanted["reconstruction_loss"].item(), rel=1e-5)
 
 
 def test_at_most_so_many_heldout_pictures_are_measured_on() -> None:
