@@ -200,6 +200,7 @@ class NinjaBuild(build_ext):
         isas = X86_FLAGS if x86 else {"baseline": []}
         includes = [f"-I{ROOT / 'csrc'}", f"-I{torch / 'include'}"]
         common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *WARNINGS]
+        common.append(f"-ffile-prefix-map={ROOT}/=")  # errors name csrc/..., wherever it was built
         common += shlex.split(os.environ.get("CXXFLAGS", ""))
         defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", "-DTORCH_STABLE_ONLY"]
         if x86:

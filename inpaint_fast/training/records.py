@@ -56,13 +56,13 @@ class Records:
 
     def add(self, row: Mapping[str, float], picture: Tensor, system: System) -> None:
         """One evaluation: its row (`step` among the keys), its picture and the weights it was made with."""
+        for name, network in system.named_children():  # first: no row without its weights
+            save_network(self.folder / f"{name}.safetensors", network, system.arguments[name])
         self.rows.append(dict(row))
         # Both files whole each time: a run has some hundred rows, and a reader never meets half a line.
         self._write("metrics.jsonl", "".join(json.dumps(_plain(row)) + "\n" for row in self.rows))
         self._write("metrics.csv", self._csv())
         write_png(self.folder / "pictures" / f"step_{int(row['step']):06d}.png", picture)
-        for name, network in system.named_children():
-            save_network(self.folder / f"{name}.safetensors", network, system.arguments[name])
 
     def warn(self, text: str) -> None:
         """Keep a warning."""
