@@ -346,7 +346,7 @@ def test_weights_are_kept_for_one_backend_and_dtype() -> None:
         with torch.no_grad():
             y = ipf.dilated_block(input, weight, backend=backend)
             assert relative_error(y, F.conv2d(input, weight, padding=1)) < 1e-6
-        owner, transform = _blocks._kept[weight]
+        owner, transform, _ = _blocks._kept[weight]
         assert owner[:4] == ("dilated_block", "triton", torch.float32, False)
         return transform
 
