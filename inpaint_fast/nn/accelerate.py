@@ -225,9 +225,10 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
 
     Accelerate the module that you call, last: after layers were replaced, before torch.compile and
     DistributedDataParallel; torch.export takes it, torch.fx.symbolic_trace and torch.jit.script do not. Called again it
-    looks anew. Outside an nn.Sequential a fused convolution called by itself returns what its whole chain does, as after
-    torch.ao.quantization.fuse_modules. With a hook on it, on the norm or on the activation, with one of them replaced,
-    or with another value in an attribute of the module whose forward calls them, the three are computed one by one.
+    looks anew. Outside an nn.Sequential a fused convolution called by itself returns what its whole chain does, as
+    after torch.ao.quantization.fuse_modules. With a hook on it, on the norm or on the activation, with one of them
+    replaced, or with another value in an attribute of the module whose forward calls them, the three are computed one
+    by one.
 
     Args:
         model: any nn.Module.
