@@ -48,7 +48,7 @@ RUNS = {
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
     "glcic": "--batch-size 8 --channels 16 --completion-steps 200 --settle 100 --steps 200",
-    "glcic_places2": "--batch-size 4 --channels 16 --completion-steps 1200 --settle 900 --steps 1200",
+    "glcic_places2": "--batch-size 4 --channels 16 --completion-steps 400 --settle 300 --steps 400",
     "glcic_small": "",
     "mlp_gan": "--steps 2500",
     "dcgan": "--batch-size 16 --width 32 --steps 2000",
