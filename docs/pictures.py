@@ -47,7 +47,7 @@ RUNS = {
     "noise_gan": "--batch-size 16 --steps 500 --filters 128 --critic-filters 32",
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
-    "glcic": "--batch-size 8 --channels 16 --completion-steps 200 --settle 100 --steps 200",
+    "glcic": "--batch-size 8 --channels 16 --completion-steps 500 --settle 250 --steps 500",
     "glcic_places2": "--batch-size 4 --channels 16 --completion-steps 400 --settle 300 --steps 400",
     "glcic_small": "",
     "mlp_gan": "--steps 2500",
