@@ -3,7 +3,7 @@
 import numpy
 import triton
 
-from inpaint_fast.ops._backends import BackendError, triton_interpreted
+from inpaint_fast._words import BackendError, triton_interpreted
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from inpaint_fast.ops._activations import ACTIVATIONS
+from inpaint_fast._words import ACTIVATIONS
 
 RELU, LEAKY_RELU, ELU, SIGMOID, TANH = (tl.constexpr(ACTIVATIONS.index(name)) for name in ACTIVATIONS[1:])
 

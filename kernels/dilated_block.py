@@ -24,6 +24,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inpaint_fast._layout import pictures_like
+from inpaint_fast._words import ACTIVATIONS, triton_interpreted
 from inpaint_fast.kernels.activations import activated
 from inpaint_fast.kernels.dilated_block_moments import combine, leave_moments
 from inpaint_fast.kernels.dilated_block_tiles import (
@@ -32,9 +34,6 @@ from inpaint_fast.kernels.dilated_block_tiles import (
     tile_of,
     weight_gradient_tile_of,
 )
-from inpaint_fast.ops._activations import ACTIVATIONS
-from inpaint_fast.ops._backends import triton_interpreted
-from inpaint_fast.ops._blocks import pictures_like
 
 INDEX_LIMIT = 2**31 - 1  # pictures and weights with offsets beyond it take indices of 64 bits
 BLOCK = 256  # of the kernels that run along the weight

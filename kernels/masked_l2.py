@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast.ops.masked_l2 import REDUCTIONS
+from inpaint_fast._words import REDUCTIONS
 
 BLOCK = 1024
 MAX_PROGRAMS = 4096

@@ -25,9 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inpaint_fast._words import ACTIVATIONS
 from inpaint_fast.kernels.activations import activated, times_activation_slope
 from inpaint_fast.kernels.masked_l2 import is_wide, on_their_device
-from inpaint_fast.ops._activations import ACTIVATIONS
 
 NONE = ACTIVATIONS.index("none")
 TILE = 1024  # elements that a program has before it at a time

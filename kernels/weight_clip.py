@@ -19,8 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inpaint_fast._words import RULES
 from inpaint_fast.kernels.masked_l2 import collapse, is_dense, offsets_of
-from inpaint_fast.ops.weight_clip import RULES
 
 BLOCK = 1024
 INDEX_LIMIT = 2**31 - 1 - BLOCK  # from here on indices take 64 bits

@@ -17,7 +17,8 @@ import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from inpaint_fast import _extension  # noqa: E402
-from inpaint_fast.ops._backends import OPERATORS, triton_interpreted  # noqa: E402
+from inpaint_fast._words import triton_interpreted  # noqa: E402
+from inpaint_fast.ops._dispatch import OPERATORS  # noqa: E402
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")

@@ -10,7 +10,7 @@ import torch
 
 from inpaint_fast import __version__, _extension
 from inpaint_fast.cli._options import parse
-from inpaint_fast.ops._backends import BACKENDS, OPERATORS, PREFERENCE, why_not
+from inpaint_fast.ops._dispatch import BACKENDS, OPERATORS, PREFERENCE, why_not
 
 
 @dataclass

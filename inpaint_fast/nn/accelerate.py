@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node, Proxy, Tracer
 
+from inpaint_fast._words import check_precision
 from inpaint_fast.nn.blocks import (
     CONVOLUTIONS,
     PLAIN,
@@ -34,7 +35,6 @@ from inpaint_fast.nn.blocks import (
     undisturbed,
     why_not,
 )
-from inpaint_fast.ops._blocks import check_precision
 
 # ---- the modules ----
 

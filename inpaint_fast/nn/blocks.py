@@ -20,9 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from inpaint_fast.ops._activations import check_activation
-from inpaint_fast.ops._backends import OPERATORS
-from inpaint_fast.ops._blocks import check_precision
+from inpaint_fast._words import check_activation, check_precision
+from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.dilated_block import dilated_block, dilated_block_statistics
 from inpaint_fast.ops.dilated_block import prepare as prepare_dilated
 from inpaint_fast.ops.norm_act import norm_act

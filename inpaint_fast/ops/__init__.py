@@ -1,7 +1,8 @@
 """Functional operators: one file each, found by the operator's stem (schema, shape function, gradient, reference)."""
 
-from inpaint_fast.ops._backends import BackendError, backend_of, use_backend
+from inpaint_fast._words import BackendError
 from inpaint_fast.ops._blocks import forget
+from inpaint_fast.ops._dispatch import backend_of, use_backend
 from inpaint_fast.ops.dilated_block import dilated_block
 from inpaint_fast.ops.masked_l2 import masked_l2, masked_l2_composite
 from inpaint_fast.ops.norm_act import norm_act

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from inpaint_fast._words import DTYPES
 from inpaint_fast.ops._activations import activate
-from inpaint_fast.ops._backends import Operator
-
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-PRECISIONS = ("fast", "exact")
-
+from inpaint_fast.ops._dispatch import Operator
 
 # ---- arguments ----
 
@@ -46,13 +43,6 @@ def check_vectors(channels: int, **vectors: Tensor | None) -> None:
                              f"got {tuple(tensor.shape)}")  # fmt: skip
 
 
-def check_precision(precision: str) -> str:
-    """precision, if it is one; otherwise raises the ValueError that names it."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
-    return precision
-
-
 def choose(operator: Operator, input: Tensor, backend: str | None) -> str:
     """The backend that runs on these tensors."""
     # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
@@ -64,11 +54,6 @@ def choose(operator: Operator, input: Tensor, backend: str | None) -> str:
 def wants_grad(*tensors: Tensor | None) -> bool:
     """Whether a gradient of one of them will be asked for."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def is_channels_last(tensor: Tensor) -> bool:
-    """Channels lie together in memory, and the tensor is not contiguous as well (one channel, one pixel)."""
-    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
 def computed(input: Tensor, *others: Tensor | None) -> list[Tensor | None]:
@@ -205,14 +190,6 @@ def forget(weight: Tensor) -> None:
 
 
 # ---- the operators ----
-
-
-def pictures_like(input: Tensor, channels: int, height: int, width: int, channels_last: bool) -> Tensor:
-    """An uninitialised (N, channels, height, width) of input's batch, dtype and device, in that layout."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(
-        (input.shape[0], channels, height, width), dtype=input.dtype, device=input.device, memory_format=layout
-    )
 
 
 def gradients_of(

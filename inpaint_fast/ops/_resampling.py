@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inpaint_fast._layout import is_channels_last, pictures_like
+from inpaint_fast._words import ACTIVATIONS, check_activation, check_precision
 from inpaint_fast.ops import _blocks
-from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
-from inpaint_fast.ops._backends import Definition, Operator
-from inpaint_fast.ops._blocks import affine, computed, epilogue, is_channels_last, tiles_and_products, wants_grad
+from inpaint_fast.ops._blocks import affine, computed, epilogue, tiles_and_products, wants_grad
+from inpaint_fast.ops._dispatch import Definition, Operator
 
 # Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below these, PyTorch's convolution is faster.
 LEAST_CHANNELS = 24  # of input and output
@@ -131,7 +132,7 @@ class Resampling:
             )
         _blocks.check_vectors(weight.shape[1 - channels], **vectors)
         slope = check_activation(activation, slope, order)
-        _blocks.check_precision(precision)
+        check_precision(precision)
         if min(input.shape[2:]) < 1 or min(self._size(input, weight)) < 1:
             least = "one pixel" if min(input.shape[2:]) < 1 else "2x2 pixels"
             raise ValueError(f"input: at least {least} is expected, got shape {tuple(input.shape)}")
@@ -160,7 +161,7 @@ class Resampling:
 
     def _fake(self, input, weight, transformed, bias, scale, shift, activation, slope, norm_first):
         out = weight.shape[1 if self.transposed else 0]
-        return _blocks.pictures_like(input, out, *self._size(input, weight), channels_last=True)
+        return pictures_like(input, out, *self._size(input, weight), channels_last=True)
 
     def _fake_weights(self, weight):
         channels, out = weight.shape[:2] if self.transposed else reversed(weight.shape[:2])

@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast import _extension
+from inpaint_fast._layout import is_channels_last, pictures_like
+from inpaint_fast._words import ACTIVATIONS, check_activation, check_precision
 from inpaint_fast.ops import _blocks
-from inpaint_fast.ops._activations import ACTIVATIONS, check_activation
-from inpaint_fast.ops._backends import Definition, Operator, check_name
 from inpaint_fast.ops._blocks import (
     activation_gradient,
     affine,
@@ -34,11 +34,10 @@ from inpaint_fast.ops._blocks import (
     computed,
     epilogue,
     gradients_of,
-    is_channels_last,
-    pictures_like,
     tiles_and_products,
     wants_grad,
 )
+from inpaint_fast.ops._dispatch import Definition, Operator, check_name
 
 Size = int | tuple[int, int]
 
@@ -284,7 +283,7 @@ def _check(
         )
     _blocks.check_vectors(weight.shape[0], **vectors)
     slope = check_activation(activation, slope, order)
-    _blocks.check_precision(precision)
+    check_precision(precision)
     dilation = _pair("dilation", dilation, 1)
     padding = dilation if padding is None else _pair("padding", padding, 0)
     for side, name, d, p in zip(input.shape[2:], ("height", "width"), dilation, padding, strict=True):

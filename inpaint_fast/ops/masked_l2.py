@@ -17,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_fast.ops._backends import Definition, Operator
+from inpaint_fast._words import DTYPES, REDUCTIONS
+from inpaint_fast.ops._dispatch import Definition, Operator
 
-REDUCTIONS = ("sum", "mean", "mask_mean")
 MAX_DIMS = 5
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 # ---- the reference: what "correct" means ----

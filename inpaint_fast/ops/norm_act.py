@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, activate, check_activation
-from inpaint_fast.ops._backends import Definition, Operator
-
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, DTYPES, check_activation
+from inpaint_fast.ops._activations import activate
+from inpaint_fast.ops._dispatch import Definition, Operator
 
 # ---- the reference: what "correct" means ----
 

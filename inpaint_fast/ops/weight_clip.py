@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast.ops._backends import Definition, Operator
+from inpaint_fast._words import RULES
+from inpaint_fast.ops._dispatch import Definition, Operator
 
 Bound = float | tuple[float, float]
 CPU = torch.device("cpu")
-RULES = ("clip", "adam", "rmsprop", "sgd", "adadelta")
 
 
 def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: str | None = None) -> None:

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_fast.ops.weight_clip import RULES, Bound, Settings, clipped_step, limits, step_direct
+from inpaint_fast._words import RULES
+from inpaint_fast.ops.weight_clip import Bound, Settings, clipped_step, limits, step_direct
 
 States = tuple[str | None, str | None, str | None]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import inpaint_fast as ipf
-from inpaint_fast.ops._activations import ACTIVATIONS
+from inpaint_fast._words import ACTIVATIONS
 
 extension = ipf._extension.module
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
-from inpaint_fast.ops._backends import triton_interpreted, why_not
+from inpaint_fast._words import triton_interpreted
+from inpaint_fast.ops._dispatch import why_not
 from inpaint_fast.optim import ClippedAdam, ClippedRMSprop
 
 # What a call returns, and every tensor that it reads or changes.

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops import _blocks
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.ops._backends import OPERATORS
 from inpaint_fast.ops._blocks import forget
+from inpaint_fast.ops._dispatch import OPERATORS
 
 STEM = "dilated_block"
 module = importlib.import_module("inpaint_fast.ops.dilated_block")  # its name is also that of its function

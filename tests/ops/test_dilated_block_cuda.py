@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from support import assert_as_good, laid_out
 from torch import Tensor
 
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, activate
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE
+from inpaint_fast.ops._activations import activate
+from inpaint_fast.ops._dispatch import OPERATORS
 
 reference = importlib.import_module("inpaint_fast.ops.dilated_block").reference
 NOTHING = (None, None, None)

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
+from inpaint_fast._words import ACTIVATIONS
 from inpaint_fast.kernels import dilated_block as kernels
 from inpaint_fast.kernels import dilated_block_tiles as tiles
 from inpaint_fast.kernels.dilated_block_tiles import Tile
 from inpaint_fast.ops import _blocks
-from inpaint_fast.ops._activations import ACTIVATIONS
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 
 module = importlib.import_module("inpaint_fast.ops.dilated_block")
 SMALL = Tile(16, 16, 16, warps=4, stages=2)  # 4x4 pixels: several of them fit a small picture

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inpaint_fast import _extension
 from inpaint_fast.cli.info import report
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 
 TILES = 4
 VARIABLE = "INPAINT_FAST_CUDA_CAPABILITY"

@@ -9,9 +9,10 @@ from support import assert_as_good, relative_error
 from torch import Tensor
 
 import inpaint_fast as ipf
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.kernels import dilated_block_moments as moments
 from inpaint_fast.kernels import dilated_block_tiles as tiles
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, activate
+from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops.dilated_block import dilated_block_statistics
 
 EVERY = (0, 2, 3)

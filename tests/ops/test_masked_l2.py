@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.masked_l2 import DTYPES, REDUCTIONS, reference, reference_composite
 
 MASKS = ("none", "bool", "uint8", "float32", "same", "soft")

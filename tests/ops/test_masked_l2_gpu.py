@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inpaint_fast import _extension
 from inpaint_fast.kernels import masked_l2 as kernels
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.masked_l2 import REDUCTIONS, reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

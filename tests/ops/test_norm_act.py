@@ -28,7 +28,7 @@ from support import relative_error
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
-from inpaint_fast.ops._activations import ACTIVATIONS, ORDERS
+from inpaint_fast._words import ACTIVATIONS, ORDERS
 from inpaint_fast.ops.norm_act import DTYPES
 
 STEM = "norm_act"

@@ -13,9 +13,9 @@ from ops.norm_acts import Parameters, check_against_plain, laid_out, ours, rando
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import ACTIVATIONS
 from inpaint_fast.kernels import masked_l2
 from inpaint_fast.kernels import norm_act as kernels
-from inpaint_fast.ops._activations import ACTIVATIONS
 from inpaint_fast.ops.norm_act import DTYPES
 
 ARGS = ("tanh", "norm_act", True, 0.1, 1e-5)

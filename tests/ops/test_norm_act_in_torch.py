@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
-from inpaint_fast.ops._activations import ACTIVATIONS
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast._words import ACTIVATIONS
+from inpaint_fast.ops._dispatch import OPERATORS
 
 STEM = "norm_act"
 

@@ -14,9 +14,9 @@ from support import assert_as_good, exactly, laid_out, relative_error, run
 from torch import Tensor
 
 import inpaint_fast as ipf
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops import _blocks, _resampling, forget
-from inpaint_fast.ops._activations import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 
 STEM = "transposed_block"  # strided_block has the same implementations
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from inpaint_fast import _extension
 from inpaint_fast.kernels import weight_clip as kernels
-from inpaint_fast.ops._backends import OPERATORS
+from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.weight_clip import RULES, Settings, reference_step
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

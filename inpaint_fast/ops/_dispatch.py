@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 
 from inpaint_fast import _extension
+from inpaint_fast._words import BackendError, triton_interpreted
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
@@ -34,10 +34,6 @@ LANGUAGE = {"cpp": "C++", "cuda": "CUDA", "triton": "Triton"}
 
 library = torch.library.Library("inpaint_fast", "DEF")
 _forced: str | None = None
-
-
-class BackendError(RuntimeError):
-    """The backend that was asked for cannot run here; the message says why and how to get it."""
 
 
 class use_backend:  # noqa: N801  (reads as a verb)
@@ -244,11 +240,6 @@ def _call_triton(stem: str, name: str, *args: object) -> Any:
 
 # Every operator by its stem; filled by the modules of this package.
 OPERATORS: dict[str, Operator] = {}
-
-
-def triton_interpreted() -> bool:
-    """True when Triton kernels run in Triton's interpreter (TRITON_INTERPRET=1), on CPU tensors."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def why_not(stem: str, backend: str, device_type: str) -> str | None:
