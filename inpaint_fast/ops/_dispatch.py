@@ -103,7 +103,8 @@ class Operator:
     """All implementations of the operator `stem`.
 
     Attributes:
-        stem: the name that finds everything: csrc/<stem>, kernels/<stem>.py, ops/<stem>.py.
+        stem: the name of the operator, and of its public function.
+        home: the name that finds its code: csrc/<home>, kernels/<home>, ops/<home>; the stem, where it has its own.
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
         backends: those that have been written, whether or not this build and this machine have them.
         fastest: a GPU's compute capability -> the backend that runs there unasked; None: by `PREFERENCE`.
@@ -115,6 +116,7 @@ class Operator:
     stem: str
     definitions: dict[str, Definition]
     backends: tuple[str, ...] = BACKENDS
+    home: str = ""
     fastest: dict[tuple[int, int], str] | None = None
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
@@ -122,6 +124,7 @@ class Operator:
 
     def __post_init__(self) -> None:
         self.suffixes = {backend: suffix for backend, suffix in SUFFIX.items() if backend in self.backends}
+        self.home = self.home or self.stem
         OPERATORS[self.stem] = self
         for suffix in dict.fromkeys(self.suffixes.values()):
             self.define(suffix)
@@ -140,7 +143,7 @@ class Operator:
                 torch.library.register_autograd(full, formula, setup_context=definition.setup_context, lib=library)
                 self.functions[f"{name}{suffix}"] = _function(f"{name}{suffix}", definition.setup_context, formula)
             if suffix == SUFFIX["triton"]:
-                run = partial(_call_triton, self.stem, name)
+                run = partial(_call_triton, self.home, name)
                 for key in ("CPU", "CUDA"):
                     library.impl(f"{name}{suffix}", run, key)
 
@@ -233,9 +236,9 @@ def _call(suffix: str, name: str, *args: object) -> Any:
     return getattr(torch.ops.inpaint_fast, name + suffix)(*args)
 
 
-def _call_triton(stem: str, name: str, *args: object) -> Any:
-    """kernels/<stem>.py is imported by its first call: Triton costs seconds that an import must not."""
-    return getattr(importlib.import_module(f"inpaint_fast.kernels.{stem}"), name)(*args)
+def _call_triton(home: str, name: str, *args: object) -> Any:
+    """kernels/<home> is imported by its first call: Triton costs seconds that an import must not."""
+    return getattr(importlib.import_module(f"inpaint_fast.kernels.{home}"), name)(*args)
 
 
 # Every operator by its stem; filled by the modules of this package.
