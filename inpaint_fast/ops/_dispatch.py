@@ -16,15 +16,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from inpaint_fast import _extension
 from inpaint_fast._words import BackendError, triton_interpreted
+from inpaint_fast.ops._flops import register_flops
+from inpaint_fast.ops._torch_private import has_kernel, is_transformed
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
@@ -76,16 +80,39 @@ def check_name(backend: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class Definition:
-    """One schema with its shape function and, where it has one, its gradient formula."""
+    """One schema with its shape function and, where it has one, its gradient formula. The schema names the arguments;
+    the gradient formula reads and answers them by these names.
 
-    schema: str  # without the name: "(Tensor pred, ...) -> Tensor"
+    Attributes:
+        schema: without the name: "(Tensor pred, ...) -> Tensor".
+        fake: the shape function; takes the arguments in order.
+        setup_context: setup_context(ctx, inputs, output) keeps what the gradient needs; `inputs` has a field for each
+            argument.
+        backward: backward(call, ctx, *grads) -> {argument: gradient}; call(name, *args) calls a helper operator of the
+            backend that ran forward.
+        triton_fake, cuda_fake: where shapes differ from those on the CPU, of Triton's operator and of CUDA's.
+        flops: flops(*args, out_shape) of tensors' shapes, as torch.utils.flop_counter counts PyTorch's own operators
+            (2 for a multiplication and an addition of a convolution, 0 for what goes element by element).
+    """
+
+    schema: str
     fake: Callable
     setup_context: Callable | None = None
-    # backward(call, ctx, *grads): call(name, *args) calls a helper operator of the backend that ran forward.
     backward: Callable | None = None
-    # Where shapes differ from those on the CPU: of Triton's operator, and of CUDA's.
     triton_fake: Callable | None = None
     cuda_fake: Callable | None = None
+    flops: Callable[..., int] | None = None
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """The names in the schema, in order."""
+        inside = self.schema[1 : self.schema.index(") ->")]
+        return tuple(argument.split()[-1] for argument in inside.split(", "))
+
+    @cached_property
+    def inputs(self) -> type[tuple]:
+        """The arguments of a call, by name."""
+        return namedtuple("Inputs", self.arguments)
 
     def fake_of(self, suffix: str) -> Callable:
         """The shape function of the operator with this suffix; others than those of SUFFIX are CUDA's, emulated."""
@@ -97,10 +124,27 @@ class Definition:
             return self.cuda_fake
         return lambda tensor, *args: (self.cuda_fake if tensor.is_cuda else self.fake)(tensor, *args)
 
+    def formula(self, call: Callable) -> Callable:
+        """backward(ctx, *grads) with the gradients in the order of the arguments."""
+
+        def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            found = self.backward(call, ctx, *grads)
+            return tuple(found.get(name) for name in self.arguments)
+
+        return backward
+
+    def keep(self, ctx: Any, inputs: tuple, output: Any) -> None:
+        """`setup_context` of a call with these arguments in order."""
+        self.setup_context(ctx, self.inputs(*inputs), output)
+
 
 @dataclass
 class Operator:
     """All implementations of the operator `stem`.
+
+    An operator that has a gradient is registered twice: under its name with the formula, for compilers and for those
+    who call torch.ops; and under its name plus "_forward" without, for eager calls. PyTorch asks the schema for every
+    argument anew at each call of a registered formula, which takes longer than the kernels of small tensors.
 
     Attributes:
         stem: the name of the operator, and of its public function.
@@ -110,7 +154,7 @@ class Operator:
         fastest: a GPU's compute capability -> the backend that runs there unasked; None: by `PREFERENCE`.
         suffixes: backend -> what its registered operators add to these names.
         compiled: the device types that the extension has a kernel for.
-        functions: registered operator -> itself with its gradient, for eager calls.
+        functions: (backend's suffix, registered operator) -> itself with its gradient, for eager calls.
     """
 
     stem: str
@@ -120,7 +164,7 @@ class Operator:
     fastest: dict[tuple[int, int], str] | None = None
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
-    functions: dict[str, type[torch.autograd.Function]] = field(init=False, default_factory=dict)
+    functions: dict[tuple[str, str], type[torch.autograd.Function]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.suffixes = {backend: suffix for backend, suffix in SUFFIX.items() if backend in self.backends}
@@ -128,32 +172,44 @@ class Operator:
         OPERATORS[self.stem] = self
         for suffix in dict.fromkeys(self.suffixes.values()):
             self.define(suffix)
-        has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-        self.compiled = frozenset(d for d in ("cpu", "cuda") if has_kernel(f"inpaint_fast::{self.stem}", d.upper()))
+        self.compiled = frozenset(device for device in ("cpu", "cuda") if has_kernel(self.stem, device))
 
     def define(self, suffix: str) -> None:
         """Define every operator of this stem under its name plus `suffix`: schema, shape function, gradient."""
-        call = partial(_call, suffix)
         for name, definition in self.definitions.items():
-            full = f"inpaint_fast::{name}{suffix}"
-            library.define(f"{name}{suffix}{definition.schema}")
-            torch.library.register_fake(full, definition.fake_of(suffix), lib=library)
+            self._register(name, "", suffix)
             if definition.backward is not None:
-                formula = partial(definition.backward, call)
-                torch.library.register_autograd(full, formula, setup_context=definition.setup_context, lib=library)
-                self.functions[f"{name}{suffix}"] = _function(f"{name}{suffix}", definition.setup_context, formula)
-            if suffix == SUFFIX["triton"]:
-                run = partial(_call_triton, self.home, name)
-                for key in ("CPU", "CUDA"):
-                    library.impl(f"{name}{suffix}", run, key)
+                self._register(name, "_forward", suffix)
+                formula = definition.formula(partial(_call, suffix))
+                torch.library.register_autograd(
+                    f"inpaint_fast::{name}{suffix}", formula, setup_context=definition.keep, lib=library
+                )
+                self.functions[suffix, name] = _function(f"{name}_forward{suffix}", definition, formula)
+
+    def _register(self, name: str, variant: str, suffix: str) -> None:
+        definition, full = self.definitions[name], f"{name}{variant}{suffix}"
+        library.define(f"{full}{definition.schema}")
+        torch.library.register_fake(f"inpaint_fast::{full}", definition.fake_of(suffix), lib=library)
+        register_flops(full, definition.flops)
+        if suffix == SUFFIX["triton"]:
+            run = partial(_call_triton, self.home, name)
+            for key in ("CPU", "CUDA"):
+                library.impl(full, run, key)
+
+    def entry(self, backend: str, name: str, gradient: bool) -> Callable:
+        """What to call with the arguments of the operator `name` (the stem or a helper) of `backend`.
+
+        gradient: one is wanted; the operator has a gradient.
+        """
+        suffix = self.suffixes[backend]
+        if (suffix, name) not in self.functions or torch.compiler.is_compiling():
+            return _registered(f"{name}{suffix}")
+        return self.functions[suffix, name].apply if gradient else _registered(f"{name}_forward{suffix}")
 
     def call(self, backend: str, name: str, *args: object) -> Any:
-        """Call the operator `name` (the stem or a helper) of `backend`."""
-        suffix = self.suffixes[backend]
-        function = self.functions.get(f"{name}{suffix}")
-        if function is None or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return _call(suffix, name, *args)
-        return function.apply(*args)
+        """Call the operator `name` of `backend`."""
+        gradient = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
+        return self.entry(backend, name, gradient)(*args)
 
     def preference(self, device: torch.device) -> tuple[str, ...]:
         """The backends to try on tensors of `device`, the first of which that can run does."""
@@ -173,18 +229,6 @@ class Operator:
         ours = " or ".join(repr(name) for name in self.backends if name in ("triton", "cuda"))
         return f"reference (PyTorch's own) runs: no measurements for this GPU; backend={ours} runs ours"
 
-    def only_reference(self, backend: str | None, where: str) -> str:
-        """The word "reference", where nothing else can run.
-
-        Raises:
-            ValueError: `backend` is no backend.
-            BackendError: another one was asked for.
-        """
-        backend = check_name(backend) or _forced
-        if backend not in (None, "reference"):
-            raise BackendError(f"{self.stem}: backend {backend!r} cannot run {where}; only 'reference' can")
-        return "reference"
-
     def choose(self, device: torch.device, backend: str | None) -> str:
         """The backend that runs on tensors of `device`.
 
@@ -195,6 +239,11 @@ class Operator:
         if backend in self.suffixes and backend not in SUFFIX:
             return backend  # added by `define`, by those who test
         backend = check_name(backend) or _forced
+        if is_transformed():
+            if backend not in (None, "reference"):
+                where = "under torch.func and forward-mode differentiation"
+                raise BackendError(f"{self.stem}: backend {backend!r} cannot run {where}; only 'reference' can")
+            return "reference"
         if backend is None:
             for candidate in self.preference(device):
                 if why_not(self.stem, candidate, device.type) is None:
@@ -204,6 +253,12 @@ class Operator:
         if reason is not None:
             raise BackendError(f"{self.stem}: backend {backend!r} cannot run on {device.type} tensors: {reason}")
         return backend
+
+
+def elsewhere() -> tuple[str | None, bool, str | None]:
+    """What else than its arguments a call depends on: the backend that `use_backend` forces, whether a transform of
+    torch.func is on, the instruction set. Part of the key under which plans are kept."""
+    return _forced, is_transformed(), _extension.module and _extension.module.cpu_capability()
 
 
 def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | None = None) -> str:
@@ -216,24 +271,24 @@ def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | Non
     return f"cpp ({_extension.cpu_capability()})" if chosen == "cpp" else chosen
 
 
-def _function(name: str, setup_context: Callable, backward: Callable) -> type[torch.autograd.Function]:
-    """The registered operator `name` with its gradient: what its registration does, in half the time.
-
-    PyTorch asks the schema for every argument anew at each call of a registered formula, which takes longer than the
-    kernels of small tensors (40 us for 13 arguments, torch 2.13).
-    """
+def _function(full: str, definition: Definition, backward: Callable) -> type[torch.autograd.Function]:
+    """The registered operator `full`, which has no gradient, with the gradient of `definition`."""
 
     def forward(ctx: Any, *args: object) -> Any:
-        output = _call("", name, *args)
-        setup_context(ctx, args, output)
+        output = _registered(full)(*args)
+        definition.keep(ctx, args, output)
         return output
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(name, (torch.autograd.Function,), members)
+    return type(full, (torch.autograd.Function,), members)
+
+
+def _registered(full: str) -> Callable:
+    return getattr(torch.ops.inpaint_fast, full).default
 
 
 def _call(suffix: str, name: str, *args: object) -> Any:
-    return getattr(torch.ops.inpaint_fast, name + suffix)(*args)
+    return _registered(f"{name}{suffix}")(*args)
 
 
 def _call_triton(home: str, name: str, *args: object) -> Any:

@@ -11,14 +11,18 @@ second derivative and float16 (where an unscaled gradient would underflow) compu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inpaint_fast._words import DTYPES, REDUCTIONS
-from inpaint_fast.ops._dispatch import Definition, Operator
+from inpaint_fast._words import REDUCTIONS
+from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
+from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned, wants_grad
+from inpaint_fast.ops._torch_private import is_several
 
 MAX_DIMS = 5
 
@@ -91,14 +95,11 @@ def masked_l2(
     differentiation the reference runs, and a backend asked for by name is refused. NaN in a tensor gives NaN, as in
     PyTorch.
     """
-    pred, target, mask = _check(pred, target, mask, weight, reduction, "target")
-    backend = _choose(pred, backend)
-    if backend == "reference":
+    plan = _plan_of("masked_l2", pred, target, mask, weight, reduction, backend)
+    pred, target, mask = plan.converted(pred, target, mask)
+    if plan.run is None:
         return reference(pred, target, mask, weight=weight, reduction=reduction)
-    loss, _ = _operator.call(
-        backend, "masked_l2", pred, target, mask, float(weight), REDUCTIONS.index(reduction), _wants_grad(pred, target)
-    )
-    return loss
+    return plan.run(pred, target, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)[0]
 
 
 def masked_l2_composite(
@@ -122,86 +123,105 @@ def masked_l2_composite(
     """
     if mask is None:
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
-    pred, image, mask = _check(pred, image, mask, weight, reduction, "image")
-    backend = _choose(pred, backend)
-    if backend == "reference":
+    plan = _plan_of("masked_l2_composite", pred, image, mask, weight, reduction, backend)
+    pred, image, mask = plan.converted(pred, image, mask)
+    if plan.run is None:
         return reference_composite(pred, image, mask, weight=weight, reduction=reduction)
-    loss, composite, _ = _operator.call(
-        backend,
-        "masked_l2_composite",
-        pred,
-        image,
-        mask,
-        float(weight),
-        REDUCTIONS.index(reduction),
-        _wants_grad(pred, image),
-    )
-    return loss, composite
+    return plan.run(pred, image, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)[:2]
 
 
-# ---- arguments ----
+# ---- the plan ----
 
 
-def _check(
-    pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, target_name: str
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The tensors, the mask expanded to pred's shape; or the error that names the wrong one."""
-    for name, tensor in (("pred", pred), (target_name, target), ("mask", mask)):
-        if tensor is None and name == "mask":
-            continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: a torch.Tensor is expected, got {type(tensor).__name__}")
-        if tensor.layout != torch.strided:
-            raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
-        if tensor.device != pred.device:
-            raise TypeError(f"{name}: it is on {tensor.device} and pred is on {pred.device}; one device is expected")
+@dataclass(frozen=True)
+class Plan:
+    """How a call runs.
+
+    Attributes:
+        run: the registered operator; None: the reference.
+        wide: dtypes are mixed, and pred and target are computed in float32.
+        mask: the dtype that the mask is converted to; None: as it is.
+        want_grad: the forward pass leaves the gradient ready.
+    """
+
+    run: Callable | None
+    wide: bool
+    mask: torch.dtype | None
+    want_grad: bool
+
+    def converted(self, pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tensors as the operator takes them: the mask with pred's shape."""
+        if self.wide:
+            pred, target = pred.float(), target.float()  # as PyTorch's own losses do under autocast
+        if mask is not None:
+            mask = (mask if self.mask is None else mask.to(self.mask)).expand_as(pred)
+        return pred, target, mask
+
+
+def _plan_of(
+    name: str, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, backend: str | None
+) -> Plan:
     if not isinstance(weight, Real):
         raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
+    try:
+        if mask is not None and mask.requires_grad and torch.is_grad_enabled():
+            raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
+        return _plan(
+            name, facts(pred), facts(target), facts(mask), reduction, backend, wants_grad(pred, target),
+            torch.is_autocast_enabled(pred.device.type), elsewhere(),
+        )  # fmt: skip
+    except AttributeError:  # of something that is no tensor
+        check_tensor("pred", pred)
+        check_tensor(_target(name), target)
+        if mask is not None:
+            check_tensor("mask", mask)
+        raise
+
+
+@planned
+def _plan(
+    name: str, pred: Facts, target: Facts, mask: Facts | None, reduction: str, backend: str | None, gradient: bool,
+    autocast: bool, _elsewhere: tuple,
+) -> Plan:  # fmt: skip
+    """How the operator `name` runs; or the error that names the argument that does not fit."""
+    for argument, tensor in (("pred", pred), (_target(name), target), ("mask", mask)):
+        if tensor is not None:
+            check_place(argument, tensor, pred.device, "pred")
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction: one of {', '.join(map(repr, REDUCTIONS))} is expected, got {reduction!r}")
-    if pred.dtype not in DTYPES:
-        raise TypeError(f"pred: float32, float64, float16 or bfloat16 is expected, got {pred.dtype}")
-    if not 1 <= pred.dim() <= MAX_DIMS:
-        raise ValueError(f"pred: 1 to {MAX_DIMS} dimensions are expected, got shape {tuple(pred.shape)}")
+    check_dtype("pred", pred)
+    shape = tuple(pred.shape)
+    if not 1 <= len(shape) <= MAX_DIMS:
+        raise ValueError(f"pred: 1 to {MAX_DIMS} dimensions are expected, got shape {shape}")
     if target.shape != pred.shape:
-        raise ValueError(
-            f"{target_name}: the shape of pred, {tuple(pred.shape)}, is expected, got {tuple(target.shape)}"
-        )
-    if target.dtype != pred.dtype:
-        halves = (torch.float16, torch.bfloat16, torch.float32)
-        if not (torch.is_autocast_enabled(pred.device.type) and pred.dtype in halves and target.dtype in halves):
-            raise TypeError(f"{target_name}: the dtype of pred, {pred.dtype}, is expected, got {target.dtype}")
-        pred, target = pred.float(), target.float()  # as PyTorch's own losses do under autocast
-    return pred, target, None if mask is None else _check_mask(mask, pred)
+        raise ValueError(f"{_target(name)}: the shape of pred, {shape}, is expected, got {tuple(target.shape)}")
+    wide = target.dtype != pred.dtype
+    if wide and not (autocast and {pred.dtype, target.dtype} <= {torch.float16, torch.bfloat16, torch.float32}):
+        raise TypeError(f"{_target(name)}: the dtype of pred, {pred.dtype}, is expected, got {target.dtype}")
+    dtype = torch.float32 if wide else pred.dtype
+    chosen = _operator.choose(pred.device, backend)
+    # float16: 2 * weight * difference / numel lies below its smallest number; the backward pass has the loss scale.
+    want_grad = gradient and dtype != torch.float16
+    run = None if chosen == "reference" else _operator.entry(chosen, name, gradient)
+    return Plan(run, wide, None if mask is None else _mask_dtype(mask, shape, dtype), want_grad)
 
 
-def _check_mask(mask: Tensor, pred: Tensor) -> Tensor:
-    if mask.requires_grad and torch.is_grad_enabled():
-        raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
-    if not (mask.is_floating_point() or mask.dtype in (torch.bool, torch.uint8)):
+def _target(name: str) -> str:
+    return "image" if name == "masked_l2_composite" else "target"
+
+
+def _mask_dtype(mask: Facts, shape: tuple[int, ...], dtype: torch.dtype) -> torch.dtype | None:
+    """The dtype that a mask for pictures of this shape and dtype is converted to; None: it stays."""
+    if not (mask.dtype.is_floating_point or mask.dtype in (torch.bool, torch.uint8)):
         raise TypeError(f"mask: bool, uint8 or floating point is expected, got {mask.dtype}")
-    if mask.dim() != pred.dim() or any(m not in (1, p) for m, p in zip(mask.shape, pred.shape, strict=True)):
+    if len(mask.shape) != len(shape) or any(m not in (1, p) for m, p in zip(mask.shape, shape, strict=True)):
         raise ValueError(
-            f"mask: a shape that broadcasts to pred's {tuple(pred.shape)}, each size equal or 1, is expected, "
+            f"mask: a shape that broadcasts to pred's {shape}, each size equal or 1, is expected, "
             f"got {tuple(mask.shape)}"
         )
-    if mask.is_floating_point() and mask.dtype != torch.float32:
-        mask = mask.to(pred.dtype)
-    elif mask.dtype == torch.float32 and pred.dtype == torch.float64:
-        mask = mask.double()
-    return mask.expand_as(pred)
-
-
-def _choose(pred: Tensor, backend: str | None) -> str:
-    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
-    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
-        return _operator.only_reference(backend, "under torch.func and forward-mode differentiation")
-    return _operator.choose(pred.device, backend)
-
-
-def _wants_grad(pred: Tensor, target: Tensor) -> bool:
-    # float16: 2 * weight * difference / numel lies below its smallest number; the backward pass has the loss scale.
-    return pred.dtype != torch.float16 and torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad)
+    if not mask.dtype.is_floating_point or mask.dtype == dtype:
+        return None
+    return None if mask.dtype == torch.float32 and dtype != torch.float64 else dtype
 
 
 # ---- the operator: schemas, shape functions, gradient formulas ----
@@ -241,8 +261,8 @@ def _mask_factor(pred: Tensor, mask: Tensor | None, weight: float, reduction: in
     return 2 * weight / denominator * (1 if wide is None else wide)
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    pred, target, mask, ctx.weight, ctx.reduction, want_grad = inputs
+def _setup_context(ctx: Any, inputs: Any, output: tuple) -> None:
+    pred, target, mask, ctx.weight, ctx.reduction, want_grad = inputs  # "image" or "target"
     ctx.save_for_backward(pred, target, mask)
     ctx.set_materialize_grads(False)
     # Not saved as an output: it is handed out once and must not outlive that. Detached, or it would hold its own node.
@@ -260,15 +280,15 @@ def _loss_grad(
     if ready is None:
         return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
     # Being traced (a compiler fuses the product into what follows), or several gradients of the loss at a time.
-    functorch = torch._C._functorch
-    several = functorch.is_legacy_batchedtensor(grad_loss) or functorch.is_functorch_wrapped_tensor(grad_loss)
-    if type(ready) is not Tensor or several:
+    if type(ready) is not Tensor or is_several(grad_loss):
         return ready * grad_loss.to(ready.dtype)
     call("masked_l2_scale_", ready, grad_loss)
     return ready
 
 
-def _backward(call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _backward(
+    target_name: str, call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor | None
+) -> dict[str, Tensor | None]:
     """Gradients of (loss, gradient) or (loss, composite, gradient) with respect to pred and target."""
     pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
     grad_composite, grad_ready = grads if len(grads) == 2 else (None, grads[0])
@@ -286,7 +306,7 @@ def _backward(call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor
         if ctx.needs_input_grad[1]:
             outside = grad_composite - inside
             to_target = outside if to_target is None else to_target + outside
-    return to_pred if ctx.needs_input_grad[0] else None, to_target, None, None, None, None
+    return {"pred": to_pred if ctx.needs_input_grad[0] else None, target_name: to_target}
 
 
 _operator = Operator(
@@ -297,14 +317,14 @@ _operator = Operator(
             " -> (Tensor, Tensor)",
             _fake,
             _setup_context,
-            _backward,
+            partial(_backward, "target"),
         ),
         "masked_l2_composite": Definition(
             "(Tensor pred, Tensor image, Tensor mask, float weight, int reduction, bool want_grad)"
             " -> (Tensor, Tensor, Tensor)",
             _fake_composite,
             _setup_context,
-            _backward,
+            partial(_backward, "image"),
         ),
         "masked_l2_backward": Definition(
             "(Tensor grad_loss, Tensor pred, Tensor target, Tensor? mask, float weight, int reduction) -> Tensor",

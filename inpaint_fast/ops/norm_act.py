@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, DTYPES, check_activation
-from inpaint_fast.ops._activations import activate
-from inpaint_fast.ops._dispatch import Definition, Operator
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
+from inpaint_fast.ops._activations import activate, activate_
+from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
+from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned, wants_grad
 
 # ---- the reference: what "correct" means ----
 
@@ -101,74 +103,142 @@ def norm_act(
     forward-mode differentiation the reference runs, and a backend asked for by name is refused. NaN in a channel gives
     NaN, as in PyTorch.
     """
-    parameter = check_activation(activation, slope, order)
-    _check(input, running_mean, running_var, weight, bias, training, momentum, eps)
-    _check_statistics(statistics, input, training)
-    backend = _choose(input, backend)
-    if backend == "reference":
-        return reference(
-            input, running_mean, running_var, weight, bias, training=training, momentum=momentum, eps=eps,
-            activation=activation, slope=slope, order=order,
-        )  # fmt: skip
-    y, _, _, new_mean, new_var = _operator.call(
-        backend, "norm_act", input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training,
-        float(momentum), float(eps), ACTIVATIONS.index(activation), parameter, order == "act_norm",
-    )  # fmt: skip
-    if training and running_mean is not None:
-        kept = [running_mean, running_var]
-        if not torch.compiler.is_compiling():
-            # Not counted, as F.batch_norm does not: it saves them for its backward pass, and one norm may go both ways.
-            kept = [statistic.data for statistic in kept]
-        with torch.no_grad():
-            torch._foreach_copy_(kept, [new_mean, new_var])
-    return y
-
-
-# ---- arguments ----
-
-
-def _check(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-) -> None:
-    """Raises the error that names the wrong argument."""
-    if not isinstance(input, Tensor):
-        raise TypeError(f"input: a torch.Tensor is expected, got {type(input).__name__}")
-    if input.layout != torch.strided:
-        raise TypeError(f"input: a dense tensor is expected, got layout {input.layout}")
-    if input.dtype not in DTYPES:
-        raise TypeError(f"input: float32, float64, float16 or bfloat16 is expected, got {input.dtype}")
-    if input.dim() < 2:
-        raise ValueError(f"input: (N, C, ...), 2 dimensions or more, is expected, got shape {tuple(input.shape)}")
-    if not isinstance(training, bool):
-        raise TypeError(f"training: True or False is expected, got {training!r}")
     for name, number in (("momentum", momentum), ("eps", eps)):
         if not isinstance(number, Real):
             raise TypeError(f"{name}: a number is expected, got {type(number).__name__}")
     if not eps >= 0 or (training and eps == 0):
         raise ValueError(f"eps: a number above 0 is expected (0 outside training), got {eps}")
-    for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
-        if tensor is None and not training:
+    if statistics is not None and not isinstance(statistics, tuple):
+        raise _not_statistics(statistics)
+    tensors = input, running_mean, running_var, weight, bias
+    try:
+        plan = plan_norm(
+            tuple(map(facts, tensors)), statistics and tuple(map(facts, statistics)), training,
+            (activation, slope, order), backend, wants_grad(input, weight, bias), elsewhere(),
+        )  # fmt: skip
+    except AttributeError:  # of something that is no tensor
+        for name, tensor in zip(("input", *VECTORS), tensors, strict=True):
+            if tensor is not None or name == "input":
+                check_tensor(name, tensor)
+        raise _not_statistics(statistics) from None
+    return plan(*tensors, momentum, eps, statistics)
+
+
+# ---- the plan ----
+
+# Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below so many elements PyTorch's two operators cost less than
+# the way to our one; of a call without and with a gradient.
+LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 13, 1 << 14
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How a normalisation and its activation run. `normalisation(input, running_mean, ...)` follows it.
+
+    Attributes:
+        run: the registered operator; None: PyTorch's own operators.
+        in_place: the activation may overwrite what the normalisation returned.
+    """
+
+    training: bool
+    activation: str
+    slope: float
+    order: str
+    run: Callable | None = None
+    in_place: bool = False
+
+    def __call__(
+        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+        bias: Tensor | None, momentum: float, eps: float, statistics: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        if self.run is None:
+            y = input if self.order == "norm_act" else activate(input, self.activation, self.slope)
+            y = torch.batch_norm(
+                y, weight, bias, running_mean, running_var, self.training, momentum, eps,
+                torch.backends.cudnn.enabled,
+            )  # fmt: skip
+            if self.order == "norm_act":
+                y = (activate_ if self.in_place else activate)(y, self.activation, self.slope)
+            return y
+        y, _, _, new_mean, new_var = self.run(
+            input, running_mean, running_var, weight, bias, *(statistics or (None, None)), self.training,
+            float(momentum), float(eps), ACTIVATIONS.index(self.activation), self.slope, ORDERS.index(self.order),
+        )  # fmt: skip
+        if self.training and running_mean is not None:
+            updated = [running_mean, running_var]
+            if not torch.compiler.is_compiling():
+                # Not counted, as F.batch_norm does not: it saves them for its backward, and one norm may go both ways.
+                updated = [statistic.data for statistic in updated]
+            with torch.no_grad():
+                torch._foreach_copy_(updated, [new_mean, new_var])
+        return y
+
+
+@planned
+def plan_norm(
+    tensors: tuple[Facts | None, ...],
+    statistics: tuple[Facts, ...] | None,
+    training: bool,
+    epilogue: tuple[str, float | None, str],
+    backend: str | None,
+    gradient: bool,
+    elsewhere: tuple,
+) -> Normalisation:
+    """How `norm_act` runs.
+
+    Args:
+        tensors: input, running_mean, running_var, weight, bias.
+        statistics: (mean, variance) of the caller's.
+        epilogue: activation, slope and order, as users say them.
+        gradient: one is wanted.
+        elsewhere: `ops._dispatch.elsewhere`.
+
+    Raises:
+        TypeError, ValueError, BackendError: as `norm_act`.
+    """
+    activation, slope, order = epilogue[0], check_activation(*epilogue), epilogue[2]
+    input, *vectors = tensors
+    _check(input, dict(zip(VECTORS, vectors, strict=True)), training)
+    if statistics is not None:
+        _check_statistics(statistics, input, training)
+    chosen = _operator.choose(input.device, backend)
+    least = LEAST_ELEMENTS_TRAINING if gradient else LEAST_ELEMENTS
+    small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(input.shape, least)
+    ordinary = slope >= 0 and not torch.compiler.is_compiling() and not elsewhere[1]
+    run = None if chosen == "reference" or small else _operator.entry(chosen, "norm_act", gradient)
+    return Normalisation(training, activation, slope, order, run, in_place=ordinary)
+
+
+def _is_small(shape: torch.Size, least: int) -> bool:
+    return not torch.compiler.is_compiling() and math.prod(shape) < least
+
+
+# ---- arguments ----
+
+VECTORS = ("running_mean", "running_var", "weight", "bias")
+
+
+def _check(input: Facts, vectors: dict[str, Facts | None], training: bool) -> None:
+    """Raises the error that names the wrong argument."""
+    check_place("input", input, input.device, "input")
+    check_dtype("input", input)
+    if len(input.shape) < 2:
+        raise ValueError(f"input: (N, C, ...), 2 dimensions or more, is expected, got shape {tuple(input.shape)}")
+    if not isinstance(training, bool):
+        raise TypeError(f"training: True or False is expected, got {training!r}")
+    for name in ("running_mean", "running_var"):
+        if vectors[name] is None and not training:
             raise ValueError(f"{name}: a tensor is expected outside training, got None")
-    if (running_mean is None) != (running_var is None):
+    if (vectors["running_mean"] is None) != (vectors["running_var"] is None):
         raise ValueError("running_mean, running_var: both or neither are expected, got one")
     dtypes = [input.dtype] if input.dtype in (torch.float64, torch.float32) else [input.dtype, torch.float32]
     first = None
-    of_channels = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, tensor in of_channels.items():
+    for name, tensor in vectors.items():
         if tensor is None:
             continue
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: a torch.Tensor or None is expected, got {type(tensor).__name__}")
         if tensor.device != input.device:
             raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected")
-        if tensor.shape != (input.shape[1],):
+        if tuple(tensor.shape) != (input.shape[1],):
             raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}")
         if tensor.dtype not in dtypes:
             raise TypeError(f"{name}: {' or '.join(map(str, dtypes))} is expected, got {tensor.dtype}")
@@ -180,28 +250,26 @@ def _check(
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
 
 
-def _check_statistics(statistics: tuple[Tensor, Tensor] | None, input: Tensor, training: bool) -> None:
-    if statistics is None:
-        return
+def _check_statistics(statistics: tuple[Facts, ...], input: Facts, training: bool) -> None:
     if not training:
         raise ValueError("statistics: None is expected outside training, got a value")
-    if not (isinstance(statistics, tuple) and len(statistics) == 2):
-        raise TypeError(f"statistics: (mean, variance) or None is expected, got {type(statistics).__name__}")
+    if len(statistics) != 2:
+        raise TypeError(f"statistics: (mean, variance) or None is expected, got {len(statistics)} of them")
     for name, tensor in zip(("mean", "variance"), statistics, strict=True):
-        if not isinstance(tensor, Tensor) or tensor.dtype != torch.float64 or tensor.device != input.device:
-            got = f"{tensor.dtype} on {tensor.device}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        if tensor is None or tensor.dtype != torch.float64 or tensor.device != input.device:
+            got = "None" if tensor is None else f"{tensor.dtype} on {tensor.device}"
             raise TypeError(f"statistics: a {name} of float64 on {input.device} is expected, got {got}")
-        if tensor.shape != (input.shape[1],):
+        if tuple(tensor.shape) != (input.shape[1],):
             raise ValueError(
                 f"statistics: a {name} of shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}"
             )
 
 
-def _choose(input: Tensor, backend: str | None) -> str:
-    # The transforms of torch.func and forward-mode derivatives cannot look into a registered operator.
-    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
-        return _operator.only_reference(backend, "under torch.func and forward-mode differentiation")
-    return _operator.choose(input.device, backend)
+def _not_statistics(statistics: object) -> TypeError:
+    got = type(statistics).__name__
+    if isinstance(statistics, tuple):
+        got = ", ".join(type(part).__name__ for part in statistics)
+    return TypeError(f"statistics: (mean, variance), two tensors, or None is expected, got {got}")
 
 
 # ---- the operator: schemas, shape functions, gradient formulas ----
@@ -215,7 +283,7 @@ def _result_like(input: Tensor) -> Tensor:
 
 def _fake(
     input, running_mean, running_var, weight, bias, batch_mean, batch_var, training, momentum, eps, activation, slope,
-    act_first,
+    order,
 ):  # fmt: skip
     def of_channels(like: Tensor | None) -> Tensor:
         return input.new_empty(0) if like is None or not training else torch.empty_like(like)
@@ -225,36 +293,37 @@ def _fake(
 
 
 def _fake_backward(
-    grad, input, weight, bias, mean, invstd, training, activation, slope, act_first, want_input, want_parameters
+    grad, input, weight, bias, mean, invstd, training, activation, slope, order, want_input, want_parameters
 ):
     grad_input = _result_like(input) if want_input else input.new_empty(0)
     return (grad_input, *(input.new_empty(0) if p is None or not want_parameters else torch.empty_like(p)
                           for p in (weight, bias)))  # fmt: skip
 
 
-def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    input, _, _, weight, bias, _, _, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.act_first = inputs
+def _setup_context(ctx: Any, inputs: Any, output: tuple) -> None:
     _, mean, invstd, new_mean, new_var = output
+    ctx.training, ctx.eps = inputs.training, inputs.eps
+    ctx.activation, ctx.slope, ctx.order = inputs.activation, inputs.slope, inputs.order
     ctx.mark_non_differentiable(mean, invstd, new_mean, new_var)
-    ctx.save_for_backward(input, weight, bias, mean, invstd)
+    ctx.save_for_backward(inputs.input, inputs.weight, inputs.bias, mean, invstd)
     ctx.set_materialize_grads(False)
 
 
-def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor | None]:
     """Gradients of y with respect to input, weight and bias."""
     input, weight, bias, mean, invstd = ctx.saved_tensors  # once: activation checkpointing allows no second look
-    wanted = [ctx.needs_input_grad[i] for i in (0, 3, 4)]
-    grads: list[Tensor | None] = [None, None, None]
-    if grad is not None:
-        if torch.is_grad_enabled():  # a second derivative was asked for
-            grads = _differentiable_grads(ctx, grad, (input, weight, bias), mean, invstd, wanted)
-        else:
-            all_grads = call(
-                "norm_act_backward", grad, input, weight, bias, mean, invstd, ctx.training, ctx.activation, ctx.slope,
-                ctx.act_first, wanted[0], wanted[1] or wanted[2],
-            )  # fmt: skip
-            grads = [g if wish else None for g, wish in zip(all_grads, wanted, strict=True)]
-    return (grads[0], None, None, grads[1], grads[2], *[None] * 8)
+    wanted = [ctx.needs_input_grad[i] for i in (0, 3, 4)]  # in the order of the schema
+    if grad is None:
+        return {}
+    if torch.is_grad_enabled():  # a second derivative was asked for
+        grads = _differentiable_grads(ctx, grad, (input, weight, bias), mean, invstd, wanted)
+    else:
+        found = call(
+            "norm_act_backward", grad, input, weight, bias, mean, invstd, ctx.training, ctx.activation, ctx.slope,
+            ctx.order, wanted[0], wanted[1] or wanted[2],
+        )  # fmt: skip
+        grads = [g if wish else None for g, wish in zip(found, wanted, strict=True)]
+    return dict(zip(("input", "weight", "bias"), grads, strict=True))
 
 
 def _differentiable_grads(
@@ -268,7 +337,7 @@ def _differentiable_grads(
     activation = ACTIVATIONS[ctx.activation]
     y = reference(
         input, *statistics, weight, bias, training=ctx.training, eps=ctx.eps, activation=activation,
-        slope=ctx.slope if activation in DEFAULT_SLOPE else None, order="act_norm" if ctx.act_first else "norm_act",
+        slope=ctx.slope if activation in DEFAULT_SLOPE else None, order=ORDERS[ctx.order],
     )  # fmt: skip
     chosen = [operand for operand, wish in zip((input, weight, bias), wanted, strict=True) if wish]
     found = iter(torch.autograd.grad(y, chosen, grad, create_graph=True))
@@ -281,14 +350,14 @@ _operator = Operator(
         "norm_act": Definition(
             "(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias,"
             " Tensor? batch_mean, Tensor? batch_var, bool training, float momentum, float eps, int activation,"
-            " float slope, bool act_first) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+            " float slope, int order) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
             _fake,
             _setup_context,
             _backward,
         ),
         "norm_act_backward": Definition(
             "(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, bool training,"
-            " int activation, float slope, bool act_first, bool want_input, bool want_parameters)"
+            " int activation, float slope, int order, bool want_input, bool want_parameters)"
             " -> (Tensor, Tensor, Tensor)",
             _fake_backward,
         ),

@@ -24,6 +24,7 @@ from torch import Tensor
 from inpaint_fast import _extension
 from inpaint_fast._words import RULES
 from inpaint_fast.ops._dispatch import Definition, Operator
+from inpaint_fast.ops._torch_private import has_dispatch_mode, is_transformed
 
 Bound = float | tuple[float, float]
 CPU = torch.device("cpu")
@@ -68,7 +69,7 @@ def _is_direct(tensor: object, backend: str | None) -> bool:
     """True where the module's own functions may be asked: eager code on CPU tensors, by the C++ backend."""
     if torch.compiler.is_compiling() or _extension.module is None or not isinstance(tensor, Tensor):
         return False
-    if torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack():
+    if is_transformed() or has_dispatch_mode():
         return False
     return tensor.is_cpu and _operator.choose(CPU, backend) == "cpp"
 

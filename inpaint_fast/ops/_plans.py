@@ -1,0 +1,100 @@
+"""What a call does is worked out once for each key (shapes, dtypes, layouts, devices, settings) and then only followed.
+
+A plan depends on its key alone: never on the values of tensors, and it holds none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from inpaint_fast._layout import is_channels_last
+from inpaint_fast._words import DTYPES
+
+Plan = TypeVar("Plan")
+KEPT = 4096  # plans of each kind; the one that was not used for longest goes
+_kept: list[Any] = []
+
+
+class Facts(NamedTuple):
+    """What plans know of a tensor."""
+
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    layout: torch.layout
+    channels_last: bool
+
+
+def facts(tensor: Tensor | None) -> Facts | None:
+    """What plans know of this tensor.
+
+    Raises:
+        AttributeError: it is no tensor; `check_tensor` says so with its name.
+    """
+    if tensor is None:
+        return None
+    layout = tensor.layout
+    pictures = tensor.dim() == 4 and layout is torch.strided
+    return Facts(tensor.shape, tensor.dtype, tensor.device, layout, pictures and is_channels_last(tensor))
+
+
+def check_tensor(name: str, tensor: object) -> None:
+    """Raises the TypeError that names what is no tensor."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: a torch.Tensor is expected, got {type(tensor).__name__}")
+
+
+def check_place(name: str, tensor: Facts, device: torch.device, of: str) -> None:
+    """Raises the TypeError that says what no operator takes: layouts, another device than that of the tensor `of`."""
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
+    if tensor.device != device:
+        raise TypeError(f"{name}: it is on {tensor.device} and {of} is on {device}; one device is expected")
+
+
+def check_dtype(name: str, tensor: Facts) -> None:
+    """Raises the TypeError that names a tensor of another dtype than pictures have."""
+    if tensor.dtype not in DTYPES:
+        raise TypeError(f"{name}: float32, float64, float16 or bfloat16 is expected, got {tensor.dtype}")
+
+
+def planned(make: Callable[..., Plan]) -> Callable[..., Plan]:
+    """make(*key), remembered for each key.
+
+    Not while compiling, where the plan is part of the graph, and not for a key without a hash: sizes that are symbols,
+    lists where numbers are expected.
+    """
+    kept = lru_cache(KEPT)(make)
+    _kept.append(kept)
+
+    @wraps(make)
+    def plan(*key: Any) -> Plan:
+        if torch.compiler.is_compiling():
+            return make(*key)
+        try:
+            return kept(*key)
+        except TypeError:
+            return make(*key)  # or the error was that of `make`, which says it again
+
+    return plan
+
+
+def forget_plans() -> None:
+    """Work out every plan anew: for those who change what plans depend on besides their keys."""
+    for kept in _kept:
+        kept.cache_clear()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype that torch.autocast makes of a convolution's tensors on this device; None: as they are."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether a gradient of one of them will be asked for."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

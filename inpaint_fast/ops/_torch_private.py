@@ -1,0 +1,40 @@
+"""PyTorch's private names, all that this package uses, each with the question that it answers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_C = torch._C
+_KEYS = _C.DispatchKeySet(_C.DispatchKey.BackendSelect)
+# What a thread looks at before any tensor, where nobody looks at operators from outside: ordinarily, and in inference
+# mode. FakeTensorMode, functorch, tracing and every other mode add keys of theirs.
+_ORDINARY = (_KEYS.add(_C.DispatchKey.ADInplaceOrView).raw_repr(), _KEYS.raw_repr())
+
+
+def is_ordinary(*tensors: Tensor | None) -> bool:
+    """No dispatch mode or transform is on, and the tensors are real ones: what is computed now may be kept."""
+    if _C._dispatch_tls_local_include_set().raw_repr() not in _ORDINARY or is_transformed():
+        return False
+    return all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
+
+
+def is_transformed() -> bool:
+    """Under the transforms of `torch.func` or forward-mode differentiation, which cannot look into a kernel."""
+    return _C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def has_dispatch_mode() -> bool:
+    """A torch dispatch mode is on (FakeTensorMode, FlopCounterMode, ...)."""
+    return _C._len_torch_dispatch_stack() > 0
+
+
+def is_several(tensor: Tensor) -> bool:
+    """A gradient that stands for several (`is_grads_batched`), or one of a transform."""
+    functorch = _C._functorch
+    return functorch.is_legacy_batchedtensor(tensor) or functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def has_kernel(name: str, device_type: str) -> bool:
+    """The registered operator "inpaint_fast::<name>" has a kernel for this type of device."""
+    return _C._dispatch_has_kernel_for_dispatch_key(f"inpaint_fast::{name}", device_type.upper())

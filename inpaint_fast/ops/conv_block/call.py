@@ -1,0 +1,60 @@
+"""The way of the public functions to their kernels: one look at the arguments, one plan."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from inpaint_fast.ops._dispatch import elsewhere
+from inpaint_fast.ops._plans import autocast_dtype, check_tensor, facts, wants_grad
+from inpaint_fast.ops.conv_block.geometry import Block, Geometry
+from inpaint_fast.ops.conv_block.kept import prepared
+from inpaint_fast.ops.conv_block.plan import (
+    Circumstances,
+    Convolution,
+    Epilogue,
+    Tensors,
+    allows_tf32,
+    plan_convolution,
+)
+
+
+def call(
+    block: Block,
+    geometry: Geometry | tuple,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    epilogue: Epilogue,
+    precision: str,
+    backend: str | None,
+) -> Tensor:
+    """The block; arguments and errors as those of its public function, geometry as that of `plan_convolution`."""
+    tensors = {"input": input, "weight": weight, "bias": bias, "scale": scale, "shift": shift}
+    plan = plan_of(block, geometry, tensors, epilogue, precision, backend)
+    return plan(input, weight, bias, scale, shift, prepared(weight))
+
+
+def plan_of(
+    block: Block,
+    geometry: Geometry | tuple,
+    tensors: dict[str, Tensor | None],
+    epilogue: Epilogue,
+    precision: str,
+    backend: str | None,
+) -> Convolution:
+    """The plan of a call with these tensors, by the names of the public function's arguments."""
+    try:
+        known = Tensors(*map(facts, tensors.values()))
+        input = tensors["input"]
+        circumstances = Circumstances(
+            precision, backend, wants_grad(*tensors.values()), autocast_dtype(input.device), allows_tf32(input),
+            elsewhere(),
+        )  # fmt: skip
+        return plan_convolution(block, geometry, epilogue, known, circumstances)
+    except AttributeError:  # of something that is no tensor
+        for name, tensor in tensors.items():
+            if tensor is not None or name in ("input", "weight"):
+                check_tensor(name, tensor)
+        raise

@@ -1,0 +1,233 @@
+"""How a convolution with its epilogue runs: worked out once for each key, then followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from inpaint_fast import _extension
+from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
+from inpaint_fast.ops._activations import activate, activate_
+from inpaint_fast.ops._plans import Facts, planned
+from inpaint_fast.ops._torch_private import is_transformed
+from inpaint_fast.ops.conv_block.choice import algorithm
+from inpaint_fast.ops.conv_block.definition import OPERATORS
+from inpaint_fast.ops.conv_block.geometry import Block, Geometry
+from inpaint_fast.ops.conv_block.kept import Kept
+from inpaint_fast.ops.conv_block.reference import affine, epilogue
+
+
+class Epilogue(NamedTuple):
+    """What follows a convolution, as users say it."""
+
+    activation: str = "none"
+    slope: float | None = None
+    order: str = "norm_act"
+
+
+class Tensors(NamedTuple):
+    """What plans know of a convolution's tensors."""
+
+    input: Facts
+    weight: Facts
+    bias: Facts | None
+    scale: Facts | None = None
+    shift: Facts | None = None
+
+
+class Circumstances(NamedTuple):
+    """What else a plan depends on."""
+
+    precision: str
+    backend: str | None
+    gradient: bool  # one is wanted
+    autocast: torch.dtype | None
+    tf32: bool  # PyTorch's own convolution would compute in it
+    elsewhere: tuple[str | None, bool, str | None]  # `ops._dispatch.elsewhere`
+
+    @property
+    def unasked(self) -> bool:
+        """Nobody asked for a backend."""
+        return self.backend is None and self.elsewhere[0] is None
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A plan. `convolution(input, weight, bias, scale, shift, kept)` follows it.
+
+    Attributes:
+        algorithm: "plain", PyTorch's operators one after the other; "direct", its convolution of tensors in `compute`,
+            the epilogue as far as possible in the weights; "winograd" (the CPU's) or "implicit_gemm" (CUDA's and
+            Triton's), kernels of ours.
+        backend: whose.
+        compute: the dtype that tensors are converted to; None: as they are.
+        result: the result's dtype.
+        run: the registered operator.
+        settings: its arguments after the tensors.
+        tf32: its products are computed in TF32.
+        gradient: one is wanted.
+        in_place: an activation may overwrite what the convolution returned.
+        planes: the result is NCHW, where the kernel writes rows of channels.
+    """
+
+    block: Block
+    geometry: Geometry
+    activation: str
+    slope: float
+    order: str
+    algorithm: str = "plain"
+    backend: str = "reference"
+    compute: torch.dtype | None = None
+    result: torch.dtype = torch.float32
+    run: Callable | None = None
+    settings: tuple = ()
+    tf32: bool = False
+    gradient: bool = False
+    in_place: bool = False
+    planes: bool = False
+
+    @property
+    def is_ours(self) -> bool:
+        """A kernel of ours runs the convolution."""
+        return self.algorithm not in ("plain", "direct")
+
+    def __call__(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+        kept: Kept | None,
+    ) -> Tensor:  # fmt: skip
+        if self.algorithm == "plain":
+            y = self.block.convolve(input, weight, bias, self.geometry)
+            if scale is None and shift is None:
+                return self.activate(y)
+            return epilogue(y, scale, shift, self.activation, self.slope, self.order)
+        x, w, bias, scale, shift = self.converted(input, weight, bias, scale, shift)
+        y = self._direct(x, w, bias, scale, shift) if self.algorithm == "direct" else self._ours(
+            x, weight, w, bias, scale, shift, kept
+        )  # fmt: skip
+        return y if y.dtype == self.result else y.to(self.result)
+
+    def converted(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """The tensors as the algorithm computes with them."""
+        compute = self.compute
+        if compute is None:
+            return list(tensors)
+        return [t if t is None or t.dtype == compute else t.to(compute) for t in tensors]
+
+    def activate(self, y: Tensor) -> Tensor:
+        """The activation of what the convolution or a normalisation just returned."""
+        return (activate_ if self.in_place else activate)(y, self.activation, self.slope)
+
+    def _direct(self, x: Tensor, w: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
+        # The epilogue goes into the weights, which are few: "direct" runs where there are few channels.
+        if self.order == "norm_act" and scale is not None:
+            out = [1, -1, 1, 1] if self.block.transposed else [-1, 1, 1, 1]
+            w, bias = w * scale.view(out), None if bias is None else bias * scale
+        if self.order == "norm_act" and shift is not None:
+            bias = shift if bias is None else bias + shift
+        y = self.activate(self.block.convolve(x, w, bias, self.geometry))
+        return y if self.order == "norm_act" else affine(y, scale, shift)
+
+    def _ours(
+        self, x: Tensor, weight: Tensor, w: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None,
+        kept: Kept | None,
+    ) -> Tensor:  # fmt: skip
+        """weight: as the caller has it, w: in `compute`."""
+        if not self.gradient:
+            transformed = None if kept is None else self.transformed(kept, weight, w)
+            y = self.run(x, w, transformed, bias, scale, shift, *self.settings)
+        elif scale is None and shift is None:
+            y = self.run(x, w, None, bias, None, None, *self.settings)
+        elif self.order == "norm_act":  # their gradients need the convolution's result
+            none = self._settings_without_activation()
+            y = self.run(x, w, None, bias, None, None, *none)
+            y = epilogue(y, scale, shift, self.activation, self.slope, self.order)
+        else:
+            y = affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
+        # A copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
+        return y.contiguous() if self.planes else y
+
+    def _settings_without_activation(self) -> tuple:
+        at = 1 if self.block.stride == 1 else 0
+        return *self.settings[:at], ACTIVATIONS.index("none"), *self.settings[at + 1 :]
+
+    def transformed(self, kept: Kept, weight: Tensor, w: Tensor) -> Tensor:
+        """The weight as the kernel reads it, kept."""
+        operator = OPERATORS[self.block]
+        run = operator.entry(self.backend, f"{self.block.stem}_weights", False)
+        name = (self.block.stem, self.backend, self.compute or w.dtype, self.tf32)
+        return kept.get(name, (weight,), lambda: run(as_tf32(w.detach()) if self.tf32 else w.detach()))
+
+
+@planned
+def plan_convolution(
+    block: Block,
+    geometry: Geometry | tuple,
+    follows: Epilogue,
+    tensors: Tensors,
+    circumstances: Circumstances,
+) -> Convolution:
+    """How a block runs; geometry: a `Geometry`, or (dilation, padding) as users say it.
+
+    Raises:
+        TypeError, ValueError, BackendError: as the public functions.
+    """
+    geometry = geometry if isinstance(geometry, Geometry) else Geometry.of(*geometry)
+    activation, slope, order = follows.activation, check_activation(*follows), follows.order
+    precision, backend, gradient, autocast, tf32, _ = circumstances
+    check_precision(precision)
+    input, weight = tensors.input, tensors.weight
+    block.check(input, weight, geometry, autocast, bias=tensors.bias, scale=tensors.scale, shift=tensors.shift)
+    operator = OPERATORS[block]
+    chosen = operator.choose(input.device, backend)
+    dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
+    plain = Convolution(
+        block, geometry, activation, slope, order, result=dtype, gradient=gradient,
+        in_place=slope >= 0 and not torch.compiler.is_compiling() and not is_transformed(),
+    )  # fmt: skip
+    if chosen == "reference" or (circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)):
+        return plain
+    if chosen == "cpp":
+        ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
+        sizes = input.shape, weight.shape
+        if precision == "exact" or algorithm(block, geometry, dtype, *sizes, gradient) == "direct":
+            ours = "direct"
+        tf32 = False
+    else:
+        ours, compute = ("direct" if dtype == torch.float64 else "implicit_gemm"), autocast and dtype
+        tf32 = tf32 and precision == "fast" and dtype == torch.float32
+    # With nothing to convert, or where autocast converts, PyTorch's operators do the same.
+    nothing = compute in (None, input.dtype) and tensors.scale is None and tensors.shift is None
+    if ours == "direct" and (nothing or autocast is not None):
+        return plain
+    channels_last = input.channels_last or weight.channels_last  # as F.conv2d
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
+    if block.stride == 1:
+        settings = geometry, *settings, channels_last, tf32
+    return replace(
+        plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
+        run=operator.entry(chosen, block.stem, gradient), planes=block.stride == 2 and not channels_last,
+    )  # fmt: skip
+
+
+def _is_fast_in_torch(dtype: torch.dtype) -> bool:
+    """PyTorch's convolution has instructions for this half precision, which beat our float32."""
+    mkldnn = getattr(torch.ops, "mkldnn", None)
+    if dtype == torch.bfloat16:
+        return bool(mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float16 and bool(mkldnn._is_mkldnn_fp16_supported())
+
+
+def as_tf32(tensor: Tensor) -> Tensor:
+    """float32 numbers rounded to the 11 bits of TF32, half away from zero: tensor cores cut the others off."""
+    bits = (tensor.view(torch.int32) + 0x1000) & -0x2000
+    return torch.where(tensor.isfinite(), bits.view(torch.float32), tensor)
+
+
+def allows_tf32(tensor: Tensor) -> bool:
+    """Whether PyTorch's own convolution would compute with this tensor's numbers as TF32."""
+    # Of all the flags for this, the one that can be read whichever of them were set.
+    return tensor.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"
