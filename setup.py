@@ -2,11 +2,16 @@
 
 What is compiled follows from the layout alone, so that a new operator needs no line here:
 
-    csrc/*.cpp                the module and what all operators share
-    csrc/<stem>/python.cpp    functions of the module itself, where an operator needs one
-    csrc/<stem>/bindings.cpp  checks, allocation and registration of one operator (PyTorch's stable ABI)
-    csrc/<stem>/cpu.cpp       its CPU kernel, compiled once for each instruction set
-    csrc/<stem>/cuda.cu       its CUDA kernels; no torch header, so no CUDA build of torch is needed
+    csrc/module.cpp, csrc/common/*.cpp      the module and what all operators share
+    csrc/<stem>/cpu_ops.cpp                 checks, allocation and registration (PyTorch's stable ABI): the CPU
+    csrc/<stem>/cpu/kernels.cpp             its kernels, compiled once for each instruction set
+    csrc/<stem>/python.cpp                  functions of the module itself, where a stem has some
+
+and in a build with CUDA besides
+
+    csrc/<stem>/cuda_ops.cpp                checks, allocation and registration: CUDA
+    csrc/<stem>/cuda/kernels.cu             its kernels; no torch header, so no CUDA build of torch is needed
+    csrc/<stem>/cuda_python.cpp             functions of the module itself
 
 Environment:
     INPAINT_FAST_CUDA      1: build the CUDA kernels or fail; 0: leave them out; unset: build them when nvcc is found
@@ -206,7 +211,7 @@ class NinjaBuild(build_ext):
         if x86:
             defines.append("-DINPAINT_FAST_X86")
         if cuda.nvcc:
-            defines += ["-DINPAINT_FAST_CUDA", "-DUSE_CUDA"]
+            defines.append("-DUSE_CUDA")  # for torch's headers
         facts = {
             "torch": torch_version(torch),
             "compiler": subprocess.run([*cxx, "--version"], capture_output=True, text=True).stdout.split("\n")[0],
@@ -251,19 +256,23 @@ class NinjaBuild(build_ext):
 
         # Before torch's own copy of pybind11, which refuses the stable ABI's macros (torch 2.11).
         python = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11_include()}", f"-I{path.parent}"]
-        csrc = ROOT / "csrc"
-        for source in [*sorted(csrc.glob("*.cpp")), *sorted(csrc.glob("*/python.cpp"))]:
+
+        def sources(*patterns: str) -> list[Path]:
+            return [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
+
+        for source in sources("module.cpp", "*/python.cpp", *(["*/cuda_python.cpp"] if cuda.nvcc else [])):
             compile_file("cxx", source, [*common, *defines, *python, *includes])
-        for source in sorted((ROOT / "csrc").glob("*/bindings.cpp")):
+        for source in sources("common/*.cpp", "*/cpu_ops.cpp", *(["*/cuda_ops.cpp"] if cuda.nvcc else [])):
             compile_file("cxx", source, [*common, *defines, *includes])
-        for source in sorted((ROOT / "csrc").glob("*/cpu.cpp")):
+        # After all others: of an inline function the linker keeps the first copy, which every processor must run.
+        for source in sources("*/cpu/kernels.cpp"):
             for isa, flags in isas.items():
                 chosen = [*KERNEL_FLAGS, f"-DINPAINT_FAST_ISA={isa}", *flags]
                 compile_file("cxx", source, [*common, *includes[:1], *chosen], f"_{isa}")
         link = ["-shared", *shlex.split(os.environ.get("LDFLAGS", ""))]
         if cuda.nvcc:
             host = ["-Xcompiler", "-fPIC,-fvisibility=hidden", "-ccbin", cxx[0]]
-            for source in sorted((ROOT / "csrc").glob("*/cuda.cu")):
+            for source in sources("*/cuda/kernels.cu"):
                 compile_file("nvcc", source, ["-std=c++17", "-O3", *host, *includes[:1], *cuda.flags()])
             lib = cuda.home / ("lib64" if (cuda.home / "lib64").exists() else "lib")
             link += [f"-L{lib}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]

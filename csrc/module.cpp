@@ -1,5 +1,5 @@
 // The module inpaint_fast._C. Importing it registers every operator's implementations (static objects of the
-// bindings.cpp files); the module itself only answers what was built and which processor it runs on.
+// cpu_ops.cpp and cuda_ops.cpp files); the module itself only answers what was built and which processor it runs on.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -29,7 +29,6 @@ PYBIND11_MODULE(_C, m) {
         "Every instruction set that this build has and this processor runs, slowest first.");
   m.def("set_cpu_capability", &inpaint_fast::set_cpu_capability, pybind11::arg("name"),
         "Force one instruction set by name. ValueError when it is not there.");
-  inpaint_fast::define_dilated_block(m);
-  inpaint_fast::define_weight_clip(m);
+  for (const auto define : inpaint_fast::all_functions_of_module()) define(m);
   inpaint_fast::cpu_capability();
 }

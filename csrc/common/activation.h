@@ -3,7 +3,7 @@
 // `slope` is leaky_relu's negative slope and elu's alpha. NaN stays NaN, as in torch; -0 may become +0.
 #pragma once
 
-#include "common/activation_kind.h"
+#include "common/words.h"
 #include "common/vec.h"
 
 namespace inpaint_fast {

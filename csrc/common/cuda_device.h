@@ -1,4 +1,5 @@
 // Where an operator's CUDA kernels run: the device and stream of its tensors, and the names they are registered by.
+// Only cuda_ops.cpp files include it, and only here does the tests' emulation differ from CUDA.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -42,9 +43,13 @@ class OnDeviceOf {
 #endif
 };
 
-inline void check_same_device(const Tensor& tensor, const Tensor& as, const char* name, const char* of = "pred") {
-  STD_TORCH_CHECK(tensor.is_cuda() == as.is_cuda() && tensor.get_device_index() == as.get_device_index(), name,
-                  ": it is not on the device of ", of);
+// Whether a number that may lie on either side lies in the host's memory.
+inline bool is_on_host(const Tensor& number) {
+#ifdef INPAINT_FAST_EMULATION  // where all memory is the host's: a number with a dimension stands for one on the CPU
+  return number.dim() > 0;
+#else
+  return number.is_cpu();
+#endif
 }
 
 }  // namespace inpaint_fast

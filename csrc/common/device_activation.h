@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-#include "common/activation_kind.h"
+#include "common/words.h"
 
 namespace inpaint_fast {
 namespace device {

@@ -1,5 +1,8 @@
-// What csrc/module.cpp takes into the module from csrc/<stem>/python.cpp.
+// What csrc/module.cpp takes into the module: functions of csrc/<stem>/python.cpp and, in a build with CUDA,
+// csrc/<stem>/cuda_python.cpp. Whichever of these files are in the build say so themselves.
 #pragma once
+
+#include <vector>
 
 namespace pybind11 {
 class module_;
@@ -7,7 +10,16 @@ class module_;
 
 namespace inpaint_fast {
 
-void define_dilated_block(pybind11::module_& m);
-void define_weight_clip(pybind11::module_& m);
+typedef void (*DefineFunctions)(pybind11::module_& m);
+
+inline std::vector<DefineFunctions>& all_functions_of_module() {
+  static std::vector<DefineFunctions> all;
+  return all;
+}
+
+// To be made as a static object.
+struct FunctionsOfModule {
+  explicit FunctionsOfModule(DefineFunctions define) { all_functions_of_module().push_back(define); }
+};
 
 }  // namespace inpaint_fast

@@ -6,7 +6,7 @@
 // Plain data without torch or CUDA headers: CPU and CUDA code and the tests' emulation share it.
 #pragma once
 
-#include <cstdint>
+#include "common/integers.h"
 
 namespace inpaint_fast {
 
@@ -23,7 +23,7 @@ struct Strided {
   // Adds one dimension, outermost first, before collapse().
   void add_dim(int64_t size) {
     sizes[dims++] = size;
-    numel *= size;
+    numel = saturating_product(numel, size);
   }
 
   void collapse() {

@@ -1,4 +1,4 @@
-// What every bindings.cpp needs of PyTorch's stable ABI, in one place.
+// What bindings need of PyTorch's stable ABI, in one place.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -52,15 +52,20 @@ inline int64_t bytes_of(ScalarKind kind) {
   }
 }
 
-inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char* name, const char* of = "pred") {
-  bool same = tensor.dim() == as.dim();
-  for (int64_t d = 0; same && d < as.dim(); ++d) same = tensor.size(d) == as.size(d);
-  STD_TORCH_CHECK(same, name, ": its shape is not that of ", of);
-}
-
 // The strides of one operand of a Strided whose dimensions were added from a tensor of the same shape.
 inline void set_strides(Strided& walk, int operand, const Tensor& tensor) {
   for (int64_t d = 0; d < tensor.dim(); ++d) walk.strides[operand][d] = tensor.stride(d);
+}
+
+// True when the tensor's elements fill its memory without gaps: empty_like then keeps its strides.
+inline bool is_dense(const Tensor& tensor) {
+  if (tensor.dim() > kMaxDims) return false;
+  Strided walk;
+  walk.operands = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d) walk.add_dim(tensor.size(d));
+  set_strides(walk, 0, tensor);
+  walk.collapse();
+  return walk.dims == 1 && walk.strides[0][0] == 1;
 }
 
 }  // namespace inpaint_fast

@@ -11,11 +11,10 @@
 // whose last two terms are those of the batch's own statistics, in training alone.
 #pragma once
 
-#include <cstdint>
-
-#include "common/activation_kind.h"
 #include "common/cpu_capability.h"
+#include "common/integers.h"
 #include "common/scalar_kind.h"
+#include "common/words.h"
 
 namespace inpaint_fast {
 
@@ -45,22 +44,21 @@ struct NormAct {
   void* output = nullptr;      // forward: y; backward: d loss / d input
   Activation activation = Activation::none;
   double slope = 0;
-  bool act_first = false;
+  Order order = Order::norm_act;
   bool training = false;
   bool stream = false;  // the output is larger than the caches: write past them
   // Of each channel.
   const double *shift = nullptr, *scale = nullptr, *offset = nullptr;
   const double *by_grad = nullptr, *by_value = nullptr, *constant = nullptr;
 
-  static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
   int64_t samples_of_part() const { return pixels < kNormActElements ? kNormActElements / pixels : 1; }
   int64_t pixels_of_part() const { return rows ? kNormActPixels : kNormActElements; }
   // Every channel's values in `parts` parts, the channels in `groups` groups: parts * groups chunks.
-  int64_t parts() const { return ceil_divide(samples, samples_of_part()) * ceil_divide(pixels, pixels_of_part()); }
-  int64_t groups() const { return rows ? ceil_divide(channels, kNormActChannels) : channels; }
+  int64_t parts() const { return ceil_div(samples, samples_of_part()) * ceil_div(pixels, pixels_of_part()); }
+  int64_t groups() const { return rows ? ceil_div(channels, kNormActChannels) : channels; }
   NormActChunk chunk(int64_t part, int64_t group) const {
     const auto smaller = [](int64_t a, int64_t b) { return a < b ? a : b; };
-    const int64_t pieces = ceil_divide(pixels, pixels_of_part()), width = rows ? kNormActChannels : 1;
+    const int64_t pieces = ceil_div(pixels, pixels_of_part()), width = rows ? kNormActChannels : 1;
     NormActChunk c;
     c.sample_begin = part / pieces * samples_of_part();
     c.sample_end = smaller(c.sample_begin + samples_of_part(), samples);
@@ -76,7 +74,7 @@ struct NormAct {
 //   moments  the mean of u, the sum of (u - mean)^2
 //   sums     the sum of g, the sum of g * (u - shift)
 // The other steps write output and leave them alone.
-INPAINT_FAST_DECLARE_CPU_KERNEL(void norm_act(const NormAct& args, NormActStep step, const NormActChunk& chunk,
+INPAINT_FAST_DECLARE_CPU_KERNEL(void norm_act_chunk(const NormAct& args, NormActStep step, const NormActChunk& chunk,
                                               double* first, double* second))
 
 }  // namespace inpaint_fast

@@ -6,12 +6,11 @@
 // is refused by returning false, before anything is changed; the registered operators do that.
 #include <pybind11/pybind11.h>
 
-#include <cmath>
 #include <vector>
 
 #include "common/python.h"
 #include "common/torch.h"
-#include "weight_clip/run_cpu.h"
+#include "weight_clip/cpu/run.h"
 
 namespace py = pybind11;
 
@@ -63,6 +62,7 @@ struct TensorViews {
       return false;
     }
     if (out.device_type != kDlCpu || out.lanes != 1 || kind(out) == ScalarKind::none) return false;
+    if (!out.data && numel(out) != 0) return false;  // of zeros that were never written, or given back
     int64_t expected = 1;
     for (int d = out.ndim - 1; d >= 0; --d) {
       if (out.shape[d] != 1 && out.strides[d] != expected) return numel(out) == 0;
@@ -130,7 +130,7 @@ bool weight_clip_list(const py::list& tensors, double low, double high) {
   if (!fill({tensors}, entries, settings.kind, total)) return false;
   settings.low = low, settings.high = high;
   py::gil_scoped_release release;
-  run_cpu(settings, entries, total);
+  run(settings, entries, total);
   return true;
 }
 
@@ -141,6 +141,8 @@ bool clipped_step_list(const py::list& params, const py::list& grads, const py::
   std::vector<UpdateEntry> entries;
   UpdateSettings s = update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first);
   int64_t total = 0;
+  const auto has = [](const py::list& list) { return PyList_GET_SIZE(list.ptr()) != 0; };
+  if (!is_step(s.rule) || missing_list(s, has(grads), has(state0), has(state1), has(state2), has(steps))) return false;
   if (!fill({params, grads, state0, state1, state2}, entries, s.kind, total)) return false;
   std::vector<float*> counts(PyList_GET_SIZE(steps.ptr()));
   if (!counts.empty() && counts.size() != entries.size()) return false;
@@ -152,15 +154,14 @@ bool clipped_step_list(const py::list& params, const py::list& grads, const py::
   }
   for (size_t i = 0; i < counts.size(); ++i) count_step(s, entries[i], ++*counts[i]);
   py::gil_scoped_release release;
-  run_cpu(s, entries, total);
+  run(s, entries, total);
   return true;
 }
 
-}  // namespace
-
-void define_weight_clip(py::module_& m) {
+const FunctionsOfModule functions([](py::module_& m) {
   m.def("weight_clip", &weight_clip_list, "Clip a list of plain CPU tensors; False (and nothing done) for others.");
   m.def("clipped_step", &clipped_step_list, "Step on lists of plain CPU tensors; False (and nothing done) for others.");
-}
+});
 
+}  // namespace
 }  // namespace inpaint_fast

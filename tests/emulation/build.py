@@ -30,8 +30,8 @@ INDEX_LIMIT = 1 << 14
 # Fortified headers refuse a jump from one stack to another, which is how fibers switch.
 FLAGS = ["-std=c++17", "-O1", "-U_FORTIFY_SOURCE", "-fPIC", "-fvisibility=hidden"]
 FLAGS += ["-Wall", "-Wno-psabi", "-Wno-unknown-pragmas"]
-DEFINES = ["-DINPAINT_FAST_CUDA", "-DINPAINT_FAST_EMULATION", f"-DINPAINT_FAST_INDEX_LIMIT={INDEX_LIMIT}"]
-DEFINES += ["-DINPAINT_FAST_ISA=emulated", "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
+DEFINES = ["-DINPAINT_FAST_EMULATION", f"-DINPAINT_FAST_INDEX_LIMIT={INDEX_LIMIT}"]
+DEFINES += ["-DTORCH_TARGET_VERSION=0x020b000000000000", "-DTORCH_STABLE_ONLY"]
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
@@ -40,8 +40,8 @@ def load(stem: str) -> None:
     operator = OPERATORS[stem]
     if "emulated" in operator.suffixes:
         return
-    folder = ROOT / "csrc" / stem
-    path = shared_library(stem, [folder / "bindings.cpp", folder / "cuda.cu"])
+    folder = ROOT / "csrc" / operator.home
+    path = shared_library(operator.home, [folder / "cuda_ops.cpp", folder / "cuda" / "kernels.cu"])
     operator.suffixes["emulated"] = SUFFIX
     operator.define(SUFFIX)
     torch.ops.load_library(str(path))

@@ -1,0 +1,301 @@
+// The convolutions of the blocks by Winograd's F(4x4, 3x3) with their epilogue, and the gradient of their weights.
+#include "common/activation.h"
+#include "conv_block/cpu/winograd_tiles.h"
+
+namespace inpaint_fast {
+namespace INPAINT_FAST_ISA {
+namespace {
+
+// Calls run(rows, columns), the bands of the tiles: constants for whole tiles, whose transforms are then unrolled.
+template <class Run>
+INPAINT_FAST_INLINE void with_bands(const Tiling& tiling, const Run& run) {
+  if (tiling.whole())
+    run(Band{}, Band{});
+  else
+    run(tiling.rows, tiling.columns);
+}
+
+// B^T patch B of 16 channels; the 36 results lie `plane` apart.
+INPAINT_FAST_INLINE void transform_patch(const Tiling& tiling, const float* const pixels[], float* to, int64_t plane) {
+  with_bands(tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+    for (int lane = 0; lane < kPanel; lane += kLanes)
+      transform_2d<6, 6>([&](const Floats* in, Floats* out) { patch_1d(rows.pixels, in, out); },
+                         [&](const Floats* in, Floats* out) { patch_1d(columns.pixels, in, out); },
+                         Places{rows.pixels + 2}, Places{columns.pixels + 2}, rows, columns,
+                         [&](int i, int j) { return load(pixels[i * 6 + j] + lane, Floats{}); },
+                         [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+  });
+}
+
+// A^T products A, and the epilogue, for one block of 32 output channels; `products` are those of tile `begin`, the 36
+// lie `plane` apart.
+template <Activation kActivation>
+INPAINT_FAST_INLINE void transform_products(const ConvBlock& args, const Band& row_band, const Band& column_band,
+                                            const float* epilogue, const float* products, int64_t plane, int64_t begin,
+                                            int64_t end, const TileWriter& writer) {
+  const Tiling& tiling = args.tiling;
+  const int64_t of_row = writer.of_row, of_column = tiling.dilation_w * writer.of_column;
+  const int64_t channels = round_up(args.output.channels, kColumns);
+  const Floats slope = broadcast<Floats>(args.slope);
+  for (int64_t index = begin; index < end; ++index, products += kColumns) {
+    const Tile tile(tiling, index);
+    const int64_t rows = clipped((tiling.height - tile.y + tiling.dilation_h - 1) / tiling.dilation_h, 0, 4);
+    const int64_t columns = clipped((tiling.width - tile.x + tiling.dilation_w - 1) / tiling.dilation_w, 0, 4);
+    float* const place = writer.place(tile);
+    if (index + 1 < end) {  // the next tile's pixels are on their way while this one is computed
+      const float* const next = writer.place(Tile(tiling, index + 1));
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t j = 0; j < columns; ++j)
+          for (int lane = 0; lane < kColumns; lane += 16)
+            __builtin_prefetch(next + i * of_row + j * of_column + lane, 1);
+    }
+    for (int lane = 0; lane < kColumns; lane += kLanes) {
+      const auto row = [&](EpilogueRow which) { return load(epilogue + which * channels + lane, Floats{}); };
+      const Floats scale_before = row(kScaleBefore), shift_before = row(kShiftBefore);
+      const Floats scale_after = row(kScaleAfter), shift_after = row(kShiftAfter);
+      transform_2d<6, 4>([&](const Floats* in, Floats* out) { tile_1d(row_band.pixels, in, out); },
+                         [&](const Floats* in, Floats* out) { tile_1d(column_band.pixels, in, out); }, row_band,
+                         column_band, Places{row_band.pixels}, Places{column_band.pixels},
+                         [&](int i, int j) { return load(products + (i * 6 + j) * plane + lane, Floats{}); },
+                         [&](int i, int j, Floats v) {
+                           if (i >= rows || j >= columns) return;
+                           v = activated<kActivation>(v * scale_before + shift_before, slope);
+                           store(place + i * of_row + j * of_column + lane, v * scale_after + shift_after);
+                         });
+    }
+  }
+}
+
+}  // namespace
+
+void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
+  const int64_t tiles = end - begin, panels = ceil_div(args.input.channels, kPanel);
+  // Planes end with a panel that is not used: 36 of them at a power of two apart would share one set of the cache.
+  const int64_t patch_plane = panels * tiles * kPanel + kPanel, product_plane = tiles * kColumns + kPanel;
+  float* const patches = workspace;
+  float* const products = patches + args.patch_floats();
+  float* const rows = products + args.product_floats();
+  const Quarters& quarters = args.quarters;
+
+  for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
+    const Pictures input = quarter_of(args.input, quarters.of_input(), quarter);
+    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
+    float* const first = patches + quarter * kSpectrum * patch_plane;
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      transform_patch(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
+    });
+  }
+
+  const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
+  const int64_t plane = args.input.channels * kColumns;
+  const float* weights = args.weights;
+  for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
+    const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
+    // The products that make up each of the 36: where their factors begin in the patches and in a block's weights.
+    struct {
+      int64_t patches, weights;
+    } terms[kSpectrum][kQuarters];
+    int counts[kSpectrum] = {};
+    for (int source = 0; source < quarters.of_input(); ++source) {
+      const Support support = quarters.support(source, quarter);
+      const int numbers = quarters.numbers(quarter, source);
+      for (int k = 0; k < kSpectrum; ++k)
+        if (support.has(k) && args.tiling.has(k))
+          terms[k][counts[k]++] = {(source * kSpectrum + k) * patch_plane, (numbers + support.rank(k)) * plane};
+    }
+    for (int k = 0; k < kSpectrum; ++k)
+      if (counts[k] == 0) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
+
+    for (int64_t block = 0; block * kColumns < output.channels; ++block, weights += quarters.numbers(quarter) * plane) {
+      for (int k = 0; k < kSpectrum; ++k)
+        for (int64_t group = 0; counts[k] > 0 && group < groups; ++group) {
+          const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+          Factors factors[kQuarters];
+          for (int i = 0; i < counts[k]; ++i)
+            factors[i] = {patches + terms[k][i].patches + first * kPanel, weights + terms[k][i].weights};
+          multiply<kPanel, 1, false>(last - first, factors, counts[k], tiles * kPanel, args.input.channels,
+                                     products + k * product_plane + first * kColumns);
+        }
+      for (int64_t first = begin, last; first < end; first = last) {
+        last = end_of_run(args.tiling, first, end);
+        const TileWriter writer(args.tiling, output, block, first, last, rows);
+        with_activation(args.activation, [&](auto activation) {
+          with_bands(args.tiling, [&](const Band& row_band, const Band& column_band) {
+            transform_products<decltype(activation)::value>(
+                args, row_band, column_band, args.epilogue + block * kColumns, products + (first - begin) * kColumns,
+                product_plane, first, last, writer);
+          });
+        });
+        writer.finish();
+      }
+    }
+  }
+}
+
+namespace {
+
+// The taps between 16 input and 32 output channels, and one pair of quarters, out of and into a weight of any strides.
+struct TapBlock {
+  const QuarteredWeights& weights;
+  const Support support;
+  int64_t offsets[9];  // of the tap for each of the 3x3 round a pixel
+  float taps[kPanel][9][kColumns];
+
+  TapBlock(const QuarteredWeights& weights, int source, int quarter)
+      : weights(weights), support(weights.quarters.support(source, quarter)) {
+    for (int tap = 0; tap < 9; ++tap)
+      offsets[tap] = weights.quarters.tap(tap / 3, source / 2, quarter / 2) * weights.of_row +
+                     weights.quarters.tap(tap % 3, source % 2, quarter % 2) * weights.of_column;
+  }
+
+  void gather(int64_t in, int64_t ins, int64_t out, int64_t outs) {
+    const float* const from = weights.floats() + in * weights.of_in + out * weights.of_out;
+    float* const to = taps[0][0];
+    if (dense()) {
+      if (outs < kColumns) memset(taps, 0, sizeof taps);
+      return transpose_copy(from, weights.of_out, 1, to, 1, kColumns, outs, 9 * ins);
+    }
+    memset(taps, 0, sizeof taps);
+    for (int tap = 0; tap < 9; ++tap) {
+      if (!support.has_tap(tap / 3, tap % 3)) continue;
+      if (weights.of_out == 1)
+        for (int64_t i = 0; i < ins; ++i)
+          memcpy(taps[i][tap], from + offsets[tap] + i * weights.of_in, sizeof(float) * outs);
+      else
+        transpose_copy(from + offsets[tap], weights.of_out, weights.of_in, to + tap * kColumns, 1, 9 * kColumns, outs,
+                       ins);
+    }
+  }
+
+  void scatter(int64_t in, int64_t ins, int64_t out, int64_t outs) const {
+    float* const to = weights.floats() + in * weights.of_in + out * weights.of_out;
+    const float* const from = taps[0][0];
+    if (dense()) return transpose_copy(from, kColumns, 1, to, 1, weights.of_out, 9 * ins, outs);
+    for (int tap = 0; tap < 9; ++tap)
+      if (support.has_tap(tap / 3, tap % 3))
+        transpose_copy(from + tap * kColumns, 9 * kColumns, 1, to + offsets[tap], weights.of_in, weights.of_out, ins,
+                       outs);
+  }
+
+ private:
+  // All 9 taps of neighbouring input channels lie together.
+  bool dense() const {
+    return weights.quarters.stride == Stride::one && weights.of_column == 1 && weights.of_row == 3 &&
+           weights.of_in == 9;
+  }
+};
+
+}  // namespace
+
+void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin, int64_t end) {
+  const Quarters& quarters = weights.quarters;
+  const int64_t plane = weights.plane(), blocks = weights.blocks();
+  for (int64_t index = begin; index < end; ++index) {
+    const int quarter = static_cast<int>(index / blocks);
+    const int64_t out = index % blocks * kColumns, outs = clipped(weights.out_channels - out, 0, kColumns);
+    for (int source = 0; source < quarters.of_input(); ++source) {
+      TapBlock block(weights, source, quarter);
+      float* const numbers =
+          transformed + (blocks * quarters.numbers_before(quarter) + index % blocks * quarters.numbers(quarter) +
+                         quarters.numbers(quarter, source)) *
+                            plane;
+      for (int64_t first = 0; first < weights.in_channels; first += kPanel) {
+        const int64_t ins = clipped(weights.in_channels - first, 0, kPanel);
+        block.gather(first, ins, out, outs);
+        for (int64_t i = 0; i < ins; ++i)
+          for (int lane = 0; lane < kColumns; lane += kLanes)
+            transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
+                               [](const Floats* w, Floats* out) { weight_1d(w, out); }, Places{3}, Places{3}, Places{6},
+                               Places{6}, [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
+                               [&](int r, int c, Floats v) {
+                                 const int k = r * 6 + c;
+                                 if (block.support.has(k))
+                                   store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane, v);
+                               });
+      }
+    }
+  }
+}
+
+// ---- the gradient of the weights ----
+
+void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  for (int quarter = 0; quarter < args.quarters.of_input(); ++quarter) {
+    const Pictures input = quarter_of(args.input, args.quarters.of_input(), quarter);
+    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, workspace};
+    float* const patches = args.patches + quarter * kSpectrum * args.patch_plane();
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      transform_patch(args.tiling, pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel,
+                      args.patch_plane());
+    });
+  }
+  for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter) {
+    const Pictures grad = quarter_of(args.grad, args.quarters.of_output(), quarter);
+    const TileReader<4> reader{args.tiling, grad, 0, 0, args.zeros, workspace};
+    float* const tiles = args.grad_tiles + quarter * kSpectrum * args.grad_plane();
+    reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
+      constexpr int kPanels = kColumns / kPanel;  // of a block
+      float* const to =
+          tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
+      with_bands(args.tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+        for (int lane = 0; lane < kPanel; lane += kLanes)
+          transform_2d<4, 6>([&](const Floats* in, Floats* out) { grad_tile_1d(rows.pixels, in, out); },
+                             [&](const Floats* in, Floats* out) { grad_tile_1d(columns.pixels, in, out); },
+                             Places{rows.pixels}, Places{columns.pixels}, rows, columns,
+                             [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
+                             [&](int i, int j, Floats v) { store(to + (i * 6 + j) * args.grad_plane() + lane, v); });
+      });
+    });
+  }
+}
+
+void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
+  const int64_t blocks = args.blocks(), panels = args.panels();
+  constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
+  for (int64_t index = begin; index < end; ++index) {
+    const WeightGradient::Term& term = args.terms[index / blocks];
+    const int64_t block = index % blocks;
+    const float* const patches = args.patches + term.patches * args.patch_plane();
+    const float* const grads = args.grad_tiles + term.grad_tiles * args.grad_plane() + block * args.chunk * kColumns;
+    float* const sums = args.sums + term.sums * args.sum_plane() + block * panels * kPanel * kColumns;
+    for (int64_t panel = 0; panel < panels; ++panel)
+      for (int group = 0; group < kGroups; ++group) {
+        const int first = kPanel * group / kGroups, last = kPanel * (group + 1) / kGroups;
+        const Factors factors = {patches + panel * args.chunk * kPanel + first, grads};
+        multiply<1, kPanel, true>(last - first, &factors, 1, kPanel * kPanel, args.end - args.begin,
+                                  sums + (panel * kPanel + first) * kColumns);
+      }
+  }
+}
+
+void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+  const int64_t rows = args.panels() * kPanel, plane = args.sum_plane();
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t out = index * kColumns, outs = clipped(grad_weight.out_channels - out, 0, kColumns);
+    const float* sums = args.sums + index * rows * kColumns;
+    for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter)
+      for (int source = 0; source < args.quarters.of_input(); ++source) {
+        TapBlock block(grad_weight, source, quarter);
+        for (int64_t first = 0; first < grad_weight.in_channels; first += kPanel) {
+          const int64_t ins = clipped(grad_weight.in_channels - first, 0, kPanel);
+          for (int64_t i = 0; i < ins; ++i)
+            for (int lane = 0; lane < kColumns; lane += kLanes)
+              transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
+                                 [](const Floats* u, Floats* out) { grad_weight_1d(u, out); }, Places{6}, Places{6},
+                                 Places{3}, Places{3},
+                                 [&](int r, int c) {
+                                   const int k = r * 6 + c;
+                                   if (!block.support.has(k)) return Floats{};
+                                   return load(sums + block.support.rank(k) * plane + (first + i) * kColumns + lane,
+                                               Floats{});
+                                 },
+                                 [&](int r, int c, Floats v) { store(block.taps[i][r * 3 + c] + lane, v); });
+          block.scatter(first, ins, out, outs);
+        }
+        sums += block.support.count() * plane;
+      }
+  }
+}
+
+}  // namespace INPAINT_FAST_ISA
+}  // namespace inpaint_fast

@@ -1,0 +1,222 @@
+// What the Winograd kernels of the blocks compute, told in numbers and pointers. float32 throughout.
+//
+// A convolution of dilation d is d*d undilated ones, each on the pixels whose row and column have the same remainders
+// by d. So a tile is 4x4 output pixels d apart, and its patch the 6x6 input pixels d apart that they need. With the
+// matrices of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016), section 4.3:
+//
+//     output = A^T [ (G weight G^T) * (B^T patch B) ] A,   the product summed over the input channels
+//
+// which takes 36 multiplications a tile and channel pair where the definition takes 144.
+#pragma once
+
+#include "common/cpu_capability.h"
+#include "conv_block/problem.h"
+
+namespace inpaint_fast {
+
+constexpr int kSpectrum = 36;  // 6x6 numbers stand for a tile, a patch and a weight
+constexpr int kPanel = 16;     // input channels that lie together in a transformed patch
+constexpr int kColumns = 32;   // output channels that lie together in a transformed weight
+
+// Which of the 3x3 taps may be other than zero: in each direction `taps` from `first` on. Without the first or the last
+// tap, the first or the last of the 6 numbers is zero in that direction. The defaults are a whole weight.
+struct Support {
+  struct Side {
+    int first = 0, taps = 3;
+    int numbers() const { return taps + 3; }  // that are not always zero: [first, first + numbers()) of the 6
+    bool has_tap(int i) const { return i >= first && i < first + taps; }
+    bool has(int i) const { return i >= first && i < first + numbers(); }
+  };
+  Side rows, columns;
+  bool has_tap(int row, int column) const { return rows.has_tap(row) && columns.has_tap(column); }
+  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
+  int count() const { return rows.numbers() * columns.numbers(); }
+  int rank(int k) const {
+    return (k / 6 - rows.first) * columns.numbers() + k % 6 - columns.first;
+  }  // among those it has
+};
+
+// Tiles along a side that have the same number of output pixels there. Fewer than 4 need fewer of the 6 numbers: they
+// are the values of polynomials at 0, 1, -1, 2, -2 and infinity, and p pixels of 3 taps need p + 2 values, whichever.
+// So the transformed weights are the same for all.
+struct Band {
+  int64_t first = 0, tiles = 0;
+  int pixels = 4;
+  int numbers() const { return pixels + 2; }
+  bool has(int number) const { return number <= pixels || number == 5; }
+};
+constexpr int kMostBands = 3;
+
+// How output pixels of N pictures are cut into tiles, and in which order: picture, tile row, tile; tiles of
+// neighbouring columns follow one another. The tiles are those of one band of rows and one of columns.
+struct Tiling {
+  int64_t images = 0, height = 0, width = 0;  // of the output
+  int64_t dilation_h = 1, dilation_w = 1, padding_h = 0, padding_w = 0;
+  Band rows, columns;
+
+  // Tiles along a side: d start in every full period of 4d pixels, one at each of the first d pixels of a part of one.
+  static int64_t along(int64_t side, int64_t dilation) {
+    const int64_t period = 4 * dilation, rest = side % period;
+    return side / period * dilation + (rest < dilation ? rest : dilation);
+  }
+  // The bands of a side; returns their number.
+  static int cut(int64_t side, int64_t dilation, Band bands[kMostBands]) {
+    const int64_t whole = side / (4 * dilation) * dilation, rest = side % (4 * dilation);
+    const int pixels = static_cast<int>(rest / dilation);  // of the last tiles; the first ones of the rest have 1 more
+    const Band all[kMostBands] = {{0, whole + (pixels == 3 ? rest % dilation : 0), 4},
+                                  {whole, pixels == 3 ? 0 : rest % dilation, pixels + 1},
+                                  {whole + rest % dilation, pixels > 0 ? dilation - rest % dilation : 0, pixels}};
+    int count = 0;
+    for (const Band& band : all)
+      if (band.tiles > 0) bands[count++] = band;
+    return count;
+  }
+  // The first output pixel of tile `index` along a side.
+  static int64_t origin(int64_t index, int64_t dilation) { return index / dilation * 4 * dilation + index % dilation; }
+  int64_t tiles() const { return images * rows.tiles * columns.tiles; }
+  bool whole() const { return rows.pixels == 4 && columns.pixels == 4; }
+  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
+  // No run of so many tiles reads more columns than this, whatever the width of the pictures.
+  int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
+};
+
+// With stride 2, pixels are taken by their parities, even or odd rows and columns: the four quarters of a picture. A
+// strided convolution (3x3 or 4x4 taps, padding 1) is the sum of four convolutions, one for each quarter of the input;
+// a transposed one (3x3 taps, padding 1, output padding 1, or 4x4, padding 1) is four, one for each quarter of the
+// output. A row of 4 taps gives each parity 2 of them, a row of 3 gives one parity 2 and the other 1. Tiles are then of
+// a quarter's pixels.
+enum class Stride : int { one, two, transposed_two };
+constexpr int kQuarters = 4;
+
+struct Quarters {
+  Stride stride = Stride::one;
+  int taps = 3;  // along a side of the weight
+  int of_input() const { return stride == Stride::two ? kQuarters : 1; }
+  int of_output() const { return stride == Stride::transposed_two ? kQuarters : 1; }
+  // Which tap meets pixel i of the 3 round an output pixel, along a side, between rows of these parities. Output pixel
+  // y reads input pixel 2y - 1 + tap, so pixel j = y - 1 + i of the even ones (2j) by tap 2i - 1, of the odd ones (2j +
+  // 1) by 2i. Transposed: output pixel 2y + parity is given input pixel y - 1 + i by tap 3 + parity - 2i.
+  int tap(int i, int input, int output) const {
+    return stride == Stride::one ? i : stride == Stride::two ? 2 * i - 1 + input : 3 + output - 2 * i;
+  }
+  // Of the weights between a quarter of the input and one of the output.
+  Support support(int input, int output) const { return {side(input / 2, output / 2), side(input % 2, output % 2)}; }
+  // Numbers of the weights between the first quarters of the input, all of them, and one of the output.
+  int numbers(int output, int before) const {
+    int sum = 0;
+    for (int i = 0; i < before; ++i) sum += support(i, output).count();
+    return sum;
+  }
+  int numbers(int output) const { return numbers(output, of_input()); }
+  // Of the weights of all quarters of the output before this one.
+  int numbers_before(int output) const {
+    int sum = 0;
+    for (int i = 0; i < output; ++i) sum += numbers(i);
+    return sum;
+  }
+
+ private:
+  Support::Side side(int input, int output) const {
+    Support::Side side{3, 0};
+    for (int i = 2; i >= 0; --i)
+      if (tap(i, input, output) >= 0 && tap(i, input, output) < taps) side.first = i, ++side.taps;
+    return side;
+  }
+};
+
+inline Pictures quarter_of(Pictures pictures, int quarters, int quarter) {
+  if (quarters == 1) return pictures;
+  const int row = quarter / 2, column = quarter % 2;
+  pictures.data = pictures.floats() + row * pictures.of_row + column * pictures.of_column;
+  pictures.height = (pictures.height + 1 - row) / 2, pictures.width = (pictures.width + 1 - column) / 2;
+  pictures.of_row *= 2, pictures.of_column *= 2;
+  return pictures;
+}
+
+struct ConvBlock {
+  Tiling tiling;
+  Pictures input, output;
+  Quarters quarters;
+  // Transformed: [quarters of the output][output channels / 32][quarters of the input][their numbers][input
+  // channels][32]
+  const float* weights = nullptr;
+  const float* epilogue = nullptr;  // [kEpilogueRows][output channels, rounded up to 32]
+  const float* zeros = nullptr;     // as many as input channels, rounded up to 16
+  Activation activation = Activation::none;
+  float slope = 0;
+  int64_t task_tiles = 0;  // the most tiles of one call
+
+  // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
+  int64_t patch_floats() const {
+    return quarters.of_input() * kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel);
+  }
+  int64_t product_floats() const { return kSpectrum * (kColumns * task_tiles + kPanel); }
+  int64_t workspace_floats() const {
+    return patch_floats() + product_floats() + tiling.window(task_tiles) * 4 * kColumns;  // 4 x 32 > 6 x 16
+  }
+};
+
+// The weights of all pairs of a quarter of the input and one of the output.
+struct QuarteredWeights : Weights {
+  Quarters quarters;
+  int64_t blocks() const { return ceil_div(out_channels, kColumns); }
+  int64_t plane() const { return in_channels * kColumns; }
+  int64_t transformed_floats() const { return quarters.numbers_before(quarters.of_output()) * blocks() * plane(); }
+};
+
+// The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks
+// of tiles small enough for a last-level cache; transformed back once.
+struct WeightGradient {
+  Tiling tiling;
+  Pictures input, grad;  // grad: of the output
+  Quarters quarters;
+  const float* zeros = nullptr;  // as many as the most channels of the two, rounded up to 16
+  float* patches = nullptr;      // [quarters of the input][36][input channels / 16][chunk][16]
+  float* grad_tiles = nullptr;   // [quarters of the output][36][output channels / 32][chunk][32]
+  float* sums = nullptr;         // [numbers][output channels / 32][input channels, rounded up to 16][32]
+  int64_t chunk = 0;             // tiles
+  int64_t begin = 0, end = 0;    // tiles of this chunk
+  // One product of patches and gradient tiles: which plane of each, and of the sums.
+  struct Term {
+    int patches, grad_tiles, sums;
+  } terms[kQuarters * kSpectrum];  // those that the tiling has
+  int64_t panels() const { return ceil_div(input.channels, kPanel); }
+  int64_t blocks() const { return ceil_div(grad.channels, kColumns); }
+  int64_t numbers() const { return quarters.numbers_before(quarters.of_output()); }
+  int64_t patch_plane() const { return panels() * kPanel * chunk + kPanel; }
+  int64_t grad_plane() const { return blocks() * kColumns * chunk + kPanel; }
+  int64_t sum_plane() const { return blocks() * panels() * kPanel * kColumns; }
+  int64_t patch_floats() const { return quarters.of_input() * kSpectrum * patch_plane(); }
+  int64_t grad_tile_floats() const { return quarters.of_output() * kSpectrum * grad_plane(); }
+  int64_t sum_floats() const { return numbers() * sum_plane(); }
+  int64_t workspace_floats(int64_t tiles) const { return 6 * kPanel * tiling.window(tiles); }
+  // Fills `terms` and returns their number.
+  int find_terms() {
+    int count = 0, number = 0;
+    for (int quarter = 0; quarter < quarters.of_output(); ++quarter)
+      for (int source = 0; source < quarters.of_input(); ++source)
+        for (int k = 0; k < kSpectrum; ++k) {
+          if (!quarters.support(source, quarter).has(k)) continue;
+          if (tiling.has(k)) terms[count++] = {source * kSpectrum + k, quarter * kSpectrum + k, number};
+          ++number;
+        }
+    return count;
+  }
+};
+
+// Tiles [begin, end) of a block, in a workspace of workspace_floats().
+INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, int64_t begin, int64_t end,
+                                                   float* workspace))
+// Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin,
+                                                       int64_t end))
+// Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
+INPAINT_FAST_DECLARE_CPU_KERNEL(void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end,
+                                                  float* workspace))
+// Adds the chunk's products to sums, for the pairs [begin, end) of (number of the 36, block of 32 output channels).
+INPAINT_FAST_DECLARE_CPU_KERNEL(void add_products(const WeightGradient& args, int64_t begin, int64_t end))
+// Blocks [begin, end) of 32 output channels of G^T sums G.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight,
+                                                    int64_t begin, int64_t end))
+
+}  // namespace inpaint_fast

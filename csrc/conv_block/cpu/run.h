@@ -1,0 +1,158 @@
+// Runs the kernels of the blocks on the CPU: memory, tasks. Arguments have been checked (conv_block/arguments.h).
+#pragma once
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+#include <vector>
+
+#include "common/result_memory.h"
+#include "conv_block/arguments.h"
+#include "conv_block/cpu/tasks.h"
+
+namespace inpaint_fast {
+
+// Memory of one thread for one task after the other, kept from call to call; it grows to what the largest needed.
+inline float* workspace(int64_t floats) {
+  struct Memory {
+    float* data = nullptr;
+    int64_t floats = 0;
+    ~Memory() { std::free(data); }
+  };
+  static thread_local Memory memory;
+  if (memory.floats < floats) {
+    std::free(memory.data);
+    memory.floats = 0;
+    memory.data = static_cast<float*>(std::aligned_alloc(64, round_up(floats * 4, 64)));
+    if (!memory.data) throw std::bad_alloc();
+    memory.floats = floats;
+  }
+  return memory.data;
+}
+
+inline Tensor transformed_weights(const Tensor& like, const QuarteredWeights& weights) {
+  Tensor transformed = empty_result(like, {weights.transformed_floats()});
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(transform_weights);
+  float* const data = static_cast<float*>(transformed.data_ptr());
+  torch::stable::parallel_for(0, weights.quarters.of_output() * weights.blocks(), 1,
+                              [&](int64_t begin, int64_t end) { kernel(weights, data, begin, end); });
+  return transformed;
+}
+
+// [kEpilogueRows][channels, rounded up to 32].
+inline std::vector<float> folded(const Epilogue& epilogue, int64_t channels) {
+  const int64_t padded = round_up(channels, kColumns);
+  std::vector<float> rows(kEpilogueRows * padded, 0);
+  const auto number = [](const Vector& vector, int64_t channel, float otherwise) {
+    return vector.data ? static_cast<const float*>(vector.data)[channel * vector.stride] : otherwise;
+  };
+  for (int64_t c = 0; c < channels; ++c) {
+    float of_channel[kEpilogueRows];
+    fold_epilogue(epilogue.order, number(epilogue.bias, c, 0), number(epilogue.scale, c, 1),
+                  number(epilogue.shift, c, 0), of_channel);
+    for (int row = 0; row < kEpilogueRows; ++row) rows[row * padded + c] = of_channel[row];
+  }
+  return rows;
+}
+
+// A convolution of this stride; with stride 2, either way, its geometry is that between quarters.
+struct Block : Convolution {
+  Quarters quarters;
+  Block(const Convolution& convolution, Quarters quarters = {}) : Convolution(convolution), quarters(quarters) {}
+  QuarteredWeights quartered() const { return {weights, quarters}; }
+  // Of the result, or of one of its quarters.
+  Tiling picture(int64_t images) const {
+    const int64_t sides = quarters.of_output() == 1 ? 1 : 2;
+    Tiling tiling;
+    tiling.images = images, tiling.height = height / sides, tiling.width = width / sides;
+    tiling.dilation_h = geometry.dilation[0], tiling.dilation_w = geometry.dilation[1];
+    tiling.padding_h = geometry.padding[0], tiling.padding_w = geometry.padding[1];
+    return tiling;
+  }
+};
+
+// `transformed` are the weights, or nothing, and then `weight` is transformed here.
+inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& weight,
+                        std::optional<Tensor> transformed, const Epilogue& epilogue, bool channels_last) {
+  const QuarteredWeights weights = block.quartered();
+  if (transformed) check_transformed(*transformed, input, weights.transformed_floats());
+  Tensor output = new_pictures(block, input.size(0), channels_last,
+                               [&](const std::vector<int64_t>& sizes) { return empty_result(input, sizes); });
+  if (output.numel() == 0) return output;
+  if (!transformed) transformed = transformed_weights(weight, weights);
+  const std::vector<float> rows = folded(epilogue, weights.out_channels);
+  ConvBlock args;
+  args.tiling = block.picture(input.size(0));
+  args.input = pictures_of(input), args.output = pictures_of(output);
+  args.quarters = weights.quarters;
+  args.weights = static_cast<const float*>(transformed->data_ptr());
+  args.epilogue = rows.data();
+  args.activation = epilogue.activation, args.slope = epilogue.slope;
+
+  Tensor zeros = torch::stable::new_zeros(input, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
+  args.zeros = static_cast<const float*>(zeros.data_ptr());
+  const Tasks tasks(args);
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(conv_block);
+  torch::stable::parallel_for(0, tasks.cost(), 1, [&](int64_t from, int64_t to) {
+    float* const memory = workspace(tasks.workspace());
+    tasks.run(from, to, [&](const ConvBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
+  });
+  return output;
+}
+
+// Bytes of transformed patches and gradient tiles of one chunk of the weight gradient.
+constexpr int64_t kChunkBytes = int64_t{20} << 20;
+
+// The gradient of block's weights, in a tensor like `weight`; `grad` is that of the output.
+inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
+  check_weight_gradient(block, grad, input);
+  Tensor grad_weight = torch::stable::empty_like(weight);
+  if (grad_weight.numel() == 0) return grad_weight;
+  const bool transposed = block.quarters.stride == Stride::transposed_two;
+  const QuarteredWeights weights{weights_of(grad_weight, transposed, weight.size(2), weight.size(2)), block.quarters};
+
+  WeightGradient args;
+  args.quarters = block.quarters;
+  const std::vector<Tiling> tilings = tilings_of(block.picture(grad.size(0)));
+  args.input = pictures_of(input), args.grad = pictures_of(grad);
+  int64_t most_tiles = 0;
+  for (const Tiling& tiling : tilings) most_tiles = std::max(most_tiles, tiling.tiles());
+  const int64_t tile_bytes =
+      kSpectrum * 4 *
+      (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
+  // A multiple of 16, the depth of one step of the product.
+  args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));
+  Tensor zeros = torch::stable::new_zeros(input, {std::max(args.panels() * kPanel, args.blocks() * kColumns)});
+  Tensor patches = empty_result(input, {args.patch_floats()});
+  Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()});
+  Tensor sums = torch::stable::new_zeros(input, {args.sum_floats()});
+  args.zeros = static_cast<const float*>(zeros.data_ptr());
+  args.patches = static_cast<float*>(patches.data_ptr());
+  args.grad_tiles = static_cast<float*>(grad_tiles.data_ptr());
+  args.sums = static_cast<float*>(sums.data_ptr());
+
+  const auto gather = INPAINT_FAST_CPU_KERNEL(gather_tiles);
+  const auto add = INPAINT_FAST_CPU_KERNEL(add_products);
+  for (const Tiling& tiling : tilings) {
+    args.tiling = tiling;
+    const int64_t tiles = tiling.tiles(), products = args.find_terms() * args.blocks();
+    for (args.begin = 0; args.begin < tiles; args.begin = args.end) {
+      args.end = std::min(args.begin + args.chunk, tiles);
+      const int64_t tasks = ceil_div(args.end - args.begin, kTaskTiles);
+      torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+        float* const memory = workspace(args.workspace_floats(kTaskTiles));
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t first = args.begin + task * kTaskTiles;
+          gather(args, first, std::min(first + kTaskTiles, args.end), memory);
+        }
+      });
+      torch::stable::parallel_for(0, products, 1, [&](int64_t begin, int64_t end) { add(args, begin, end); });
+    }
+  }
+  const auto transform = INPAINT_FAST_CPU_KERNEL(transform_sums);
+  torch::stable::parallel_for(0, args.blocks(), 1,
+                              [&](int64_t begin, int64_t end) { transform(args, weights, begin, end); });
+  return grad_weight;
+}
+
+}  // namespace inpaint_fast

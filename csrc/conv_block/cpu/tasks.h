@@ -1,0 +1,121 @@
+// How the CPU's work on one block is cut into tasks.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "conv_block/cpu/tilings.h"
+
+namespace inpaint_fast {
+
+// Tiles of a task are so many that its transformed patches stay in a core's cache, and 4 times as many when the
+// transformed weights, which every task reads through, are too large for the last-level cache.
+constexpr int64_t kManyTaskTiles = 48;
+constexpr int64_t kManyWeights = int64_t{16} << 20, kMostPatches = int64_t{4} << 20;  // bytes
+
+// The tiles of one tiling in tasks: `wish` tiles each, or where rows of pixels are laid out anew (`by_rows`) whole tile
+// rows, or pieces of one that begin at a whole cache line of pixels.
+class Pieces {
+ public:
+  Pieces(const Tiling& tiling, int64_t wish, bool by_rows) {
+    const int64_t threads = torch::stable::get_num_threads();
+    if (!by_rows) {
+      per_row_ = tiling.tiles();
+      pieces_ = std::min(round_up(ceil_div(per_row_, wish), threads), per_row_);
+      return;
+    }
+    per_row_ = tiling.columns.tiles, rows_ = tiling.images * tiling.rows.tiles;
+    // 16 pixels are a line; the tiles of one period of 4 dilations lie interleaved.
+    unit_ = tiling.dilation_w < 4 && kUnit % tiling.dilation_w == 0 ? kUnit : tiling.dilation_w;
+    pieces_ = std::max((per_row_ + wish / 2) / wish, ceil_div(threads, rows_));
+    pieces_ = std::clamp(pieces_, int64_t{1}, ceil_div(per_row_, unit_));
+    groups_ = rows_;
+    if (pieces_ == 1) {
+      const int64_t together = std::max(wish / per_row_, int64_t{1});
+      groups_ = std::min(round_up(ceil_div(rows_, together), threads), rows_);
+    }
+  }
+  int64_t count() const { return groups_ * pieces_; }
+  // The first tile of a task; that of the one after the last is the number of tiles.
+  int64_t begin(int64_t task) const {
+    const int64_t row = rows_ * (task / pieces_) / groups_, piece = task % pieces_;
+    return row * per_row_ + per_row_ * piece / pieces_ / unit_ * unit_;
+  }
+
+  // As many tiles as a task has, or a few more.
+  int64_t most() const {
+    if (pieces_ == 1) return ceil_div(rows_, groups_) * per_row_;
+    const int64_t units = ceil_div(per_row_, pieces_ * unit_), before_last = per_row_ - ceil_div(per_row_, pieces_);
+    return std::max(std::min(units * unit_, per_row_), per_row_ - before_last / unit_ * unit_);
+  }
+
+ private:
+  static constexpr int64_t kUnit = 4;
+  int64_t per_row_, rows_ = 1, unit_ = 1;
+  int64_t pieces_ = 1, groups_ = 1;  // of a row, of rows
+};
+
+// One tiling of a block, and its tasks.
+struct Part {
+  ConvBlock args;
+  Pieces pieces;
+};
+
+inline std::vector<Part> parts_of(const ConvBlock& block) {
+  const int64_t patch_bytes = kSpectrum * 4 * round_up(std::max<int64_t>(block.input.channels, 1), kPanel);
+  const bool many_weights = patch_bytes * round_up(block.output.channels, kColumns) > kManyWeights;
+  const int64_t wish = many_weights ? std::clamp(kMostPatches / patch_bytes, kTaskTiles, kManyTaskTiles) : kTaskTiles;
+  const bool by_rows = block.input.of_channel != 1 || block.output.of_channel != 1;
+  std::vector<Part> parts;
+  for (const Tiling& tiling : tilings_of(block.tiling)) {
+    if (tiling.tiles() == 0) continue;
+    parts.push_back({block, Pieces(tiling, wish, by_rows)});
+    parts.back().args.tiling = tiling;
+    parts.back().args.task_tiles = parts.back().pieces.most();
+  }
+  return parts;
+}
+
+// Of one task after the other.
+inline int64_t workspace_floats(const std::vector<Part>& parts) {
+  int64_t most = 0;
+  for (const Part& part : parts) most = std::max(most, part.args.workspace_floats());
+  return most;
+}
+
+// All tasks of a block, one after the other.
+class Tasks {
+ public:
+  explicit Tasks(const ConvBlock& block) : parts_(parts_of(block)) {
+    for (size_t part = 0; part < parts_.size(); ++part) {
+      const Tiling& tiling = parts_[part].args.tiling;
+      const Pieces& pieces = parts_[part].pieces;
+      for (int64_t i = 0; i < pieces.count(); ++i) {
+        const Task task{part, pieces.begin(i), pieces.begin(i + 1), cost_};
+        cost_ += tiling.rows.numbers() * tiling.columns.numbers() * (task.end - task.begin);
+        tasks_.push_back(task);
+      }
+    }
+  }
+  int64_t workspace() const { return workspace_floats(parts_); }
+  // What all of them cost, and run(args, begin, end) for the tasks whose share of it begins in [from, to).
+  int64_t cost() const { return cost_; }
+  template <class Run>
+  void run(int64_t from, int64_t to, const Run& run) const {
+    for (const Task& task : tasks_)
+      if (task.cost_before >= from && task.cost_before < to) run(parts_[task.part].args, task.begin, task.end);
+  }
+
+ private:
+  struct Task {
+    size_t part;
+    int64_t begin, end, cost_before;
+  };
+  std::vector<Part> parts_;
+  std::vector<Task> tasks_;
+  int64_t cost_ = 0;
+};
+
+}  // namespace inpaint_fast

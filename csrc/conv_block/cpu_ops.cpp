@@ -1,0 +1,112 @@
+// Checks and registration of dilated_block, strided_block and transposed_block on the CPU. Their definitions are the
+// files of these names in inpaint_fast/ops.
+#include "conv_block/cpu/run.h"
+
+namespace inpaint_fast {
+namespace {
+
+constexpr Kinds kKinds = Kinds::float32;
+
+void check_weight(const Tensor& weight) {
+  check_kind(weight, kKinds, "weight");
+  check_memory(weight, "weight");
+}
+
+// ---- dilated_block: stride 1; `tf32` is for GPUs alone ----
+
+Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
+  check_weight(weight);
+  return transformed_weights(weight, {weights_of(weight), {}});
+}
+
+Tensor dilated_block(const Tensor& input,                 // [N, C_in, H, W]
+                     const Tensor& weight,                // [C_out, C_in, 3, 3]
+                     std::optional<Tensor> transformed,   // as dilated_block_weights gives them
+                     std::optional<Tensor> bias,          // [C_out]
+                     std::optional<Tensor> scale,         // [C_out]
+                     std::optional<Tensor> shift,         // [C_out]
+                     const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
+                     int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
+  const Block block = convolution_of(input, weight, geometry, kKinds);
+  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
+                                        order_of(order));
+  return run_block(block, input, weight, transformed, epilogue, channels_last);
+}
+
+Tensor dilated_block_input_gradient(const Tensor& grad,    // [N, C_out, H', W']
+                                    const Tensor& weight,  // [C_out, C_in, 3, 3]
+                                    const std::vector<int64_t>& geometry, bool channels_last, bool tf32) {
+  return run_block(input_gradient_of(grad, weight, geometry, kKinds), grad, weight, {}, {}, channels_last);
+}
+
+Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
+                                     const Tensor& input,   // [N, C_in, H, W]
+                                     const Tensor& weight,  // [C_out, C_in, 3, 3]
+                                     const std::vector<int64_t>& geometry, bool tf32) {
+  return run_weight_gradient(convolution_of(input, weight, geometry, kKinds), grad, input, weight);
+}
+
+// ---- strided_block and transposed_block: 3x3 or 4x4 taps, stride 2, on the four quarters of a picture ----
+
+template <Stride kStride>
+QuarteredWeights quartered(const Tensor& weight) {
+  check_weight(weight);
+  const Weights weights = weights_of(weight, kStride == Stride::transposed_two, 3, 4);
+  return {weights, {kStride, static_cast<int>(weight.size(2))}};
+}
+
+template <Stride kStride>
+Block block_of(const Tensor& input, const Tensor& weight) {
+  check_pictures(input, kKinds, "input");
+  check_beside(weight, input, 4, "weight");
+  const QuarteredWeights weights = quartered<kStride>(weight);
+  STD_TORCH_CHECK(weights.in_channels == input.size(1), "weight: its channels are not those of the pictures");
+  const int64_t odd = weight.size(2) == 3;  // the last row or column of an odd number is read
+  const auto side = [&](int64_t input) { return kStride == Stride::two ? (input + odd) / 2 : 2 * input; };
+  const Convolution convolution{weights, {}, side(input.size(2)), side(input.size(3))};
+  check_output(convolution, input.size(0), "input");
+  return {convolution, weights.quarters};
+}
+
+template <Stride kStride>
+Tensor resampling_weights(const Tensor& weight) {  // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
+  return transformed_weights(weight, quartered<kStride>(weight));
+}
+
+template <Stride kStride>
+Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
+                  const Tensor& weight,               // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
+                  std::optional<Tensor> transformed,  // as resampling_weights gives them
+                  std::optional<Tensor> bias,         // [C_out]
+                  std::optional<Tensor> scale,        // [C_out]
+                  std::optional<Tensor> shift,        // [C_out]
+                  int64_t activation, double slope, int64_t order) {
+  const Block block = block_of<kStride>(input, weight);
+  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
+                                        order_of(order));
+  return run_block(block, input, weight, transformed, epilogue, true);
+}
+
+template <Stride kStride>
+Tensor resampling_weight_gradient(const Tensor& grad,      // [N, C_out, H', W']
+                                  const Tensor& input,     // [N, C_in, H, W]
+                                  const Tensor& weight) {  // [C_out, C_in, 3 or 4, the same]
+  return run_weight_gradient(block_of<kStride>(input, weight), grad, input, weight);
+}
+
+}  // namespace
+}  // namespace inpaint_fast
+
+STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
+  using namespace inpaint_fast;
+  m.impl("dilated_block", TORCH_BOX(&dilated_block));
+  m.impl("dilated_block_weights", TORCH_BOX(&dilated_block_weights));
+  m.impl("dilated_block_input_gradient", TORCH_BOX(&dilated_block_input_gradient));
+  m.impl("dilated_block_weight_gradient", TORCH_BOX(&dilated_block_weight_gradient));
+  m.impl("strided_block", TORCH_BOX(&resampling<Stride::two>));
+  m.impl("strided_block_weights", TORCH_BOX(&resampling_weights<Stride::two>));
+  m.impl("strided_block_weight_gradient", TORCH_BOX(&resampling_weight_gradient<Stride::two>));
+  m.impl("transposed_block", TORCH_BOX(&resampling<Stride::transposed_two>));
+  m.impl("transposed_block_weights", TORCH_BOX(&resampling_weights<Stride::transposed_two>));
+  m.impl("transposed_block_weight_gradient", TORCH_BOX(&resampling_weight_gradient<Stride::transposed_two>));
+}

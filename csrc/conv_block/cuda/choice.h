@@ -1,0 +1,184 @@
+// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the whole).
+#pragma once
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "conv_block/cuda/convolution.h"
+#include "conv_block/cuda/convolution_sm90.h"
+
+namespace inpaint_fast {
+namespace cuda {
+namespace {
+
+// ---- tiles ----
+
+typedef Tile<256, 128, 4, 2, 1> Huge;
+typedef Tile<128, 128, 2, 2, 2> Large;
+typedef Tile<128, 64, 2, 2, 3> Medium;
+typedef Tile<64, 64, 2, 2, 4> Small;
+
+// The same for sm_90a.
+typedef WarpgroupTile<256, 128, 2, 4, 1> WarpgroupHuge;
+typedef WarpgroupTile<128, 128, 2, 3, 2> WarpgroupLarge;
+typedef WarpgroupTile<128, 64, 2, 4, 2> WarpgroupMedium;
+typedef WarpgroupTile<64, 64, 1, 4, 3> WarpgroupSmall;
+
+// The tiles of the convolution and how fast a multiprocessor full of them multiplies, against the first. Estimates by
+// the bytes that a product moves to and from shared memory; to be replaced by measured ones.
+struct Candidate {
+  int rows, columns, shared_bytes;
+  double speed;
+};
+template <class Tile>
+constexpr int shared_bytes() {
+  return Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * static_cast<int>(sizeof(float));
+}
+template <class Tile>
+constexpr Candidate candidate(double speed) {
+  return {Tile::kRows, Tile::kColumns, shared_bytes<Tile>(), speed};
+}
+template <class Tile>
+constexpr Candidate warpgroup_candidate(double speed) {
+  return {Tile::kRows, Tile::kColumns, Tile::kSharedBytes, speed};
+}
+constexpr int kTiles = 4;
+constexpr Candidate kCandidates[kTiles] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
+                                           candidate<Small>(0.65)};
+constexpr Candidate kWarpgroupCandidates[kTiles] = {
+    warpgroup_candidate<WarpgroupHuge>(1.0), warpgroup_candidate<WarpgroupLarge>(0.95),
+    warpgroup_candidate<WarpgroupMedium>(0.8), warpgroup_candidate<WarpgroupSmall>(0.65)};
+
+// ---- sm_80 or sm_90a ----
+
+int attribute_of_device(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaDeviceGetAttribute(&value, attribute, device) != cudaSuccess)
+    throw std::runtime_error("CUDA: the device cannot be asked for its properties");
+  return value;
+}
+
+// Whether the current device runs sm_90a's code and this build has it.
+bool has_sm90a() {
+  if (attribute_of_device(cudaDevAttrComputeCapabilityMajor) != 9 ||
+      attribute_of_device(cudaDevAttrComputeCapabilityMinor) != 0)
+    return false;
+  static const bool built = [] {
+    cudaFuncAttributes attributes = {};
+    const auto kernel = reinterpret_cast<const void*>(convolution_sm90_kernel<Half, WarpgroupSmall>);
+    const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+    if (status != cudaSuccess) cudaGetLastError();  // or the next check of anybody would report it as its own
+    if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) return false;
+    if (status != cudaSuccess) throw std::runtime_error("CUDA: the kernels of this build cannot be asked for");
+    return attributes.maxThreadsPerBlock >= WarpgroupSmall::kAllThreads;
+  }();
+  return built;
+}
+
+// What runs on the current device: the best that is there, or what INPAINT_FAST_CUDA_CAPABILITY asks for.
+bool use_sm90a() {
+  const bool there = has_sm90a();
+  const char* const variable = std::getenv("INPAINT_FAST_CUDA_CAPABILITY");
+  const std::string wish = variable ? variable : "";
+  if (wish.empty() || (wish == "sm_90a" && there)) return there;
+  if (wish == "sm_80") return false;
+  if (wish == "sm_90a")
+    throw std::runtime_error(
+        "INPAINT_FAST_CUDA_CAPABILITY: sm_90a needs a GPU of compute capability 9.0 and a build for 9.0a "
+        "(TORCH_CUDA_ARCH_LIST); sm_80 or nothing is expected here");
+  throw std::runtime_error("INPAINT_FAST_CUDA_CAPABILITY: sm_80, sm_90a or nothing is expected, got '" + wish + "'");
+}
+
+// A stride along a size of 1 says nothing and may be anything: as it would be without gaps.
+Pictures with_plain_strides(Pictures pictures) {
+  if (pictures.width == 1) pictures.of_column = pictures.channels;
+  if (pictures.height == 1) pictures.of_row = pictures.width * pictures.of_column;
+  if (pictures.images == 1) pictures.of_image = pictures.height * pictures.of_row;
+  return pictures;
+}
+
+// Whether a tensor map can be made of pictures that is_packed(): there is something of every dimension, coordinates fit
+// 32 bits and strides 40, and each stride is a multiple of the one before, with room for it. So it is with NHWC tensors
+// and slices of them, not with transposed ones or with one picture expanded to many.
+bool can_be_mapped(const Pictures& packed, int64_t element_bytes) {
+  const Pictures pictures = with_plain_strides(packed);
+  const int64_t limit = (int64_t{1} << 40) / element_bytes;
+  const auto follows = [=](int64_t stride, int64_t size, int64_t before) {
+    return stride < limit && before > 0 && stride >= size * before && stride % before == 0;
+  };
+  return pictures.channels > 0 && pictures.pixels() > 0 && pictures.images <= INT32_MAX &&
+         follows(pictures.of_column, pictures.channels, 1) &&
+         follows(pictures.of_row, pictures.width, pictures.of_column) &&
+         follows(pictures.of_image, pictures.height, pictures.of_row);
+}
+
+// ---- blocks ----
+
+int log2_of(int64_t x) {
+  int log = 0;
+  while (x > 1) x >>= 1, ++log;
+  return log;
+}
+
+// Pairs of a block and a tap that sees more than padding, along a side that is cut into blocks of 2^log pixels.
+int64_t taps_along(int64_t output, int64_t input, int64_t dilation, int64_t padding, int log) {
+  int64_t taps = 0;
+  for (int64_t k = 0; k < 3; ++k) {
+    const int64_t shift = k * dilation - padding;
+    const int64_t begin = shift < 0 ? -shift : 0, end = input - shift < output ? input - shift : output;
+    if (begin < end) taps += ((end - 1) >> log) - (begin >> log) + 1;
+  }
+  return taps;
+}
+
+struct Choice {
+  bool sm90a = false;
+  int candidate = 0;
+  Cut cut;
+  const Candidate& tile() const { return (sm90a ? kWarpgroupCandidates : kCandidates)[candidate]; }
+};
+
+// For each tile the cut of the pixels that leaves the fewest taps to compute, and of the tiles the one that should be
+// done first. It changes no result, for each is the same sum.
+Choice choose(const Multiplication& how, const Convolution& args) {
+  const int multiprocessors = attribute_of_device(cudaDevAttrMultiProcessorCount),
+            most_shared = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  const bool ieee = how.kind == ScalarKind::float32 && !how.tf32;
+  Choice best;
+  best.sm90a = use_sm90a() && !ieee && can_be_mapped(args.input, how.kind == ScalarKind::float32 ? 4 : 2);
+  double least_time = -1;
+  for (int c = 0; c < kTiles; ++c) {
+    const Candidate& candidate = Choice{best.sm90a, c, {}}.tile();
+    if (candidate.shared_bytes > most_shared) continue;  // the largest on GPUs for graphics
+    const int rows = log2_of(candidate.rows);
+    Cut cut;
+    double least_taps = -1;
+    for (int width = rows; width >= 0; --width)
+      for (int height = rows - width; height >= 0; --height) {
+        // Pictures share a block where one does not fill it; otherwise its pixels are neighbours, for the caches' sake.
+        const bool whole = int64_t{1} << width >= args.output.width && int64_t{1} << height >= args.output.height;
+        if (width + height < rows && !whole) continue;
+        const double taps = static_cast<double>(taps_along(args.output.height, args.input.height, args.dilation[0],
+                                                           args.padding[0], height)) *
+                            taps_along(args.output.width, args.input.width, args.dilation[1], args.padding[1], width);
+        const int64_t deep = ceil_div(args.output.images, int64_t{1} << (rows - width - height));
+        if (least_taps >= 0 && taps * deep >= least_taps) continue;
+        least_taps = taps * deep;
+        cut = {width, height, ceil_div(args.output.width, int64_t{1} << width),
+               ceil_div(args.output.height, int64_t{1} << height), deep};
+      }
+    const int64_t columns = ceil_div(args.output.channels, candidate.columns);
+    const int64_t rounds = ceil_div(cut.blocks() * columns, multiprocessors);
+    // Of a block, on the average: its taps, and an epilogue that costs about as much as one.
+    const double of_block = (least_taps / cut.blocks() + 1) * candidate.rows * candidate.columns / candidate.speed;
+    if (least_time >= 0 && rounds * of_block >= least_time) continue;
+    least_time = rounds * of_block;
+    best.candidate = c, best.cut = cut;
+  }
+  return best;
+}
+
+}  // namespace
+}  // namespace cuda
+}  // namespace inpaint_fast

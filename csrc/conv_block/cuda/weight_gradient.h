@@ -1,0 +1,137 @@
+// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels, and
+// the sum of the parts.
+#pragma once
+
+#include "common/launch.h"
+#include "conv_block/cuda/launchers.h"
+#include "conv_block/cuda/tile.h"
+
+namespace inpaint_fast {
+namespace cuda {
+namespace {
+
+struct WeightGradient {
+  Pictures grad, input;
+  float* sums = nullptr;  // [parts][9][out channels][in channels]
+  int64_t out_channels = 0, in_channels = 0;
+  int dilation[2] = {}, padding[2] = {};
+  int64_t parts = 1;
+};
+
+// One tap, a tile of out x in channels, one part of the pixels: those at which the tap sees no padding, a rectangle of
+// each picture.
+template <class Math, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
+    weight_gradient_kernel(const __grid_constant__ WeightGradient args) {
+  typedef Element<Math> T;
+  constexpr int kElementBytes = sizeof(T), kPack = kChunkBytes / kElementBytes, kStep = kStepBytes / kElementBytes;
+  // A thread copies chunks of one pixel, kLanes apart.
+  constexpr int kLanes = Tile::kThreads / kStep;
+  constexpr int kRowBytes = Tile::kRows * kElementBytes, kColumnBytes = Tile::kColumns * kElementBytes;
+  constexpr int kM = kRowBytes / kChunkBytes / kLanes, kN = kColumnBytes / kChunkBytes / kLanes;
+  char* const shared = dynamic_shared<char>();
+
+  // Blocks that read the same pixels follow one another.
+  const unsigned in_blocks = static_cast<unsigned>(ceil_div(args.in_channels, Tile::kColumns));
+  const unsigned out_blocks = static_cast<unsigned>(ceil_div(args.out_channels, Tile::kRows));
+  unsigned block = blockIdx.x;
+  const int64_t first_in = static_cast<int64_t>(block % in_blocks) * Tile::kColumns;
+  block /= in_blocks;
+  const int64_t first_out = static_cast<int64_t>(block % out_blocks) * Tile::kRows;
+  block /= out_blocks;
+  const int tap = block % kTaps;
+  const int64_t part = block / kTaps;
+
+  const int shift_y = tap / 3 * args.dilation[0] - args.padding[0];
+  const int shift_x = tap % 3 * args.dilation[1] - args.padding[1];
+  const int y0 = max(0, -shift_y), x0 = max(0, -shift_x);
+  const int height =
+      max(0, min(static_cast<int>(args.grad.height), static_cast<int>(args.input.height) - shift_y) - y0);
+  const int width = max(0, min(static_cast<int>(args.grad.width), static_cast<int>(args.input.width) - shift_x) - x0);
+  const int64_t pixels = args.grad.images * height * width;
+  const int64_t all_steps = ceil_div(pixels, kStep), steps_each = ceil_div(all_steps, args.parts);
+  const int64_t begin = part * steps_each * kStep, end = min(pixels, begin + steps_each * kStep);
+  const int steps = begin < end ? static_cast<int>((end - begin + kStep - 1) / kStep) : 0;
+
+  // The pixel of this thread, and what a step of kStep adds to its image, row and column, as an odometer.
+  const int pixel_row = threadIdx.x / kLanes;
+  int64_t pixel = begin + pixel_row, image = 0, step_image = 0;
+  int y = 0, x = 0, step_y = 0, step_x = 0;
+  if (steps > 0) {
+    x = static_cast<int>(pixel % width), y = static_cast<int>(pixel / width % height), image = pixel / width / height;
+    step_x = kStep % width, step_y = kStep / width % height, step_image = kStep / width / height;
+  }
+  // Where 4 lanes have a pixel, those of odd ones begin elsewhere: 8 lanes then write 8 different chunks modulo 8.
+  const int turn = kLanes < 8 ? pixel_row & 1 : 0;
+  const auto chunk_of = [&](int i) { return static_cast<int>(threadIdx.x % kLanes) + (i ^ turn) * kLanes; };
+  unsigned grad_there = 0, input_there = 0;  // a bit for each chunk that is not beyond the channels
+#pragma unroll
+  for (int i = 0; i < kM; ++i)
+    grad_there |= static_cast<unsigned>(first_out + chunk_of(i) * kPack < args.grad.channels) << i;
+#pragma unroll
+  for (int j = 0; j < kN; ++j)
+    input_there |= static_cast<unsigned>(first_in + chunk_of(j) * kPack < args.input.channels) << j;
+  const T* const grad =
+      static_cast<const T*>(args.grad.data) + first_out + y0 * args.grad.of_row + x0 * args.grad.of_column;
+  const T* const input = static_cast<const T*>(args.input.data) + first_in + (y0 + shift_y) * args.input.of_row +
+                         (x0 + shift_x) * args.input.of_column;
+
+  sum_steps<Sums<Math, Tile, false>, Tile>(steps, shared, [&](char* rows, char* columns) {
+    const bool inside = pixel < end;
+    const T* const grad_at = grad + (image * args.grad.of_image + y * args.grad.of_row + x * args.grad.of_column);
+    const T* const input_at = input + (image * args.input.of_image + y * args.input.of_row + x * args.input.of_column);
+    const unsigned grads = inside ? grad_there : 0, inputs = inside ? input_there : 0;
+#pragma unroll
+    for (int i = 0; i < kM; ++i)
+      device::cp_async_16(rows + in_columns<kRowBytes>(pixel_row, chunk_of(i)), grad_at + chunk_of(i) * kPack,
+                          grads >> i & 1 ? kChunkBytes : 0);
+#pragma unroll
+    for (int j = 0; j < kN; ++j)
+      device::cp_async_16(columns + in_columns<kColumnBytes>(pixel_row, chunk_of(j)), input_at + chunk_of(j) * kPack,
+                          inputs >> j & 1 ? kChunkBytes : 0);
+    pixel += kStep;
+    x += step_x;
+    const int carry_x = x >= width;
+    x -= carry_x * width, y += step_y + carry_x;
+    const int carry_y = y >= height;
+    y -= carry_y * height, image += step_image + carry_y;
+  });
+
+  const float* const sums = reinterpret_cast<const float*>(shared);
+  float* const to = args.sums + (part * kTaps + tap) * args.out_channels * args.in_channels;
+  const bool wide = args.in_channels % 4 == 0;
+#pragma unroll 1
+  for (int item = threadIdx.x; item < Tile::kRows * Tile::kColumns / 4; item += Tile::kThreads) {
+    const int row = item / (Tile::kColumns / 4), column = item % (Tile::kColumns / 4) * 4;
+    if (first_out + row >= args.out_channels) continue;
+    const Pack<float, 4> sum = load_pack<4>(sums + in_sums<Tile>(row, column));
+    float* const at = to + (first_out + row) * args.in_channels + first_in + column;
+    if (wide) {
+      if (first_in + column < args.in_channels) store_pack<4>(at, sum);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (first_in + column + i < args.in_channels) at[i] = sum.values[i];
+    }
+  }
+}
+
+// A thread has the 9 taps of one pair of channels, and adds their parts in order.
+template <class T>
+__global__ void __launch_bounds__(kMovingThreads)
+    sum_parts_kernel(const float* sums, int64_t parts, const Weights weights) {
+  const int64_t pairs = weights.out_channels * weights.in_channels;
+  const int64_t pair = static_cast<int64_t>(blockIdx.x) * kMovingThreads + threadIdx.x;
+  if (pair >= pairs) return;
+  T* const to = static_cast<T*>(weights.data) + pair / weights.in_channels * weights.of_out +
+                pair % weights.in_channels * weights.of_in;
+  for (int tap = 0; tap < kTaps; ++tap) {
+    float sum = 0;
+    for (int64_t part = 0; part < parts; ++part) sum += sums[(part * kTaps + tap) * pairs + pair];
+    device::store(to + tap / 3 * weights.of_row + tap % 3 * weights.of_column, sum);
+  }
+}
+
+}  // namespace
+}  // namespace cuda
+}  // namespace inpaint_fast

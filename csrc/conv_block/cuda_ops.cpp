@@ -1,0 +1,152 @@
+// Checks, allocation and registration of dilated_block on CUDA. Its definition is inpaint_fast/ops/dilated_block.py.
+#include <tuple>
+
+#include "common/cuda_device.h"
+#include "conv_block/arguments.h"
+#include "conv_block/cuda/launchers.h"
+
+namespace inpaint_fast {
+namespace {
+
+constexpr Kinds kKinds = Kinds::float32_or_half;
+
+Tensor new_output(const Convolution& convolution, const Tensor& input, bool channels_last) {
+  return new_pictures(convolution, input.size(0), channels_last, [&](const std::vector<int64_t>& sizes) {
+    return torch::stable::new_empty(input, sizes);
+  });
+}
+
+int64_t packed_numel(const Tensor& like, const Weights& weights) {
+  return cuda::kTaps * weights.out_channels * cuda::packed_channels(weights.in_channels, bytes_of(kind_of(like)));
+}
+
+// Pictures as the kernels read them: where they lie, or a copy of them in `memory`.
+Pictures packed_pictures(const Tensor& tensor, std::optional<Tensor>& memory, void* stream) {
+  Pictures pictures = pictures_of(tensor);
+  const int64_t element_bytes = bytes_of(kind_of(tensor));
+  if (cuda::is_packed(pictures, element_bytes)) return pictures;
+  const int64_t channels = cuda::packed_channels(pictures.channels, element_bytes);
+  memory = torch::stable::new_empty(tensor, {pictures.pixels() * channels});
+  cuda::pack_pictures(pictures, kind_of(tensor), memory->data_ptr(), stream);
+  pictures.data = memory->data_ptr();
+  pictures.channels = channels;
+  pictures.of_channel = 1, pictures.of_column = channels, pictures.of_row = channels * pictures.width;
+  pictures.of_image = pictures.of_row * pictures.height;
+  return pictures;
+}
+
+Tensor packed_weights(const Tensor& like, const Weights& weights, void* stream) {
+  Tensor packed = torch::stable::new_empty(like, {packed_numel(like, weights)});
+  cuda::pack_weights(weights, kind_of(like), packed.data_ptr(), stream);
+  return packed;
+}
+
+// Mean and biased variance of each channel of what the activation makes of the result, which itself has none.
+struct MeanAndVariance {
+  Tensor mean, var;
+};
+
+// Everything has been checked. wanted: null, or what is to be written besides.
+Tensor convolve(const OnDeviceOf& device, const Convolution& convolution, const Tensor& input, const Tensor& weight,
+                std::optional<Tensor> transformed, const Epilogue& epilogue, bool channels_last, bool tf32,
+                const MeanAndVariance* wanted) {
+  Tensor output = new_output(convolution, input, channels_last);
+  if (output.numel() == 0) return output;
+  if (!transformed) transformed = packed_weights(weight, convolution.weights, device.stream());
+  std::optional<Tensor> memory;
+  const cuda::Multiplication how{kind_of(input), tf32};
+  const Pictures pictures = packed_pictures(input, memory, device.stream());
+  cuda::Statistics statistics;
+  std::optional<Tensor> moments;
+  if (wanted) {
+    const int64_t size = cuda::moments_size(how, convolution.geometry, pictures, pictures_of(output));
+    moments = torch::stable::new_empty(input, {size}, ScalarType::Float);
+    statistics = {static_cast<float*>(moments->data_ptr()), static_cast<double*>(wanted->mean.data_ptr()),
+                  static_cast<double*>(wanted->var.data_ptr())};
+  }
+  cuda::dilated_block(how, convolution.geometry, pictures, transformed->data_ptr(), pictures_of(output), epilogue,
+                      statistics, device.stream());
+  return output;
+}
+
+Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
+  check_kind(weight, kKinds, "weight");
+  check_memory(weight, "weight");
+  const Weights weights = weights_of(weight);
+  const OnDeviceOf device(weight);
+  return packed_weights(weight, weights, device.stream());
+}
+
+Tensor dilated_block(const Tensor& input,                 // [N, C_in, H, W]
+                     const Tensor& weight,                // [C_out, C_in, 3, 3]
+                     std::optional<Tensor> transformed,   // as dilated_block_weights gives them
+                     std::optional<Tensor> bias,          // [C_out]
+                     std::optional<Tensor> scale,         // [C_out]
+                     std::optional<Tensor> shift,         // [C_out]
+                     const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
+                     int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
+  const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
+  const Epilogue epilogue = epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope,
+                                        order_of(order));
+  if (transformed) check_transformed(*transformed, input, packed_numel(weight, convolution.weights));
+  const OnDeviceOf device(input);
+  return convolve(device, convolution, input, weight, transformed, epilogue, channels_last, tf32, nullptr);
+}
+
+// y, mean [C_out], var [C_out]
+std::tuple<Tensor, Tensor, Tensor> dilated_block_statistics(const Tensor& input,         // [N, C_in, H, W]
+                                                            const Tensor& weight,        // [C_out, C_in, 3, 3]
+                                                            std::optional<Tensor> bias,  // [C_out]
+                                                            const std::vector<int64_t>& geometry, int64_t activation,
+                                                            double slope, bool channels_last, bool tf32) {
+  const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
+  const Epilogue epilogue = epilogue_of(input, convolution.weights.out_channels, bias, {}, {}, activation, slope,
+                                        Order::norm_act);
+  const OnDeviceOf device(input);
+  const auto zeros = [&] { return torch::stable::new_zeros(input, {weight.size(0)}, ScalarType::Double); };
+  const MeanAndVariance statistics{zeros(), zeros()};
+  const Tensor output =
+      convolve(device, convolution, input, weight, {}, epilogue, channels_last, tf32, &statistics);
+  return {output, statistics.mean, statistics.var};
+}
+
+Tensor dilated_block_input_gradient(const Tensor& grad,    // [N, C_out, H', W']
+                                    const Tensor& weight,  // [C_out, C_in, 3, 3]
+                                    const std::vector<int64_t>& geometry, bool channels_last, bool tf32) {
+  const Convolution convolution = input_gradient_of(grad, weight, geometry, kKinds);
+  const OnDeviceOf device(grad);
+  return convolve(device, convolution, grad, weight, {}, {}, channels_last, tf32, nullptr);
+}
+
+Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
+                                     const Tensor& input,   // [N, C_in, H, W]
+                                     const Tensor& weight,  // [C_out, C_in, 3, 3]
+                                     const std::vector<int64_t>& geometry, bool tf32) {
+  const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
+  check_weight_gradient(convolution, grad, input);
+  const OnDeviceOf device(input);
+  Tensor grad_weight = torch::stable::empty_like(weight);
+  if (grad_weight.numel() == 0) return grad_weight;
+  const Weights weights = weights_of(grad_weight);
+  std::optional<Tensor> grad_memory, input_memory;
+  const Pictures grads = packed_pictures(grad, grad_memory, device.stream());
+  const Pictures pictures = packed_pictures(input, input_memory, device.stream());
+  const int64_t splits = cuda::weight_gradient_splits(grads, weights);
+  Tensor sums = torch::stable::new_empty(input, {splits * cuda::kTaps * weights.out_channels * weights.in_channels},
+                                         ScalarType::Float);
+  cuda::weight_gradient({kind_of(input), tf32}, convolution.geometry, grads, pictures, weights,
+                        static_cast<float*>(sums.data_ptr()), device.stream());
+  return grad_weight;
+}
+
+}  // namespace
+}  // namespace inpaint_fast
+
+STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
+  using namespace inpaint_fast;
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block"), TORCH_BOX(&dilated_block));
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_statistics"), TORCH_BOX(&dilated_block_statistics));
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_weights"), TORCH_BOX(&dilated_block_weights));
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_input_gradient"), TORCH_BOX(&dilated_block_input_gradient));
+  m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_weight_gradient"), TORCH_BOX(&dilated_block_weight_gradient));
+}

@@ -1,0 +1,50 @@
+// What the module tells about the blocks besides their operators.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "common/python.h"
+#include "conv_block/cpu/tasks.h"
+
+namespace inpaint_fast {
+namespace {
+
+std::pair<int64_t, int64_t> cost(int kind, int64_t images, int64_t height, int64_t width, int64_t dilation_h,
+                                 int64_t dilation_w, int64_t taps) {
+  if (kind != 0 && kind != 1) throw std::invalid_argument("kind: 0 (dilated) or 1 (stride 2) is expected");
+  const Cost cost = winograd_cost(kind == 0, images, height, width, dilation_h, dilation_w, taps);
+  return {cost.tiles, cost.products};
+}
+
+int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last) {
+  constexpr int64_t kMost = int64_t{1} << 50;
+  if (images < 0 || in_channels < 0 || out_channels < 0 || height < 0 || width < 0)
+    throw std::invalid_argument("sizes of 0 or more are expected");
+  if (dilation_h < 1 || dilation_w < 1) throw std::invalid_argument("dilation: at least 1 is expected");
+  const int64_t pixels = saturating_product(images, saturating_product(height, width));
+  if (saturating_product(pixels, std::max<int64_t>({in_channels, out_channels, 1})) > kMost ||
+      std::max({in_channels, out_channels, height, width, dilation_h, dilation_w}) >= kSideLimit)
+    throw std::invalid_argument("the sizes are too large: sides and channels below 2^28 are expected");
+  ConvBlock args;
+  args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
+  args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
+  args.input.channels = in_channels, args.output.channels = out_channels;
+  args.input.of_channel = args.output.of_channel = channels_last ? 1 : height * width;
+  return 4 * workspace_floats(parts_of(args));
+}
+
+const FunctionsOfModule functions([](pybind11::module_& m) {
+  m.def("winograd_cost", &cost, pybind11::arg("kind"), pybind11::arg("images"), pybind11::arg("height"),
+        pybind11::arg("width"), pybind11::arg("dilation_h"), pybind11::arg("dilation_w"), pybind11::arg("taps"),
+        "(tiles, products for a pair of channels) of Winograd's algorithm, each at most 2^63 - 1. kind 0: a convolution "
+        "of any dilation with a result of these sides; 1: one of stride 2, either way, whose smaller picture has them.");
+  m.def("dilated_block_workspace", &workspace_bytes,
+        "Bytes that one thread needs for an output of (images, out_channels, height, width).");
+});
+
+}  // namespace
+}  // namespace inpaint_fast
