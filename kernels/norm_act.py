@@ -25,11 +25,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast._words import ACTIVATIONS
-from inpaint_fast.kernels.activations import activated, times_activation_slope
-from inpaint_fast.kernels.masked_l2 import is_wide, on_their_device
+from inpaint_fast._words import ORDERS
+from inpaint_fast.kernels._activations import ACT_NORM, NONE, NORM_ACT, activated, times_activation_slope
+from inpaint_fast.kernels._walk import is_wide, number, on_their_device
 
-NONE = ACTIVATIONS.index("none")
 TILE = 1024  # elements that a program has before it at a time
 CHANNELS = 128  # most of them are side by side in a tile, in rows
 MAX_PARTS = 512  # of a channel's values
@@ -38,11 +37,6 @@ COMBINED = 32  # parts that are put together at a time; channels of a program th
 
 
 # ---- what the kernels share ----
-
-
-@triton.jit
-def _number(value, compute: tl.constexpr):
-    return tl.full([], value, compute)  # the interpreter hands in a Python float
 
 
 @triton.jit
@@ -64,10 +58,10 @@ def _at(i, c, channels, pixels, ROWS: tl.constexpr, WIDE: tl.constexpr):
 @triton.jit
 def _of_channels(pointer, c, there, otherwise: tl.constexpr, HAS: tl.constexpr):
     """A number of each channel, in float64."""
-    number = tl.full(c.shape, otherwise, tl.float64)
+    found = tl.full(c.shape, otherwise, tl.float64)
     if HAS:
-        number = tl.load(pointer + c, there, otherwise).to(tl.float64)
-    return number
+        found = tl.load(pointer + c, there, otherwise).to(tl.float64)
+    return found
 
 
 @triton.jit
@@ -78,11 +72,14 @@ def _store_number(pointer, c, x, there):
 
 
 @triton.jit
-def _normalisation(mean, invstd, weight, bias, compute: tl.constexpr):
-    """(shift, scale, offset). u - shift is exact where u is near it, and offset takes the rest."""
+def _normalisation(
+    mean, invstd, weight, bias, c, has, compute: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr
+):
+    """(shift, scale in float64, offset). u - shift is exact where u is near it, and offset takes the rest."""
     shift = mean.to(compute)
-    scale = invstd * weight
-    return shift, scale.to(compute), (bias - (mean - shift.to(tl.float64)) * scale).to(compute)
+    scale = invstd * _of_channels(weight, c, has, 1.0, HAS_WEIGHT)
+    offset = _of_channels(bias, c, has, 0.0, HAS_BIAS) - (mean - shift.to(tl.float64)) * scale
+    return shift, scale, offset.to(compute)
 
 
 # ---- the kernels over elements: a program has the values [begin, end) of some channels ----
@@ -106,7 +103,7 @@ def moments_kernel(
 ):
     compute: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
     part, begin, end, c = _share(count, length, parts, WIDE, CHANNELS)
-    parameter = _number(slope, compute)
+    parameter = number(slope, compute)
     # About the first value: differences leave no large numbers to cancel. An infinite one would make them all NaN.
     first = tl.load(input + _at(begin, c, channels, pixels, ROWS, WIDE), c < channels, 0.0).to(compute)
     first = activated(first, parameter, ACTIVATION).to(tl.float64)
@@ -147,7 +144,7 @@ def forward_kernel(
     parts,
     slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    ACT_FIRST: tl.constexpr,
+    ORDER: tl.constexpr,
     TRAINING: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -158,27 +155,27 @@ def forward_kernel(
 ):
     compute: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
     part, begin, end, c = _share(count, length, parts, WIDE, CHANNELS)
-    parameter = _number(slope, compute)
+    parameter = number(slope, compute)
     has = c < channels
     if TRAINING:
         average, inverse = tl.load(mean + c, has, 0.0), tl.load(invstd + c, has, 0.0)
     else:
         average = tl.load(running_mean + c, has, 0.0).to(tl.float64)
-        inverse = 1.0 / tl.sqrt(tl.load(running_var + c, has, 1.0).to(tl.float64) + _number(eps, tl.float64))
+        inverse = 1.0 / tl.sqrt(tl.load(running_var + c, has, 1.0).to(tl.float64) + number(eps, tl.float64))
         mine = tl.where(part == 0, has, False)
         tl.store(mean + c, average, mine)
         tl.store(invstd + c, inverse, mine)
-    weights, biases = _of_channels(weight, c, has, 1.0, HAS_WEIGHT), _of_channels(bias, c, has, 0.0, HAS_BIAS)
-    shift, scale, offset = _normalisation(average, inverse, weights, biases, compute)
+    shift, factor, offset = _normalisation(average, inverse, weight, bias, c, has, compute, HAS_WEIGHT, HAS_BIAS)
+    scale = factor.to(compute)
     for start in range(begin, end, VALUES):
         i = start + tl.arange(0, VALUES)[:, None]
         there = (i < end) & has[None, :]
         at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
         x = tl.load(input + at, there, 0.0).to(compute)
-        if ACT_FIRST:
+        if ORDER == ACT_NORM:
             x = activated(x, parameter, ACTIVATION)
         y = (x - shift[None, :]) * scale[None, :] + offset[None, :]
-        if not ACT_FIRST:
+        if ORDER == NORM_ACT:
             y = activated(y, parameter, ACTIVATION)
         tl.store(output + at, y.to(output.dtype.element_ty), there)
 
@@ -199,7 +196,7 @@ def sums_kernel(
     parts,
     slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    ACT_FIRST: tl.constexpr,
+    ORDER: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -209,11 +206,11 @@ def sums_kernel(
 ):
     compute: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
     part, begin, end, c = _share(count, length, parts, WIDE, CHANNELS)
-    parameter = _number(slope, compute)
+    parameter = number(slope, compute)
     has = c < channels
     average, inverse = tl.load(mean + c, has, 0.0), tl.load(invstd + c, has, 0.0)
-    weights, biases = _of_channels(weight, c, has, 1.0, HAS_WEIGHT), _of_channels(bias, c, has, 0.0, HAS_BIAS)
-    shift, scale, offset = _normalisation(average, inverse, weights, biases, compute)
+    shift, factor, offset = _normalisation(average, inverse, weight, bias, c, has, compute, HAS_WEIGHT, HAS_BIAS)
+    scale = factor.to(compute)
     total = tl.zeros([VALUES, CHANNELS], tl.float64)
     products = tl.zeros([VALUES, CHANNELS], tl.float64)
     for start in range(begin, end, VALUES):
@@ -222,10 +219,10 @@ def sums_kernel(
         at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
         x = tl.load(input + at, there, 0.0).to(compute)
         g = tl.load(grad + at, there, 0.0).to(compute)
-        if ACT_FIRST:
+        if ORDER == ACT_NORM:
             x = activated(x, parameter, ACTIVATION)
         difference = x - shift[None, :]
-        if not ACT_FIRST:
+        if ORDER == NORM_ACT:
             g = times_activation_slope(g, difference * scale[None, :] + offset[None, :], parameter, ACTIVATION)
         g = tl.where(there, g, 0.0).to(tl.float64)
         total += g
@@ -252,7 +249,7 @@ def backward_kernel(
     parts,
     slope: tl.float64,
     ACTIVATION: tl.constexpr,
-    ACT_FIRST: tl.constexpr,
+    ORDER: tl.constexpr,
     TRAINING: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
     HAS_BIAS: tl.constexpr,
@@ -263,15 +260,15 @@ def backward_kernel(
 ):
     compute: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
     part, begin, end, c = _share(count, length, parts, WIDE, CHANNELS)
-    parameter = _number(slope, compute)
+    parameter = number(slope, compute)
     has = c < channels
     average, inverse = tl.load(mean + c, has, 0.0), tl.load(invstd + c, has, 0.0)
-    weights, biases = _of_channels(weight, c, has, 1.0, HAS_WEIGHT), _of_channels(bias, c, has, 0.0, HAS_BIAS)
-    shift, scale, offset = _normalisation(average, inverse, weights, biases, compute)
+    shift, factor, offset = _normalisation(average, inverse, weight, bias, c, has, compute, HAS_WEIGHT, HAS_BIAS)
+    scale = factor.to(compute)
     if TRAINING:
-        factor = -inverse * weights / _number(count, tl.float64)
-        by_value = factor * inverse * tl.load(totals + channels + c, has, 0.0)
-        constant = factor * tl.load(totals + c, has, 0.0) - by_value * (average - shift.to(tl.float64))
+        share = -factor / number(count, tl.float64)
+        by_value = share * inverse * tl.load(totals + channels + c, has, 0.0)
+        constant = share * tl.load(totals + c, has, 0.0) - by_value * (average - shift.to(tl.float64))
         by_value, constant = by_value.to(compute)[None, :], constant.to(compute)[None, :]
     for start in range(begin, end, VALUES):
         i = start + tl.arange(0, VALUES)[:, None]
@@ -279,13 +276,13 @@ def backward_kernel(
         at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
         x = tl.load(input + at, there, 0.0).to(compute)
         g = tl.load(grad + at, there, 0.0).to(compute)
-        difference = (activated(x, parameter, ACTIVATION) if ACT_FIRST else x) - shift[None, :]
-        if not ACT_FIRST:
+        difference = (activated(x, parameter, ACTIVATION) if ORDER == ACT_NORM else x) - shift[None, :]
+        if ORDER == NORM_ACT:
             g = times_activation_slope(g, difference * scale[None, :] + offset[None, :], parameter, ACTIVATION)
         result = scale[None, :] * g
         if TRAINING:
             result += by_value * difference + constant
-        if ACT_FIRST:
+        if ORDER == ACT_NORM:
             result = times_activation_slope(result, x, parameter, ACTIVATION)
         tl.store(output + at, result.to(output.dtype.element_ty), there)
 
@@ -315,7 +312,7 @@ def statistics_kernel(
 ):
     c = tl.program_id(0) * COMBINED + tl.arange(0, COMBINED)
     has = c < channels
-    n = _number(count, tl.float64)
+    n = number(count, tl.float64)
     first = tl.load(means + c, has, 0.0)
     first = tl.where(first - first == 0, first, 0.0)[None, :]
     total = tl.zeros([COMBINED, COMBINED], tl.float64)
@@ -333,14 +330,14 @@ def statistics_kernel(
         values = tl.minimum(count - part * length, length).to(tl.float64)
         at = part * channels + c[None, :]
         difference = tl.load(means + at, there, 0.0) - whole
-        squares = tl.load(deviations + at, there, 0.0) * _number(unit, tl.float64) + values * difference * difference
+        squares = tl.load(deviations + at, there, 0.0) * number(unit, tl.float64) + values * difference * difference
         total += tl.where(there, squares, 0.0)
     squares = tl.sum(total, 0)
     average = tl.sum(whole, 0)
     tl.store(mean + c, average, has)
-    tl.store(invstd + c, 1.0 / tl.sqrt(squares / n + _number(eps, tl.float64)), has)
+    tl.store(invstd + c, 1.0 / tl.sqrt(squares / n + number(eps, tl.float64)), has)
     if HAS_RUNNING:
-        share = _number(momentum, tl.float64)
+        share = number(momentum, tl.float64)
         rest = 1.0 - share
         updated = share * average + rest * tl.load(running_mean + c, has, 0.0).to(tl.float64)
         _store_number(new_mean, c, updated, has)
@@ -405,7 +402,8 @@ class Walk:
         self.grid = (self.parts * self.groups,)
         self.combine_grid = (triton.cdiv(self.channels, COMBINED),)
         self.sizes = (self.count, self.channels, pixels, length, self.parts)
-        self.constants = {"ROWS": rows, "WIDE": is_wide(input.numel()), "VALUES": values, "CHANNELS": channels}
+        wide = is_wide(input.numel() + MAX_PARTS * TILE)  # parts end at whole tiles, past the last value
+        self.constants = {"ROWS": rows, "WIDE": wide, "VALUES": values, "CHANNELS": channels}
 
     def partials(self, input: Tensor) -> Tensor:
         return input.new_empty(2 * self.parts * self.channels, dtype=torch.float64)
@@ -434,7 +432,7 @@ def _present(*tensors: Tensor | None, otherwise: Tensor) -> list[Tensor]:
 def norm_act(
     input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
     batch_mean: Tensor | None, batch_var: Tensor | None, training: bool, momentum: float, eps: float, activation: int,
-    slope: float, act_first: bool,
+    slope: float, order: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty."""
     input = _dense(input)
@@ -450,7 +448,7 @@ def norm_act(
         count, channels, _, length, parts = walk.sizes
         if batch_mean is None:
             partials = walk.partials(input)
-            first = activation if act_first else NONE
+            first = activation if ORDERS[order] == "act_norm" else NONE
             moments_kernel[walk.grid](input, partials, *walk.sizes, slope, ACTIVATION=first, **walk.constants)
             moments, unit = (partials, partials[parts * channels :]), 1.0
         else:
@@ -461,7 +459,7 @@ def norm_act(
         )  # fmt: skip
     forward_kernel[walk.grid](
         input, output, weights, biases, means, variances, mean, invstd, eps, *walk.sizes, slope,
-        ACTIVATION=activation, ACT_FIRST=act_first, TRAINING=training, HAS_WEIGHT=weight is not None,
+        ACTIVATION=activation, ORDER=order, TRAINING=training, HAS_WEIGHT=weight is not None,
         HAS_BIAS=bias is not None, **walk.constants,
     )  # fmt: skip
     return output, mean, invstd, new_mean, new_var
@@ -470,7 +468,7 @@ def norm_act(
 @on_their_device
 def norm_act_backward(
     grad: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor,
-    training: bool, activation: int, slope: float, act_first: bool, want_input: bool, want_parameters: bool,
+    training: bool, activation: int, slope: float, order: int, want_input: bool, want_parameters: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight and bias; empty where they are not wanted or there is no such parameter."""
     input = _dense(input)
@@ -485,7 +483,7 @@ def norm_act_backward(
     walk = Walk(input)
     totals = input.new_empty(2 * walk.channels, dtype=torch.float64)
     of_channels = _present(weight, bias, mean, invstd, otherwise=totals)
-    constants = {"ACTIVATION": activation, "ACT_FIRST": act_first, "HAS_WEIGHT": weight is not None,
+    constants = {"ACTIVATION": activation, "ORDER": order, "HAS_WEIGHT": weight is not None,
                  "HAS_BIAS": bias is not None, **walk.constants}  # fmt: skip
     if any(wanted) or (training and want_input):
         partials = walk.partials(input)

@@ -13,8 +13,8 @@ from ops.norm_acts import Parameters, check_against_plain, laid_out, ours, rando
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast._words import ACTIVATIONS
-from inpaint_fast.kernels import masked_l2
+from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import norm_act as kernels
 from inpaint_fast.ops.norm_act import DTYPES
 
@@ -64,7 +64,7 @@ def test_unaligned_memory_gives_the_same_bits(layout: str, dtype: torch.dtype) -
 def test_64_bit_indices_triton(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     x, grad = laid_out(random(2, 5, 7, 6), layout), random(2, 5, 7, 6)
     narrow = all_of("triton", x, grad)
-    monkeypatch.setattr(masked_l2, "INDEX_LIMIT", 10)
+    monkeypatch.setattr(_walk, "INDEX_LIMIT", 10)
     assert all(torch.equal(a, b) for a, b in zip(all_of("triton", x, grad), narrow, strict=True))
 
 
@@ -102,13 +102,15 @@ def triton_kernels(capability: int) -> list[Kernel]:
         names = getattr(kernels, name).arg_names
         return kernel(name, {k: v for k, v in types.items() if k in names}, constants)
 
-    def passes(element: str, rows: bool, activation: str, act_first: bool, wide: bool = False) -> list[Kernel]:
+    def passes(element: str, rows: bool, activation: str, order: str, wide: bool = False) -> list[Kernel]:
         number = ACTIVATIONS.index(activation)
-        has = {"ACTIVATION": number, "ACT_FIRST": act_first, "HAS_WEIGHT": True, "HAS_BIAS": True}
-        moments = {"ACTIVATION": number if act_first else kernels.NONE}
+        has = {"ACTIVATION": number, "ORDER": ORDERS.index(order), "HAS_WEIGHT": True, "HAS_BIAS": True}
+        moments = {"ACTIVATION": number if order == "act_norm" else kernels.NONE}
         return [
             of_elements("moments_kernel", element, rows, wide, ("input",), moments),
-            of_elements("forward_kernel", element, rows, wide, ("input", "output"), has | {"TRAINING": not act_first}),
+            of_elements(
+                "forward_kernel", element, rows, wide, ("input", "output"), has | {"TRAINING": order == "norm_act"}
+            ),
             of_elements("sums_kernel", element, rows, wide, ("grad", "input"), has),
             of_elements("backward_kernel", element, rows, wide, ("grad", "input", "output"), has | {"TRAINING": True}),
         ]
@@ -126,11 +128,11 @@ def triton_kernels(capability: int) -> list[Kernel]:
         return kernel(name, types, {"COMBINED": kernels.COMBINED, **constants})
 
     return [
-        *(k for rows in (False, True) for k in passes("bf16", rows, "relu", act_first=False)),
-        *passes("fp32", False, "elu", act_first=True),
-        *passes("fp16", True, "tanh", act_first=False),
-        *passes("fp64", True, "sigmoid", act_first=False),
-        *passes("fp32", True, "leaky_relu", act_first=False, wide=True),
+        *(k for rows in (False, True) for k in passes("bf16", rows, "relu", order="norm_act")),
+        *passes("fp32", False, "elu", order="act_norm"),
+        *passes("fp16", True, "tanh", order="norm_act"),
+        *passes("fp64", True, "sigmoid", order="norm_act"),
+        *passes("fp32", True, "leaky_relu", order="norm_act", wide=True),
         combining("statistics_kernel", {"HAS_RUNNING": True}),
         combining("totals_kernel", {"SHIFT": "fp32", "WANT_WEIGHT": True, "WANT_BIAS": True}),
     ]
