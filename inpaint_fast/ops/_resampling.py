@@ -59,6 +59,7 @@ class Resampling:
                 ),
             },
             backends=("cpp", "reference"),
+            home="conv_block",
         )
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
