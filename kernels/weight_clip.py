@@ -188,7 +188,7 @@ def step_kernel(
 # ---- launches ----
 
 
-def _walk(operands: Sequence[Tensor]) -> dict:
+def _walk_of(operands: Sequence[Tensor]) -> dict:
     """How a kernel walks tensors of one shape, the first of which it changes."""
     first = operands[0]
     for operand in operands:
@@ -220,7 +220,7 @@ def weight_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
     """Clips every element in place; what lies within the bounds is not written. Tensors of one dtype."""
     low, high = _as(tensors[0].dtype, low, high) if tensors else (low, high)
     for tensor in tensors:
-        walk = _walk([tensor])
+        walk = _walk_of([tensor])
         walk["strides"] = walk["strides"][0]
         if tensor.numel():
             with torch.cuda.device_of(tensor):  # or the launch would go to the current device
@@ -280,7 +280,7 @@ def clipped_step(
                 HAS_STEP=step is not None and not on_host,
                 HAS_SCALE=grad_scale is not None,
                 HAS_FOUND_INF=found_inf is not None,
-                **_walk(operands),
+                **_walk_of(operands),
             )
 
 
