@@ -56,6 +56,13 @@ def _at(i, c, channels, pixels, ROWS: tl.constexpr, WIDE: tl.constexpr):
 
 
 @triton.jit
+def _tile(start, end, c, channels, pixels, ROWS: tl.constexpr, WIDE: tl.constexpr, VALUES: tl.constexpr):
+    """(where the values from start on lie, which of them exist)."""
+    i = start + tl.arange(0, VALUES)[:, None]
+    return _at(i, c[None, :], channels, pixels, ROWS, WIDE), (i < end) & (c < channels)[None, :]
+
+
+@triton.jit
 def _of_channels(pointer, c, there, otherwise: tl.constexpr, HAS: tl.constexpr):
     """A number of each channel, in float64."""
     found = tl.full(c.shape, otherwise, tl.float64)
@@ -111,9 +118,8 @@ def moments_kernel(
     total = tl.zeros([VALUES, CHANNELS], tl.float64)
     squares = tl.zeros([VALUES, CHANNELS], tl.float64)
     for start in range(begin, end, VALUES):
-        i = start + tl.arange(0, VALUES)[:, None]
-        there = (i < end) & (c < channels)[None, :]
-        x = tl.load(input + _at(i, c[None, :], channels, pixels, ROWS, WIDE), there, 0.0).to(compute)
+        at, there = _tile(start, end, c, channels, pixels, ROWS, WIDE, VALUES)
+        x = tl.load(input + at, there, 0.0).to(compute)
         difference = activated(x, parameter, ACTIVATION).to(tl.float64) - first[None, :]
         difference = tl.where(there, difference, 0.0)
         total += difference
@@ -168,9 +174,7 @@ def forward_kernel(
     shift, factor, offset = _normalisation(average, inverse, weight, bias, c, has, compute, HAS_WEIGHT, HAS_BIAS)
     scale = factor.to(compute)
     for start in range(begin, end, VALUES):
-        i = start + tl.arange(0, VALUES)[:, None]
-        there = (i < end) & has[None, :]
-        at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
+        at, there = _tile(start, end, c, channels, pixels, ROWS, WIDE, VALUES)
         x = tl.load(input + at, there, 0.0).to(compute)
         if ORDER == ACT_NORM:
             x = activated(x, parameter, ACTIVATION)
@@ -214,9 +218,7 @@ def sums_kernel(
     total = tl.zeros([VALUES, CHANNELS], tl.float64)
     products = tl.zeros([VALUES, CHANNELS], tl.float64)
     for start in range(begin, end, VALUES):
-        i = start + tl.arange(0, VALUES)[:, None]
-        there = (i < end) & has[None, :]
-        at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
+        at, there = _tile(start, end, c, channels, pixels, ROWS, WIDE, VALUES)
         x = tl.load(input + at, there, 0.0).to(compute)
         g = tl.load(grad + at, there, 0.0).to(compute)
         if ORDER == ACT_NORM:
@@ -271,9 +273,7 @@ def backward_kernel(
         constant = share * tl.load(totals + c, has, 0.0) - by_value * (average - shift.to(tl.float64))
         by_value, constant = by_value.to(compute)[None, :], constant.to(compute)[None, :]
     for start in range(begin, end, VALUES):
-        i = start + tl.arange(0, VALUES)[:, None]
-        there = (i < end) & has[None, :]
-        at = _at(i, c[None, :], channels, pixels, ROWS, WIDE)
+        at, there = _tile(start, end, c, channels, pixels, ROWS, WIDE, VALUES)
         x = tl.load(input + at, there, 0.0).to(compute)
         g = tl.load(grad + at, there, 0.0).to(compute)
         difference = (activated(x, parameter, ACTIVATION) if ORDER == ACT_NORM else x) - shift[None, :]
