@@ -78,7 +78,7 @@ def convolution_kernel(
     output_strides,
     slope,
     ACTIVATION: tl.constexpr,
-    ORDER: tl.constexpr,
+    ORDER: tl.constexpr,  # NORM_ACT or ACT_NORM
     HAS_BIAS: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_SHIFT: tl.constexpr,
