@@ -11,12 +11,9 @@ with "mask_mean". The host waits for nothing: denominators and gradients of the 
 The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask expanded to pred's shape.
 """
 
-import functools
 import itertools
 import math
 import secrets
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
@@ -24,11 +21,10 @@ import triton.language as tl
 from torch import Tensor
 
 from inpaint_fast._words import REDUCTIONS
+from inpaint_fast.kernels._walk import collapse, is_dense, is_wide, number, offsets_of, on_their_device
 
 BLOCK = 1024
 MAX_PROGRAMS = 4096
-# From here on indices take 64 bits: the loops below may step MAX_PROGRAMS blocks past the end.
-INDEX_LIMIT = 2**31 - 1 - MAX_PROGRAMS * BLOCK
 
 
 # ---- kernels ----
@@ -37,7 +33,7 @@ INDEX_LIMIT = 2**31 - 1 - MAX_PROGRAMS * BLOCK
 @triton.jit
 def _scale_of(weight, denominator, HAS_DENOMINATOR: tl.constexpr):
     """weight / denominator, in float64; 0 for a mask with nothing to fill."""
-    scale = tl.full([], weight, tl.float64)  # the interpreter hands in a Python float
+    scale = number(weight, tl.float64)
     if HAS_DENOMINATOR:
         count = tl.load(denominator)
         scale = tl.where(count == 0, 0.0, scale / tl.where(count == 0, 1.0, count))
@@ -49,17 +45,6 @@ def _share(WIDE: tl.constexpr, BLOCK: tl.constexpr):
     """(first, step): this program's blocks begin at first, first + step and so on."""
     index: tl.constexpr = tl.int64 if WIDE else tl.int32
     return tl.program_id(0).to(index) * BLOCK, tl.num_programs(0).to(index) * BLOCK
-
-
-@triton.jit
-def offsets_of(index, sizes, strides, DIMS: tl.constexpr):
-    """Where the elements of a flat index lie: sizes outermost first, strides in elements."""
-    offset = tl.zeros_like(index).to(tl.int64)
-    for d in tl.static_range(DIMS - 1, 0, -1):
-        rest = index // sizes[d]  # and no % besides, which takes registers for a second division
-        offset += (index - rest * sizes[d]).to(tl.int64) * strides[d]
-        index = rest
-    return offset + index.to(tl.int64) * strides[0]
 
 
 @triton.jit
@@ -189,35 +174,7 @@ def scale_kernel(
             tl.store(grad + at, scaled.to(grad.dtype.element_ty), at < numel)
 
 
-# ---- the walk ----
-
-
-def collapse(sizes: list[int], strides: list[list[int]]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """The same elements in as few dimensions as the strides allow, in the order of the first operand's memory.
-
-    Args:
-        sizes: outermost first.
-        strides: for each operand one stride a dimension, in elements.
-
-    Returns:
-        (sizes, strides): at least one dimension.
-    """
-    dims = [d for d in range(len(sizes)) if sizes[d] != 1]
-    dims.sort(key=lambda d: abs(strides[0][d]), reverse=True)
-    merged: list[tuple[int, ...]] = []  # the size, then the strides of the operands
-    for d in dims:
-        size, *steps = sizes[d], *(operand[d] for operand in strides)
-        if merged and all(outer == step * size for outer, step in zip(merged[-1][1:], steps, strict=True)):
-            size *= merged.pop()[0]
-        merged.append((size, *steps))
-    if not merged:
-        merged = [(math.prod(sizes), *(1 for _ in strides))]
-    return tuple(part[0] for part in merged), tuple(zip(*(part[1:] for part in merged), strict=True))
-
-
-def is_dense(sizes: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """True when the elements lie one after the other in the order of the dimensions."""
-    return all(stride == math.prod(sizes[d + 1 :]) for d, stride in enumerate(strides))
+# ---- launches ----
 
 
 def programs(numel: int) -> int:
@@ -225,11 +182,8 @@ def programs(numel: int) -> int:
     return min(max(triton.cdiv(numel, BLOCK), 1), MAX_PROGRAMS)
 
 
-def is_wide(numel: int) -> bool:
-    return numel > INDEX_LIMIT
-
-
-# ---- launches ----
+def _is_wide(numel: int) -> bool:
+    return is_wide(numel + MAX_PROGRAMS * BLOCK)  # a loop may step that far past the end
 
 
 def _run(
@@ -283,10 +237,10 @@ def _run(
         WANT_LOSS=want_loss,
         HAS_DENOMINATOR=denominator is not None,
         HAS_GRAD_LOSS=grad_loss is not None,
-        WIDE=is_wide(numel),
+        WIDE=_is_wide(numel),
         BLOCK=BLOCK,
         # Offsets and 64-bit divisions take registers, and gain nothing from elements side by side.
-        num_warps=4 if dense and not is_wide(numel) else 8,
+        num_warps=4 if dense and not _is_wide(numel) else 8,
     )
     return loss if want_loss else None
 
@@ -300,7 +254,7 @@ def _mask_sum(mask: Tensor, partials: Tensor, tags: Tensor) -> Tensor:
     total = partials.new_empty(1)
     mask_sum_kernel[(programs(numel),)](
         mask, total, partials, tags, next_tag(), float(times), numel, sizes, strides, DIMS=len(sizes),
-        WIDE=is_wide(numel), BLOCK=BLOCK,
+        WIDE=_is_wide(numel), BLOCK=BLOCK,
     )  # fmt: skip
     return total
 
@@ -323,17 +277,6 @@ def _scratch(like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # ---- the operators ----
-
-
-def on_their_device(operator: Callable) -> Callable:
-    """A launch goes to the current device, and that need not be where the tensors are."""
-
-    @functools.wraps(operator)
-    def run(*args: Any) -> Any:
-        with torch.cuda.device_of(args[0]):
-            return operator(*args)
-
-    return run
 
 
 @on_their_device
@@ -371,4 +314,4 @@ def masked_l2_backward(
 def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
     """grad *= scale, over grad's dense memory."""
     numel = grad.numel()
-    scale_kernel[(programs(numel),)](grad, scale, numel, WIDE=is_wide(numel), BLOCK=BLOCK)
+    scale_kernel[(programs(numel),)](grad, scale, numel, WIDE=_is_wide(numel), BLOCK=BLOCK)

@@ -20,10 +20,9 @@ import triton.language as tl
 from torch import Tensor
 
 from inpaint_fast._words import RULES
-from inpaint_fast.kernels.masked_l2 import collapse, is_dense, offsets_of
+from inpaint_fast.kernels._walk import block_of, collapse, is_dense, is_wide, number, offsets_of
 
 BLOCK = 1024
-INDEX_LIMIT = 2**31 - 1 - BLOCK  # from here on indices take 64 bits
 ADAM, RMSPROP, SGD = (tl.constexpr(RULES.index(name)) for name in ("adam", "rmsprop", "sgd"))
 
 
@@ -43,11 +42,6 @@ def _ratio(x, y):
 
 
 @triton.jit
-def _number(value, compute: tl.constexpr):
-    return tl.full([], value, compute)  # the interpreter hands in a Python float
-
-
-@triton.jit
 def _clamped(x, low, high):
     """NaN stays NaN."""
     return tl.where(x < low, low, tl.where(x > high, high, x))
@@ -56,12 +50,6 @@ def _clamped(x, low, high):
 @triton.jit
 def _where(at, sizes, strides, DIMS: tl.constexpr, DENSE: tl.constexpr):
     return at if DENSE else offsets_of(at, sizes, strides, DIMS)
-
-
-@triton.jit
-def _elements(numel, WIDE: tl.constexpr, BLOCK: tl.constexpr):
-    at = tl.program_id(0).to(tl.int64 if WIDE else tl.int32) * BLOCK + tl.arange(0, BLOCK)
-    return at, at < numel
 
 
 @triton.jit
@@ -79,10 +67,10 @@ def clip_kernel(
 ):
     element: tl.constexpr = tensor.dtype.element_ty
     compute: tl.constexpr = tl.float64 if element == tl.float64 else tl.float32
-    at, there = _elements(numel, WIDE, BLOCK)
+    at, there = block_of(numel, WIDE, BLOCK)
     at = _where(at, sizes, strides, DIMS, DENSE)
     x = tl.load(tensor + at, there, 0.0).to(compute)
-    least, most = _number(low, compute), _number(high, compute)
+    least, most = number(low, compute), number(high, compute)
     tl.store(tensor + at, _clamped(x, least, most).to(element), there & ((x < least) | (x > most)))
 
 
@@ -126,21 +114,21 @@ def step_kernel(
 ):
     element: tl.constexpr = param.dtype.element_ty
     compute: tl.constexpr = tl.float64 if element == tl.float64 else tl.float32
-    at, there = _elements(numel, WIDE, BLOCK)
+    at, there = block_of(numel, WIDE, BLOCK)
     if HAS_FOUND_INF:
         there = tl.where(tl.load(found_inf) == 0, there, False)
-    factor = _number(sign, tl.float64)
+    factor = number(sign, tl.float64)
     if HAS_SCALE:
         factor = factor / tl.load(grad_scale).to(tl.float64)
-    rate, least, most = _number(lr, compute), _number(low, compute), _number(high, compute)
-    b1, b2, epsilon = _number(beta1, compute), _number(beta2, compute), _number(eps, compute)
-    rest1 = (1.0 - _number(beta1, tl.float64)).to(compute)
-    rest2 = (1.0 - _number(beta2, tl.float64)).to(compute)
+    rate, least, most = number(lr, compute), number(low, compute), number(high, compute)
+    b1, b2, epsilon = number(beta1, compute), number(beta2, compute), number(eps, compute)
+    rest1 = (1.0 - number(beta1, tl.float64)).to(compute)
+    rest2 = (1.0 - number(beta2, tl.float64)).to(compute)
 
     param_at = param + _where(at, sizes, strides[0], DIMS, DENSE)
     grad_at = grad + _where(at, sizes, strides[1], DIMS, DENSE)
     p = tl.load(param_at, there, 0.0).to(compute)
-    g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + _number(weight_decay, compute) * p
+    g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + number(weight_decay, compute) * p
     if HAS_STATE0:
         state0_at = state0 + _where(at, sizes, strides[2], DIMS, DENSE)
         s0 = tl.load(state0_at, there, 0.0).to(compute)
@@ -152,11 +140,11 @@ def step_kernel(
         s2 = tl.load(state2_at, there, 0.0).to(compute)
 
     if RULE == ADAM:
-        t = _number(known_step, tl.float64)
+        t = number(known_step, tl.float64)
         if HAS_STEP:
             t = tl.load(step).to(tl.float64)
         one = tl.full([], 1.0, tl.float64)
-        step_size = _number(lr, tl.float64) / (one - tl.exp(t * log_beta1))
+        step_size = number(lr, tl.float64) / (one - tl.exp(t * log_beta1))
         root_factor = one / tl.sqrt(one - tl.exp(t * log_beta2))
         s0 += (g - s0) * rest1
         s1 = b2 * s1 + rest2 * g * g
@@ -200,7 +188,7 @@ def step_kernel(
 # ---- launches ----
 
 
-def _walk(operands: Sequence[Tensor]) -> dict:
+def _walk_of(operands: Sequence[Tensor]) -> dict:
     """How a kernel walks tensors of one shape, the first of which it changes."""
     first = operands[0]
     for operand in operands:
@@ -212,7 +200,7 @@ def _walk(operands: Sequence[Tensor]) -> dict:
     dense = all(is_dense(sizes, own) for own in strides)
     if dense:  # then sizes are not read, and others would only make for more variants to compile
         sizes, strides = (first.numel(),), ((1,),) * len(operands)
-    wide = first.numel() > INDEX_LIMIT
+    wide = is_wide(first.numel() + BLOCK)
     return {"sizes": sizes, "strides": strides, "DIMS": len(sizes), "DENSE": dense, "WIDE": wide, "BLOCK": BLOCK}
 
 
@@ -232,7 +220,7 @@ def weight_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
     """Clips every element in place; what lies within the bounds is not written. Tensors of one dtype."""
     low, high = _as(tensors[0].dtype, low, high) if tensors else (low, high)
     for tensor in tensors:
-        walk = _walk([tensor])
+        walk = _walk_of([tensor])
         walk["strides"] = walk["strides"][0]
         if tensor.numel():
             with torch.cuda.device_of(tensor):  # or the launch would go to the current device
@@ -292,7 +280,7 @@ def clipped_step(
                 HAS_STEP=step is not None and not on_host,
                 HAS_SCALE=grad_scale is not None,
                 HAS_FOUND_INF=found_inf is not None,
-                **_walk(operands),
+                **_walk_of(operands),
             )
 
 

@@ -18,6 +18,7 @@ from hypothesis import settings  # noqa: E402
 
 from inpaint_fast import _extension  # noqa: E402
 from inpaint_fast._words import triton_interpreted  # noqa: E402
+from inpaint_fast.kernels import interpreter_fault  # noqa: E402
 from inpaint_fast.ops._dispatch import OPERATORS  # noqa: E402
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
@@ -59,12 +60,19 @@ def implementations(stem: str) -> list[Implementation]:
     return [each for each in found if (each.backend if each.backend != "emulated" else "cuda") in written]
 
 
+def marks_of(each: Implementation) -> list[pytest.MarkDecorator]:
+    """What keeps an implementation from running here, though this machine has it."""
+    marks = [pytest.mark.gpu] if each.device == "cuda" else []
+    fault = interpreter_fault() if each.backend == "triton" else None
+    return marks if fault is None else [*marks, pytest.mark.skip(reason=fault)]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "implementation" in metafunc.fixturenames:
         found = implementations(stem_of(metafunc.module))
         if "kernel" in metafunc.fixturenames:
             found = [each for each in found if each.backend != "reference"]
-        marked = [pytest.param(each, marks=pytest.mark.gpu if each.device == "cuda" else ()) for each in found]
+        marked = [pytest.param(each, marks=marks_of(each)) for each in found]
         metafunc.parametrize("implementation", marked, ids=str, indirect=True)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 
 import inpaint_fast as ipf
 import inpaint_fast.kernels
@@ -65,9 +65,21 @@ def test_an_interpreter_that_fails_with_this_numpy_is_named(monkeypatch, interpr
     monkeypatch.setenv("TRITON_INTERPRET", interpreted)
     monkeypatch.setattr("triton.__version__", triton)
     monkeypatch.setattr("numpy.__version__", numpy)
-    expected = nullcontext() if runs else pytest.raises(ipf.BackendError, match=f"triton {triton} and numpy {numpy}")
-    with expected:
-        importlib.reload(inpaint_fast.kernels)
+    found = inpaint_fast.kernels.interpreter_fault()
+    assert found is None if runs else f"triton {triton} and numpy {numpy}" in found
+
+
+def test_that_interpreter_is_an_error_at_the_call_and_nowhere_before(monkeypatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("triton.__version__", "3.6.0")
+    monkeypatch.setattr("numpy.__version__", "2.5.2")
+    importlib.reload(inpaint_fast.kernels)
+    pred, target = torch.ones(2, 3), torch.zeros(2, 3)
+    assert ipf.masked_l2(pred, target).item() == 1
+    with pytest.raises(ipf.BackendError, match="'triton' cannot run on cpu tensors: .*pip install 'numpy<2.4'"):
+        ipf.masked_l2(pred, target, backend="triton")
+    with pytest.raises(ipf.BackendError, match="masked_l2: .*pip install 'numpy<2.4'"):
+        torch.ops.inpaint_fast.masked_l2_triton(pred, target, None, 1.0, 1, False)
 
 
 @pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")

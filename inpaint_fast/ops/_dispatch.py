@@ -292,8 +292,21 @@ def _call(suffix: str, name: str, *args: object) -> Any:
 
 
 def _call_triton(home: str, name: str, *args: object) -> Any:
-    """kernels/<home> is imported by its first call: Triton costs seconds that an import must not."""
+    """kernels/<home> is imported by its first call: Triton costs seconds that an import must not.
+
+    Raises:
+        BackendError: kernels are to be interpreted, and Triton's interpreter cannot run here.
+    """
+    fault = _interpreter_fault()
+    if fault is not None:
+        raise BackendError(f"{name}: {fault}")
     return getattr(importlib.import_module(f"inpaint_fast.kernels.{home}"), name)(*args)
+
+
+def _interpreter_fault() -> str | None:
+    from inpaint_fast.kernels import interpreter_fault  # an import of the library needs nothing of kernels/
+
+    return interpreter_fault()
 
 
 # Every operator by its stem; filled by the modules of this package.
@@ -311,7 +324,7 @@ def why_not(stem: str, backend: str, device_type: str) -> str | None:
             return "Triton is not installed. Type: pip install 'triton>=3.6'"
         if device_type != "cuda" and not triton_interpreted():
             return "Triton needs CUDA tensors (or TRITON_INTERPRET=1, to test without a GPU)"
-        return None
+        return _interpreter_fault()
     needed = {"cpp": "cpu", "cuda": "cuda"}[backend]
     if device_type != needed:
         return f"it is for {needed} tensors"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
-from inpaint_fast.kernels import norm_act as norm_act_kernels
+from inpaint_fast.kernels.norm_act import forward as norm_act_kernels
 from inpaint_fast.nn import DilatedConvBlock, FusedSequential
 
 MODULES = {

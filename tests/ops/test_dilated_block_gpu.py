@@ -15,14 +15,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
-from inpaint_fast._words import ACTIVATIONS
-from inpaint_fast.kernels import dilated_block as kernels
-from inpaint_fast.kernels import dilated_block_tiles as tiles
-from inpaint_fast.kernels.dilated_block_tiles import Tile
+from inpaint_fast._layout import is_channels_last
+from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast.kernels import _walk
+from inpaint_fast.kernels.conv_block import convolution as kernels
+from inpaint_fast.kernels.conv_block import tiles
+from inpaint_fast.kernels.conv_block.tiles import Tile
 from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._dispatch import OPERATORS
 
 module = importlib.import_module("inpaint_fast.ops.dilated_block")
+NORM_ACT = ORDERS.index("norm_act")
 SMALL = Tile(16, 16, 16, warps=4, stages=2)  # 4x4 pixels: several of them fit a small picture
 
 
@@ -54,7 +57,7 @@ def call(name: str, *args: object) -> Tensor:
 
 def forward(input: Tensor, weight: Tensor, dilation: tuple[int, int], padding: tuple[int, int], tf32=False) -> Tensor:
     nothing = (None, None, None, None)
-    return call("dilated_block", input, weight, *nothing, *dilation, *padding, 0, 0.0, True, False, tf32)
+    return call("dilated_block", input, weight, *nothing, [*dilation, *padding], 0, 0.0, NORM_ACT, False, tf32)
 
 
 def check(
@@ -69,12 +72,12 @@ def check(
 
     y = forward(input, weight, dilation, padding)
     grad = random(*y.shape, dtype=y.dtype, seed=2) if seed is None else seed
-    settings = (*dilation, *padding)
-    last = _blocks.is_channels_last(input)
+    geometry = [*dilation, *padding]
+    last = is_channels_last(input)
     values = [
         y,
-        call("dilated_block_input_gradient", grad, weight, *settings, last, False),
-        call("dilated_block_weight_gradient", grad, input, weight, *settings, False),
+        call("dilated_block_input_gradient", grad, weight, geometry, last, False),
+        call("dilated_block_weight_gradient", grad, input, weight, geometry, False),
     ]
     for value, plain, exact in zip(values, expected(input.dtype), expected(torch.float64), strict=True):
         assert value.dtype == input.dtype and value.shape == exact.shape
@@ -167,9 +170,9 @@ def test_empty_tensors() -> None:
     for channels, out in ((3, 0), (0, 3)):  # PyTorch has no such convolution
         input, weight, grad = random(2, channels, 5, 5), weights(out, channels), random(2, out, 3, 5)
         assert torch.equal(forward(input, weight, (2, 1), (1, 1)), torch.zeros(2, out, 3, 5))
-        zeros = call("dilated_block_input_gradient", grad, weight, 2, 1, 1, 1, False, False)
+        zeros = call("dilated_block_input_gradient", grad, weight, [2, 1, 1, 1], False, False)
         assert torch.equal(zeros, torch.zeros_like(input))
-        empty = call("dilated_block_weight_gradient", grad, input, weight, 2, 1, 1, 1, False)
+        empty = call("dilated_block_weight_gradient", grad, input, weight, [2, 1, 1, 1], False)
         assert empty.shape == weight.shape
     assert call("dilated_block_weights", weights(0, 3)).shape == (0,)
 
@@ -205,7 +208,7 @@ def test_64_bit_indices(small_tiles, monkeypatch) -> None:
     input, weight = random(2, 3, 4, 5).transpose(2, 3), weights(2, 3)
     narrow = check(input, weight, (1, 2), (1, 2))
     assert not kernels.is_wide(weight, input)
-    monkeypatch.setattr(kernels, "INDEX_LIMIT", 10)
+    monkeypatch.setattr(_walk, "INDEX_LIMIT", 10)
     assert kernels.is_wide(weight, input)
     wide = check(input, weight, (1, 2), (1, 2))
     assert all(torch.equal(a, b) for a, b in zip(narrow, wide, strict=True))
@@ -233,7 +236,7 @@ def test_bitwise_equal_on_repeat(small_tiles) -> None:
 @pytest.mark.parametrize("scale", (1e-4, 0.2, 1.0, 40.0))
 def test_activations_near_and_far_from_0(activation, scale) -> None:
     input, weight = scale * random(1, 2, 5, 6), weights(3, 2)
-    args = (None, None, None, None, 1, 1, 1, 1, activation, 0.5, True, False, False)
+    args = (None, None, None, None, [1, 1, 1, 1], activation, 0.5, NORM_ACT, False, False)
     y = call("dilated_block", input, weight, *args)
 
     def plain(dtype: torch.dtype) -> Tensor:
@@ -377,7 +380,7 @@ def test_second_derivatives(arguments) -> None:
 
 def test_opcheck(arguments) -> None:
     input, weight, bias, scale, shift = arguments
-    ops, settings = torch.ops.inpaint_fast, (2, 2, 2, 2, 1, 0.0, True)
+    ops, settings = torch.ops.inpaint_fast, ([2, 2, 2, 2], 1, 0.0, NORM_ACT)
     last, grad = input.contiguous(memory_format=torch.channels_last), random(1, 4, 6, 5)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     packed = ops.dilated_block_weights_triton(weight)
@@ -385,8 +388,8 @@ def test_opcheck(arguments) -> None:
         (ops.dilated_block_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
         (ops.dilated_block_triton, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_weights_triton, (weight,)),
-        (ops.dilated_block_input_gradient_triton, (grad, weight, 2, 2, 2, 2, True, False)),
-        (ops.dilated_block_weight_gradient_triton, (grad, input, weight, 2, 2, 2, 2, False)),
+        (ops.dilated_block_input_gradient_triton, (grad, weight, [2, 2, 2, 2], True, False)),
+        (ops.dilated_block_weight_gradient_triton, (grad, input, weight, [2, 2, 2, 2], False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
@@ -414,20 +417,23 @@ def test_compile(arguments) -> None:
 
 def test_direct_calls_of_the_operators_do_not_crash() -> None:
     ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(6, 4)
-    nothing, rest = (None, None, None, None), (0, 0.0, True, False, False)
+    nothing, rest = (None, None, None, None), (0, 0.0, NORM_ACT, False, False)
     for call_it, message in (
-        (lambda: ops.dilated_block_triton(input, weights(6, 5), *nothing, 1, 1, 1, 1, *rest), "5 channels"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 9, 9, 0, 0, *rest), "at least one pixel"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 0, 1, 1, 1, *rest), "a dilation of at least 1"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 1, 1, 1, 1, 99, *rest[1:]), "no activation 99"),
-        (lambda: ops.dilated_block_triton(input, weight, random(7), *nothing[1:], 1, 1, 1, 1, *rest), "its weights"),
-        (lambda: ops.dilated_block_triton(input, weight, None, random(7), None, None, 1, 1, 1, 1, *rest), "of 6"),
-        (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, 1, 1, 1, 1, *rest), "one dtype"),
-        (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, 1, 1, 1, 1, *rest), "no kernel"),
+        (lambda: ops.dilated_block_triton(input, weights(6, 5), *nothing, [1, 1, 1, 1], *rest), "5 channels"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [9, 9, 0, 0], *rest), "at least one pixel"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [0, 1, 1, 1], *rest), "a dilation of at least 1"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [1, 1, 1, 1], 99, *rest[1:]), "no activation 99"),
+        (lambda: ops.dilated_block_triton(input, weight, random(7), *nothing[1:], [1, 1, 1, 1], *rest), "its weights"),
+        (lambda: ops.dilated_block_triton(input, weight, None, random(7), None, None, [1, 1, 1, 1], *rest), "of 6"),
+        (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, [1, 1, 1, 1], *rest), "one dtype"),
+        (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, [1, 1, 1, 1], *rest), "no kernel"),
         (lambda: ops.dilated_block_weights_triton(random(6, 4, 5, 5)), "3x3 taps"),
-        (lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, 1, 1, 1, 1, False, False), "6 ch"),
         (
-            lambda: ops.dilated_block_weight_gradient_triton(random(1, 6, 7, 8), input, weight, 1, 1, 1, 1, False),
+            lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, [1, 1, 1, 1], False, False),
+            "6 ch",
+        ),
+        (
+            lambda: ops.dilated_block_weight_gradient_triton(random(1, 6, 7, 8), input, weight, [1, 1, 1, 1], False),
             "grad",
         ),
     ):
@@ -446,7 +452,7 @@ LAST, FIRST = ("i32:16", 1, "i32:16", "i32:16"), ("i32:16", "i32:16", "i32:16", 
 def compiled_for(architecture: str, precision: str, name: str, types: dict, constants: dict, tile: Tile) -> Kernel:
     types |= dict.fromkeys(NUMBERS, "i32") | dict.fromkeys(("channels", "out_channels"), "i32:16")
     constants |= {"PRECISION": precision, "INTERPRETED": False} | {"WIDE": constants.get("WIDE", False)}
-    place = ("inpaint_fast.kernels.dilated_block", name)
+    place = (f"inpaint_fast.kernels.conv_block.{name.removesuffix('_kernel')}", name)
     return Kernel(*place, types, constants, int(architecture[3:]), tile.warps, tile.stages)
 
 
@@ -457,7 +463,7 @@ def convolution(
     types |= {"moments": "*fp32", "input_strides": strides, "output_strides": strides, "slope": "fp32"}
     """`moments`: the number of the activation whose results' statistics are left."""
     statistics = moments is not None
-    constants = {name: not gradient for name in ("HAS_BIAS", "NORM_FIRST")} | {"STATISTICS": statistics}
+    constants = {"HAS_BIAS": not gradient, "STATISTICS": statistics, "ORDER": NORM_ACT}
     constants |= {name: not gradient and not statistics for name in ("HAS_SCALE", "HAS_SHIFT")}
     constants |= {
         "ACTIVATION": moments if statistics else 0 if gradient else 3,

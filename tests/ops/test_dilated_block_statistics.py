@@ -10,8 +10,7 @@ from torch import Tensor
 
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.kernels import dilated_block_moments as moments
-from inpaint_fast.kernels import dilated_block_tiles as tiles
+from inpaint_fast.kernels.conv_block import moments, tiles
 from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops.dilated_block import dilated_block_statistics
 
@@ -131,7 +130,7 @@ def test_gradients_are_those_of_the_convolution() -> None:
 
 def test_opcheck() -> None:
     given = [tensor.requires_grad_() for tensor in tensors(1, 6, 5)]
-    arguments = (*given, 2, 2, 2, 2, ACTIVATIONS.index("elu"), 1.0, True, False)
+    arguments = (*given, [2, 2, 2, 2], ACTIVATIONS.index("elu"), 1.0, True, False)
     torch.library.opcheck(torch.ops.inpaint_fast.dilated_block_statistics_triton.default, arguments)
 
 
@@ -139,10 +138,10 @@ def test_direct_calls_of_the_operator_do_not_crash() -> None:
     input, weight, bias = tensors(1, 6, 5)
     call, rest = torch.ops.inpaint_fast.dilated_block_statistics_triton, (0, 0.0, False, False)
     for arguments, message in (
-        ((input, weight[:, :2], bias, 1, 1, 1, 1, *rest), "2 channels"),
-        ((input, weight, bias[:2], 1, 1, 1, 1, *rest), "vectors of 5"),
-        ((input, weight, bias, 9, 9, 0, 0, *rest), "at least one pixel"),
-        ((input, weight, bias, 1, 1, 1, 1, 99, *rest[1:]), "no activation 99"),
+        ((input, weight[:, :2], bias, [1, 1, 1, 1], *rest), "2 channels"),
+        ((input, weight, bias[:2], [1, 1, 1, 1], *rest), "vectors of 5"),
+        ((input, weight, bias, [9, 9, 0, 0], *rest), "at least one pixel"),
+        ((input, weight, bias, [1, 1, 1, 1], 99, *rest[1:]), "no activation 99"),
     ):
         with pytest.raises(RuntimeError, match=message):
             call(*arguments)
@@ -152,6 +151,6 @@ def test_what_puts_tiles_together_spills_nothing() -> None:
     types = {"moments": "*fp32", "mean": "*fp64", "var": "*fp64", "pixels": "fp64"}
     types |= dict.fromkeys(("parts", "channels", "height", "width"), "i32")
     constants = {"TILE_H": 8, "TILE_W": 16, "PARTS": moments.PARTS, "CHANNELS": moments.CHANNELS}
-    place = ("inpaint_fast.kernels.dilated_block_moments", "combine_kernel")
+    place = ("inpaint_fast.kernels.conv_block.moments", "combine_kernel")
     for compiled in compile_all([Kernel(*place, types, constants, capability) for capability in (80, 90)]):
         assert compiled.stack_bytes == 0

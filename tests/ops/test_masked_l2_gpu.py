@@ -13,6 +13,7 @@ from support import assert_as_good
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import masked_l2 as kernels
 from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.masked_l2 import REDUCTIONS, reference
@@ -162,7 +163,7 @@ def test_64_bit_indices_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     pred, target = random(2, 3, 17, 19), random(2, 3, 17, 19, seed=1).transpose(2, 3).contiguous().transpose(2, 3)
     mask = random(2, 1, 17, 19, seed=2).gt(0).expand_as(pred)
     narrow = call("triton", "masked_l2_composite", pred, target, mask, 1.0, MASK_MEAN, True)
-    monkeypatch.setattr(kernels, "INDEX_LIMIT", 10)
+    monkeypatch.setattr(_walk, "INDEX_LIMIT", 10)
     wide = call("triton", "masked_l2_composite", pred, target, mask, 1.0, MASK_MEAN, True)
     assert all(torch.equal(a, b) for a, b in zip(narrow, wide, strict=True))
 

@@ -13,9 +13,11 @@ from ops.norm_acts import Parameters, check_against_plain, laid_out, ours, rando
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast._words import ACTIVATIONS
-from inpaint_fast.kernels import masked_l2
-from inpaint_fast.kernels import norm_act as kernels
+from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast.kernels import _walk
+from inpaint_fast.kernels._activations import NONE
+from inpaint_fast.kernels.norm_act import backward, forward
+from inpaint_fast.kernels.norm_act.walk import CHANNELS, COMBINED, MAX_PARTS, PROGRAMS, TILE, Walk
 from inpaint_fast.ops.norm_act import DTYPES
 
 ARGS = ("tanh", "norm_act", True, 0.1, 1e-5)
@@ -64,7 +66,7 @@ def test_unaligned_memory_gives_the_same_bits(layout: str, dtype: torch.dtype) -
 def test_64_bit_indices_triton(monkeypatch: pytest.MonkeyPatch, layout: str) -> None:
     x, grad = laid_out(random(2, 5, 7, 6), layout), random(2, 5, 7, 6)
     narrow = all_of("triton", x, grad)
-    monkeypatch.setattr(masked_l2, "INDEX_LIMIT", 10)
+    monkeypatch.setattr(_walk, "INDEX_LIMIT", 10)
     assert all(torch.equal(a, b) for a, b in zip(all_of("triton", x, grad), narrow, strict=True))
 
 
@@ -73,10 +75,10 @@ def test_64_bit_indices_triton(monkeypatch: pytest.MonkeyPatch, layout: str) -> 
 )
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_triton_grid_is_bounded_and_leaves_nothing_out(layout: torch.memory_format, shape: tuple[int, ...]) -> None:
-    walk = kernels.Walk(torch.empty(shape, device="meta").to(memory_format=layout))
+    walk = Walk(torch.empty(shape, device="meta").to(memory_format=layout))
     length = walk.sizes[3]
-    assert 1 <= walk.parts <= kernels.MAX_PARTS
-    assert walk.grid[0] <= kernels.PROGRAMS + walk.groups
+    assert 1 <= walk.parts <= MAX_PARTS
+    assert walk.grid[0] <= PROGRAMS + walk.groups
     assert (walk.parts - 1) * length < walk.count <= walk.parts * length
     assert walk.groups * walk.constants["CHANNELS"] >= shape[1]
 
@@ -88,7 +90,10 @@ def triton_kernels(capability: int) -> list[Kernel]:
     """Every kernel in every dtype and memory order, as its launches call it."""
 
     def kernel(name: str, types: dict, constants: dict) -> Kernel:
-        return Kernel("inpaint_fast.kernels.norm_act", name, types, constants, capability)
+        module = forward if hasattr(forward, name) else backward
+        names = getattr(module, name).arg_names
+        types = {arg: kind for arg, kind in types.items() if arg in names}
+        return Kernel(module.__name__, name, types, constants, capability)
 
     def of_elements(name: str, element: str, rows: bool, wide: bool, tensors: tuple[str, ...], flags: dict) -> Kernel:
         integer = "i64" if wide else "i32"
@@ -97,18 +102,19 @@ def triton_kernels(capability: int) -> list[Kernel]:
         sizes = {"count": f"{integer}:16", "channels": "i32:16", "pixels": f"{integer}:16", "length": f"{integer}:16"}
         types = dict.fromkeys(tensors, f"*{element}") | of_channels | sizes
         types |= {"parts": "i32", "slope": "fp64", "eps": "fp64"}
-        channels = kernels.CHANNELS if rows else 1
-        constants = {"ROWS": rows, "WIDE": wide, "VALUES": kernels.TILE // channels, "CHANNELS": channels, **flags}
-        names = getattr(kernels, name).arg_names
-        return kernel(name, {k: v for k, v in types.items() if k in names}, constants)
+        channels = CHANNELS if rows else 1
+        constants = {"ROWS": rows, "WIDE": wide, "VALUES": TILE // channels, "CHANNELS": channels, **flags}
+        return kernel(name, types, constants)
 
-    def passes(element: str, rows: bool, activation: str, act_first: bool, wide: bool = False) -> list[Kernel]:
+    def passes(element: str, rows: bool, activation: str, order: str, wide: bool = False) -> list[Kernel]:
         number = ACTIVATIONS.index(activation)
-        has = {"ACTIVATION": number, "ACT_FIRST": act_first, "HAS_WEIGHT": True, "HAS_BIAS": True}
-        moments = {"ACTIVATION": number if act_first else kernels.NONE}
+        has = {"ACTIVATION": number, "ORDER": ORDERS.index(order), "HAS_WEIGHT": True, "HAS_BIAS": True}
+        moments = {"ACTIVATION": number if order == "act_norm" else NONE}
         return [
             of_elements("moments_kernel", element, rows, wide, ("input",), moments),
-            of_elements("forward_kernel", element, rows, wide, ("input", "output"), has | {"TRAINING": not act_first}),
+            of_elements(
+                "forward_kernel", element, rows, wide, ("input", "output"), has | {"TRAINING": order == "norm_act"}
+            ),
             of_elements("sums_kernel", element, rows, wide, ("grad", "input"), has),
             of_elements("backward_kernel", element, rows, wide, ("grad", "input", "output"), has | {"TRAINING": True}),
         ]
@@ -121,16 +127,14 @@ def triton_kernels(capability: int) -> list[Kernel]:
     every = doubles | numbers | sizes
 
     def combining(name: str, constants: dict) -> Kernel:
-        names = getattr(kernels, name).arg_names
-        types = {k: v for k, v in every.items() if k in names}
-        return kernel(name, types, {"COMBINED": kernels.COMBINED, **constants})
+        return kernel(name, every, {"COMBINED": COMBINED, **constants})
 
     return [
-        *(k for rows in (False, True) for k in passes("bf16", rows, "relu", act_first=False)),
-        *passes("fp32", False, "elu", act_first=True),
-        *passes("fp16", True, "tanh", act_first=False),
-        *passes("fp64", True, "sigmoid", act_first=False),
-        *passes("fp32", True, "leaky_relu", act_first=False, wide=True),
+        *(k for rows in (False, True) for k in passes("bf16", rows, "relu", order="norm_act")),
+        *passes("fp32", False, "elu", order="act_norm"),
+        *passes("fp16", True, "tanh", order="norm_act"),
+        *passes("fp64", True, "sigmoid", order="norm_act"),
+        *passes("fp32", True, "leaky_relu", order="norm_act", wide=True),
         combining("statistics_kernel", {"HAS_RUNNING": True}),
         combining("totals_kernel", {"SHIFT": "fp32", "WANT_WEIGHT": True, "WANT_BIAS": True}),
     ]

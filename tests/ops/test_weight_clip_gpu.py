@@ -16,6 +16,7 @@ from support import assert_as_good
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import weight_clip as kernels
 from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.weight_clip import RULES, Settings, reference_step
@@ -185,7 +186,7 @@ def test_clip_of_views_leaves_what_lies_between(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_views_by_64_bit_indices(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "INDEX_LIMIT", 100)
+    monkeypatch.setattr(_walk, "INDEX_LIMIT", 100)
     param = random(2, INDEX_LIMIT // 2 + 1).t()
     other = lists_of([param], "rmsprop")
     check(backend, other, replace(CASES["rmsprop"][0], low=-0.5, high=0.5))

@@ -1,10 +1,12 @@
-"""Mean and variance of a convolution's result: each program of dilated_block's kernel leaves two numbers a channel of
-its tile, in float32, and one kernel puts these together in float64, in a fixed order (Chan, Golub, LeVeque, Updating
+"""Mean and variance of a convolution's result: each program of its kernel leaves two numbers a channel of its tile,
+in float32, and one kernel puts these together in float64, in a fixed order (Chan, Golub, LeVeque, Updating
 formulae and a pairwise algorithm for computing sample variances, 1979)."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from inpaint_fast.kernels._walk import number
 
 PARTS, CHANNELS = 512, 4  # that a program puts together at a time
 
@@ -53,7 +55,7 @@ def combine_kernel(
         about_mean = tl.load(at + channels, there, 0.0).to(tl.float64)
         total += tl.where(there, count * difference, 0.0)
         squares += tl.where(there, about_mean + count * difference * difference, 0.0)
-    n = tl.full([], pixels, tl.float64)
+    n = number(pixels, tl.float64)
     sum = tl.sum(total, 0)
     about_mean = tl.sum(squares, 0) - sum * sum / n
     tl.store(mean + c, first + sum / n, has)

@@ -1,4 +1,4 @@
-"""The tiles of dilated_block's Triton kernels: what one program computes, by architecture, precision and shape.
+"""The tiles of conv_block's Triton kernels: what one program computes, by architecture, precision and shape.
 
 Nothing is tuned at import or at run time. `TILES` and `WEIGHT_GRADIENT_TILES` are all there is to replace after
 measuring; results differ between tiles in nothing but the order of sums.
@@ -25,7 +25,7 @@ class Tile:
         warps: of 32 threads.
         stages: how many steps' operands are in shared memory at a time.
         unrolled: a loop for each of the 9 taps; otherwise one over all of them, which fills and drains its stages once
-            and takes fewer registers. With 8 warps it must be unrolled (kernels/dilated_block.py says why).
+            and takes fewer registers. With 8 warps it must be unrolled (kernels/conv_block says why).
     """
 
     pixels: int

@@ -1,11 +1,14 @@
-"""The activations of ops/_activations.py in Triton, and their derivatives, inside the kernels that fuse them."""
+"""The activations in Triton, and their derivatives, inside the kernels that fuse them; and which comes first, the
+normalisation or the activation."""
 
 import triton
 import triton.language as tl
 
-from inpaint_fast._words import ACTIVATIONS
+from inpaint_fast._words import ACTIVATIONS, ORDERS
 
+NONE = ACTIVATIONS.index("none")
 RELU, LEAKY_RELU, ELU, SIGMOID, TANH = (tl.constexpr(ACTIVATIONS.index(name)) for name in ACTIVATIONS[1:])
+NORM_ACT, ACT_NORM = (tl.constexpr(ORDERS.index(name)) for name in ("norm_act", "act_norm"))
 
 
 @triton.jit
