@@ -19,17 +19,17 @@ Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
   return transformed_weights(weight, {weights_of(weight), {}});
 }
 
-Tensor dilated_block(const Tensor& input,                 // [N, C_in, H, W]
-                     const Tensor& weight,                // [C_out, C_in, 3, 3]
-                     std::optional<Tensor> transformed,   // as dilated_block_weights gives them
-                     std::optional<Tensor> bias,          // [C_out]
-                     std::optional<Tensor> scale,         // [C_out]
-                     std::optional<Tensor> shift,         // [C_out]
+Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
+                     const Tensor& weight,                  // [C_out, C_in, 3, 3]
+                     std::optional<Tensor> transformed,     // as dilated_block_weights gives them
+                     std::optional<Tensor> bias,            // [C_out]
+                     std::optional<Tensor> scale,           // [C_out]
+                     std::optional<Tensor> shift,           // [C_out]
                      const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
                      int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
   const Block block = convolution_of(input, weight, geometry, kKinds);
-  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
-                                        order_of(order));
+  const Epilogue epilogue =
+      epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   return run_block(block, input, weight, transformed, epilogue, channels_last);
 }
 
@@ -82,8 +82,8 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
                   std::optional<Tensor> shift,        // [C_out]
                   int64_t activation, double slope, int64_t order) {
   const Block block = block_of<kStride>(input, weight);
-  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
-                                        order_of(order));
+  const Epilogue epilogue =
+      epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   return run_block(block, input, weight, transformed, epilogue, true);
 }
 
@@ -100,13 +100,16 @@ Tensor resampling_weight_gradient(const Tensor& grad,      // [N, C_out, H', W']
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
   using namespace inpaint_fast;
   m.impl("dilated_block", TORCH_BOX(&dilated_block));
+  m.impl("dilated_block_forward", TORCH_BOX(&dilated_block));
   m.impl("dilated_block_weights", TORCH_BOX(&dilated_block_weights));
   m.impl("dilated_block_input_gradient", TORCH_BOX(&dilated_block_input_gradient));
   m.impl("dilated_block_weight_gradient", TORCH_BOX(&dilated_block_weight_gradient));
   m.impl("strided_block", TORCH_BOX(&resampling<Stride::two>));
+  m.impl("strided_block_forward", TORCH_BOX(&resampling<Stride::two>));
   m.impl("strided_block_weights", TORCH_BOX(&resampling_weights<Stride::two>));
   m.impl("strided_block_weight_gradient", TORCH_BOX(&resampling_weight_gradient<Stride::two>));
   m.impl("transposed_block", TORCH_BOX(&resampling<Stride::transposed_two>));
+  m.impl("transposed_block_forward", TORCH_BOX(&resampling<Stride::transposed_two>));
   m.impl("transposed_block_weights", TORCH_BOX(&resampling_weights<Stride::transposed_two>));
   m.impl("transposed_block_weight_gradient", TORCH_BOX(&resampling_weight_gradient<Stride::transposed_two>));
 }

@@ -83,7 +83,9 @@ void masked_l2_scale_(Tensor grad,            // any sizes, without gaps
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, CPU, m) {
   using namespace inpaint_fast;
   m.impl("masked_l2", TORCH_BOX(&masked_l2));
+  m.impl("masked_l2_forward", TORCH_BOX(&masked_l2));
   m.impl("masked_l2_composite", TORCH_BOX(&masked_l2_composite));
+  m.impl("masked_l2_composite_forward", TORCH_BOX(&masked_l2_composite));
   m.impl("masked_l2_backward", TORCH_BOX(&masked_l2_backward));
   m.impl("masked_l2_scale_", TORCH_BOX(&masked_l2_scale_));
 }

@@ -29,8 +29,7 @@ void run(MaskedL2& args, const Tensor& pred, const std::optional<Tensor>& mask, 
     scale.denominator = sum;
     scratch.tag = next_tag();
   } else {
-    scale.weight =
-        scale_of(weight, reduction == Reduction::sum ? 1 : static_cast<double>(args.walk.numel), reduction);
+    scale.weight = scale_of(weight, reduction == Reduction::sum ? 1 : static_cast<double>(args.walk.numel), reduction);
   }
   args.walk.collapse();
   if (!loss) scratch = {};
@@ -99,7 +98,9 @@ void masked_l2_scale_(Tensor grad,            // any sizes, without gaps
 STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
   using namespace inpaint_fast;
   m.impl(INPAINT_FAST_CUDA_NAME("masked_l2"), TORCH_BOX(&masked_l2));
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_forward"), TORCH_BOX(&masked_l2));
   m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_composite"), TORCH_BOX(&masked_l2_composite));
+  m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_composite_forward"), TORCH_BOX(&masked_l2_composite));
   m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_backward"), TORCH_BOX(&masked_l2_backward));
   m.impl(INPAINT_FAST_CUDA_NAME("masked_l2_scale_"), TORCH_BOX(&masked_l2_scale_));
 }

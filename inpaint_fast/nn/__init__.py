@@ -5,7 +5,10 @@ net = accelerate(net)                            # its 3x3 convolutions, faster,
 print(acceleration_report(net))                  # what was swapped, and why the rest was left
 """
 
-from inpaint_fast.nn.accelerate import AcceleratedConv2d, Report, accelerate, acceleration_report
-from inpaint_fast.nn.blocks import DilatedConvBlock, FusedSequential
+from inpaint_fast.nn.blocks import DilatedConvBlock
+from inpaint_fast.nn.fuse.modules import AcceleratedConv2d
+from inpaint_fast.nn.fuse.report import Report, acceleration_report
+from inpaint_fast.nn.fuse.sequential import FusedSequential
+from inpaint_fast.nn.fuse.swap import accelerate
 
 __all__ = ["AcceleratedConv2d", "DilatedConvBlock", "FusedSequential", "Report", "accelerate", "acceleration_report"]

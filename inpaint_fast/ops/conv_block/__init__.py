@@ -1,25 +1,25 @@
-"""The convolution blocks: `dilated_block`, `strided_block`, `transposed_block`, and what follows a convolution with them.
+"""The convolution blocks, `dilated_block`, `strided_block` and `transposed_block`, and chains of modules by them.
 
-    geometry.py    the three blocks: plain convolution, sizes, errors
-    reference.py   what "correct" means
-    definition.py  the registered operators: schemas, shape functions, gradients
-    choice.py      which algorithm runs on the CPU
-    plan.py        how a convolution with its epilogue runs, decided once for each key
-    chain.py       convolution, normalisation and activation as one function: what modules call
-    kept.py        what is kept of parameters, and under which promise
-    dilated.py, resampling.py, call.py   the public functions
+geometry.py    the three blocks: plain convolution, sizes, errors
+reference.py   what "correct" means
+definition.py  the registered operators: schemas, shape functions, gradients
+choice.py      which algorithm runs on the CPU
+plan.py        how a convolution with its epilogue runs, decided once for each key
+chain.py       convolution, normalisation and activation as one function: what modules call
+kept.py        what is kept of parameters, and under which promise
+dilated.py, resampling.py, call.py   the public functions
 """
 
 from inpaint_fast.ops.conv_block.chain import Norm, conv_norm_act
 from inpaint_fast.ops.conv_block.dilated import Plan, dilated_block, dilated_block_statistics, plan
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept, forget, prepare
-from inpaint_fast.ops.conv_block.plan import Epilogue
+from inpaint_fast.ops.conv_block.plan import Epilogue, keep_transformed
 from inpaint_fast.ops.conv_block.reference import dilated_reference, strided_reference, transposed_reference
 from inpaint_fast.ops.conv_block.resampling import strided_block, transposed_block
 
 __all__ = [
     "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "Epilogue", "Geometry", "Kept", "Norm", "Plan",
-    "conv_norm_act", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "plan", "prepare",
+    "conv_norm_act", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed", "plan", "prepare",
     "strided_block", "strided_reference", "transposed_block", "transposed_reference",
 ]  # fmt: skip

@@ -170,7 +170,7 @@ def plan_chain(
     size = block.size(tensors.input.shape, tensors.weight.shape, geometry)
     shape = torch.Size((tensors.input.shape[0], block.channels(tensors.weight.shape)[1], *size))
     y = tensors.input._replace(shape=shape, dtype=alone.result)
-    # On a GPU PyTorch's convolution is followed by PyTorch's normalisation: no measurement stands behind another choice.
+    # On a GPU PyTorch's normalisation follows its convolution: no measurement stands behind another choice.
     plain = not positive or (y.device.type == "cuda" and not alone.is_ours)
     vectors = vectors if updates or not batch else (None, None, *vectors[2:])
     normalisation = plan_norm(

@@ -16,7 +16,7 @@ Size = int | tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """How far apart the taps of a convolution of stride 1 are, and the zeros round its input; as the kernels take it."""
+    """How far apart the taps of a convolution are, and the zeros round its input; as the kernels take it."""
 
     dilation_h: int
     dilation_w: int

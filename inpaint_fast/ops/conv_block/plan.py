@@ -9,14 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from inpaint_fast import _extension
 from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
 from inpaint_fast.ops._activations import activate, activate_
 from inpaint_fast.ops._plans import Facts, planned
 from inpaint_fast.ops._torch_private import is_transformed
-from inpaint_fast.ops.conv_block.choice import algorithm
+from inpaint_fast.ops.conv_block.choice import LEAST_CHANNELS, algorithm
 from inpaint_fast.ops.conv_block.definition import OPERATORS
-from inpaint_fast.ops.conv_block.geometry import Block, Geometry
+from inpaint_fast.ops.conv_block.geometry import HALVING, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
 from inpaint_fast.ops.conv_block.reference import affine, epilogue
 
@@ -211,6 +210,20 @@ def plan_convolution(
         plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
         run=operator.entry(chosen, block.stem, gradient), planes=block.stride == 2 and not channels_last,
     )  # fmt: skip
+
+
+def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
+    """Transform a weight for inference now, not at its first use; where a kernel of ours may read it."""
+    operator = OPERATORS[block]
+    backend = operator.choose(weight.device, None)
+    if backend == "reference" or weight.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
+        return
+    compute = torch.float32 if backend == "cpp" else None
+    if backend == "cpp" and _is_fast_in_torch(weight.dtype):
+        return
+    tf32 = weight.dtype == torch.float32 and allows_tf32(weight)
+    plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32)
+    plan.transformed(kept, weight, plan.converted(weight)[0])
 
 
 def _is_fast_in_torch(dtype: torch.dtype) -> bool:

@@ -1,4 +1,4 @@
-"""The blocks of stride 2, which halve or double a picture's height and width: a convolution and its epilogue, in one pass.
+"""The blocks of stride 2, which halve or double height and width: a convolution and its epilogue, in one pass.
 
 On the CPU their pixels are taken by parities: four quarters, of even or odd rows and even or odd columns, between which
 all convolutions have stride 1 and fewer taps: 2x2 each for 4x4, or 2x2, 2x1, 1x2 and 1x1 for 3x3. They are computed by

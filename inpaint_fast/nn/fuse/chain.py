@@ -1,0 +1,219 @@
+"""A chain: a convolution with the nn.BatchNorm2d and the activation that follow it, in either order, run as one.
+
+The modules stay what they are: they hold the parameters, the statistics and the settings, read at every call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from inpaint_fast._words import DTYPES
+from inpaint_fast.ops.conv_block import (
+    DILATED,
+    HALVING,
+    STRIDED,
+    TRANSPOSED,
+    Block,
+    Epilogue,
+    Geometry,
+    Norm,
+    conv_norm_act,
+)
+from inpaint_fast.ops.norm_act import norm_act
+
+ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+SLOPES = {"leaky_relu": "negative_slope", "elu": "alpha"}
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+_PLAIN = {cls: cls for cls in (*CONVOLUTIONS, nn.BatchNorm2d, *ACTIVATIONS)}
+
+
+def plain_class(module: nn.Module) -> type[nn.Module] | None:
+    """The class of torch.nn that this module computes; None: a subclass, which may compute anything."""
+    cls = type(module)
+    # Those of nn/fuse/modules.py name it.
+    return _PLAIN.get(cls) or cls.__dict__.get("computes")
+
+
+def undisturbed(module: nn.Module) -> bool:
+    """Nobody looks at or changes what goes in and comes out of this module: no hooks, no forward of its own."""
+    own = module.__dict__
+    hooks = (
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    )  # fmt: skip
+    return not (hooks or "forward" in own)
+
+
+def why_not(conv: nn.Module) -> str | None:
+    """Why none of `dilated_block`, `strided_block`, `transposed_block` can run this convolution; None when one can."""
+    found = block_of(conv)
+    return found if isinstance(found, str) else None
+
+
+def block_of(conv: nn.Module) -> tuple[Block, Geometry] | str:
+    """The block that runs this convolution and its geometry, or why none can."""
+    plain = plain_class(conv)
+    if plain not in CONVOLUTIONS:
+        base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
+        return f"{type(conv).__name__}" + (f", a subclass of nn.{base}, may compute something else" if base else "")
+    own = conv.__dict__
+    weight = own["_parameters"].get("weight")
+    if weight is None or "bias" not in own["_parameters"]:
+        return "its weight is computed (weight_norm, spectral_norm, pruning)"
+    settings = (
+        plain is nn.ConvTranspose2d, weight.shape, weight.dtype, own["stride"], own["padding"], own["output_padding"],
+        own["dilation"], own["groups"], own["padding_mode"],
+    )  # fmt: skip
+    try:  # torch.compile sees through no cache, and a list has no hash
+        return _block_of(*settings) if torch.compiler.is_compiling() else _remembered(*settings)
+    except TypeError:
+        return _block_of(*settings)
+
+
+def _block_of(
+    transposed: bool, shape: torch.Size, dtype: torch.dtype, stride, padding, output_padding, dilation, groups: int,
+    padding_mode: str,
+) -> tuple[Block, Geometry] | str:  # fmt: skip
+    if len(shape) != 4:
+        return f"its weight has {len(shape)} dimensions"
+    halves = _is(stride, 2)
+    block = TRANSPOSED if transposed else STRIDED if halves else DILATED
+    sides = tuple(shape[2:])
+    if sides not in [(taps, taps) for taps in block.taps]:
+        return f"its kernel is {'x'.join(map(str, sides))}, not {' or '.join(f'{s}x{s}' for s in block.taps)}"
+    if not halves and (transposed or not _is(stride, 1)):
+        return f"stride {stride}"
+    if halves:
+        for name, setting, value in (
+            ("padding", padding, 1), ("output_padding", output_padding, sides[0] % 2 if transposed else 0),
+            ("dilation", dilation, 1),
+        ):  # fmt: skip
+            if not _is(setting, value):
+                return f"{name} {setting}, with stride 2 and a kernel of {sides[0]}x{sides[0]}"
+    if groups != 1:
+        return f"groups {groups}"
+    if padding_mode != "zeros":
+        return f"padding_mode {padding_mode!r}"
+    if dtype not in DTYPES:
+        return f"dtype {dtype}"
+    if halves:
+        return block, HALVING
+    named = {"same": dilation, "valid": 0}
+    return block, Geometry.of(dilation, named[padding] if isinstance(padding, str) else padding)
+
+
+_remembered = lru_cache(maxsize=1024)(_block_of)
+
+
+def _is(setting: int | str | tuple[int, int], number: int) -> bool:
+    """A setting of a convolution is this number, in both directions."""
+    return setting in (number, (number, number))
+
+
+@dataclass
+class Chain:
+    """A convolution and what is fused with it."""
+
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    norm: nn.BatchNorm2d | None = None
+    activation: nn.Module | None = None
+    order: str = "norm_act"
+
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """As they are called."""
+        rest = (self.norm, self.activation) if self.order == "norm_act" else (self.activation, self.norm)
+        return self.conv, *(module for module in rest if module is not None)
+
+    def take(self, module: nn.Module) -> bool:
+        """Fuse the module that is called next, if it can be."""
+        if not undisturbed(module):
+            return False
+        plain = plain_class(module)
+        if plain is nn.BatchNorm2d and self.norm is None:
+            self.norm, self.order = module, "act_norm" if self.activation is not None else "norm_act"
+            return True
+        if plain in ACTIVATIONS and self.activation is None:
+            self.activation = module
+            return True
+        return False
+
+    def __call__(self, input: Tensor, precision: str) -> Tensor:
+        """What the modules compute one after the other."""
+        conv, norm = self.conv, self.norm
+        if norm is not None:
+            norm._check_input_dim(input)
+        if input.dim() == 3:  # one picture without a batch, as convolutions take it
+            return self(input.unsqueeze(0), precision).squeeze(0)
+        found = block_of(conv)
+        epilogue = _epilogue_of(self.activation, self.order)
+        normalisation = None if norm is None else _norm_of(norm)
+        if isinstance(found, str):
+            y = conv(input)
+            if normalisation is None:
+                return y if self.activation is None else self.activation(y)
+            y = _after(y, normalisation, epilogue)
+        else:
+            parameters, kept = conv._parameters, conv.__dict__.get("_kept")
+            if kept is not None and (conv.training or (norm is not None and norm.training)):
+                kept = None  # the promise is of inference
+            y = conv_norm_act(
+                *found, input, parameters["weight"], parameters["bias"], normalisation, epilogue, precision, kept
+            )
+        if normalisation is not None and normalisation.updates and normalisation.tracked is not None:
+            normalisation.tracked.add_(1)
+        return y
+
+
+def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
+    """The chain that these modules, called one after the other, have from `start` on."""
+    conv = modules[start]
+    if not isinstance(conv, CONVOLUTIONS) or not undisturbed(conv):
+        return None
+    chain = Chain(conv)
+    for module in modules[start + 1 :]:
+        if not chain.take(module):
+            break
+    if chain.norm is None and why_not(conv) is not None:
+        return None  # nothing is to be fused
+    return chain
+
+
+def is_watched() -> bool:
+    """There are hooks on all modules: each is called by itself."""
+    return _has_any_global_hook()
+
+
+def _epilogue_of(module: nn.Module | None, order: str) -> Epilogue:
+    """An activation module in the words of the operators."""
+    if module is None:
+        return Epilogue()
+    name = ACTIVATIONS[plain_class(module)]
+    slope = SLOPES.get(name)
+    return Epilogue(name, getattr(module, slope) if slope else None, order)
+
+
+def _norm_of(norm: nn.BatchNorm2d) -> Norm:
+    """What nn.BatchNorm2d normalises by."""
+    own, buffers, parameters = norm.__dict__, norm._buffers, norm._parameters
+    mean, var, tracked = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+    training, momentum = own["training"], own["momentum"]
+    updates = training and own["track_running_stats"] and mean is not None
+    if momentum is None:  # the cumulative average
+        momentum = 1.0 / (float(tracked) + 1) if updates and tracked is not None else 0.0
+    batch = training or (mean is None and var is None)
+    return Norm(mean, var, parameters["weight"], parameters["bias"], tracked, batch, updates, momentum, own["eps"])
+
+
+def _after(y: Tensor, norm: Norm, epilogue: Epilogue) -> Tensor:
+    """Normalisation and activation after a convolution that stays PyTorch's."""
+    mean, var = (norm.running_mean, norm.running_var) if norm.updates or not norm.batch else (None, None)
+    return norm_act(
+        y, mean, var, norm.weight, norm.bias, training=norm.batch, momentum=norm.momentum, eps=norm.eps,
+        activation=epilogue.activation, slope=epilogue.slope, order=epilogue.order,
+    )  # fmt: skip

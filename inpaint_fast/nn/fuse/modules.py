@@ -1,0 +1,173 @@
+"""The classes that `accelerate` gives to modules of torch.nn, and how those of one chain work together.
+
+In an nn.Sequential a chain is run by the nn.Sequential. In a forward of somebody's its modules are called one by one:
+there the convolution computes the whole chain and marks its result, and the norm and the activation pass on what has
+their mark. That is done only where the forward was proved to call them so (`proof`), in a call by that very forward of
+that very module, while what the proof rests on stands. A module that is called by anybody else, with anything else,
+computes what it always did.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import FrameType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.nn.fuse.chain import Chain, block_of, is_watched, plain_class, undisturbed
+from inpaint_fast.nn.fuse.proof import Ground
+
+MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
+_OF_MODULE_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
+
+
+class Fusion:
+    """A chain whose modules are called one by one, by a forward that was read.
+
+    Args:
+        chain: the modules; the convolution gets a reference to this.
+        owner: the module whose forward calls them.
+        caller: its forward, or the method of it that calls the convolution.
+        grounds: what the proof rests on.
+    """
+
+    def __init__(self, chain: Chain, owner: nn.Module, caller: FunctionType, grounds: Sequence[Ground]) -> None:
+        self.chain, self.owner, self.caller, self.grounds = chain, owner, caller, grounds
+        self.modules = chain.modules
+        chain.conv._fusion = self
+
+    def __reduce__(self) -> tuple:
+        return Fusion, (self.chain, self.owner, self.caller, self.grounds)  # a copy is tied to copies of the modules
+
+    def holds(self, conv: nn.Module, frame: FrameType | None) -> bool:
+        """The convolution that asks is this chain's, it was called by the forward that was read, and the proof stands.
+
+        Args:
+            frame: of the convolution's caller.
+        """
+        if conv is not self.chain.conv or torch.compiler.is_compiling() or is_watched():
+            return False
+        while frame is not None and frame.f_code in _OF_MODULE_CALLS:
+            frame = frame.f_back
+        code = self.caller.__code__
+        if frame is None or frame.f_code is not code or frame.f_locals.get(code.co_varnames[0]) is not self.owner:
+            return False
+        return all(undisturbed(module) and plain_class(module) is not None for module in self.modules) and all(
+            ground.holds(self.owner) for ground in self.grounds
+        )
+
+    def __call__(self, input: Tensor, precision: str) -> Tensor:
+        output = self.chain(input, precision)
+        setattr(output, MARK, (self, 1))
+        return output
+
+    def passes(self, module: nn.Module, next: int, output: Tensor) -> bool:
+        """This module comes next, and its part is computed already."""
+        if self.modules[next] is not module:
+            return False
+        if next + 1 < len(self.modules):
+            setattr(output, MARK, (self, next + 1))
+        else:
+            delattr(output, MARK)
+        return True
+
+
+class _Convolution:
+    """What both accelerated convolutions share. A copy of one alone is in no fusion; a copy of its owner makes anew."""
+
+    precision = "fast"
+    _fusion: Fusion | None = None
+    _kept = None  # what is kept of its tensors, under the promise of inference
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_fusion"}
+
+    def train(self, mode: bool = True) -> nn.Module:
+        if mode:  # the promise of inference ends
+            self.__dict__.pop("_kept", None)
+        return super().train(mode)
+
+    def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
+        """The convolution, with its chain where it may be; None where it stays PyTorch's."""
+        if not isinstance(input, Tensor):
+            return None  # torch.fx looks on
+        if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
+            return self._fusion(input, self.precision)
+        # Its stride, say, may have changed after it was accelerated.
+        return None if isinstance(block_of(self), str) else Chain(self)(input, self.precision)
+
+
+class AcceleratedConv2d(_Convolution, nn.Conv2d):
+    """An nn.Conv2d computed by `dilated_block` or `strided_block`, with the norm and the activation after it."""
+
+    computes = nn.Conv2d
+
+    def forward(self, input: Tensor) -> Tensor:
+        frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
+        output = self._run(input, frame)
+        return super().forward(input) if output is None else output
+
+
+class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
+    """An nn.ConvTranspose2d computed by `transposed_block`, with the norm and the activation after it."""
+
+    computes = nn.ConvTranspose2d
+
+    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
+        output = self._run(input, frame) if output_size is None else None
+        return super().forward(input, output_size) if output is None else output
+
+
+class _PassesOn:
+    """A norm or activation that the convolution before it may have computed already."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        ordinary = not torch.compiler.is_compiling() and type(input) is Tensor
+        mark = getattr(input, MARK, None) if ordinary else None
+        return input if mark is not None and mark[0].passes(self, mark[1], input) else super().forward(input)
+
+
+class FusedBatchNorm2d(_PassesOn, nn.BatchNorm2d):
+    """An nn.BatchNorm2d that the convolution before it may have computed already."""
+
+    computes = nn.BatchNorm2d
+
+
+class FusedReLU(_PassesOn, nn.ReLU):
+    """An nn.ReLU that the convolution before it may have computed already."""
+
+    computes = nn.ReLU
+
+
+class FusedLeakyReLU(_PassesOn, nn.LeakyReLU):
+    """An nn.LeakyReLU that the convolution before it may have computed already."""
+
+    computes = nn.LeakyReLU
+
+
+class FusedELU(_PassesOn, nn.ELU):
+    """An nn.ELU that the convolution before it may have computed already."""
+
+    computes = nn.ELU
+
+
+class FusedSigmoid(_PassesOn, nn.Sigmoid):
+    """An nn.Sigmoid that the convolution before it may have computed already."""
+
+    computes = nn.Sigmoid
+
+
+class FusedTanh(_PassesOn, nn.Tanh):
+    """An nn.Tanh that the convolution before it may have computed already."""
+
+    computes = nn.Tanh
+
+
+CONVOLUTIONS = (AcceleratedConv2d, AcceleratedConvTranspose2d)
+_OTHERS = (FusedBatchNorm2d, FusedReLU, FusedLeakyReLU, FusedELU, FusedSigmoid, FusedTanh)
+# The class of torch.nn -> the one that `accelerate` gives its modules.
+REPLACEMENT = {cls.computes: cls for cls in (*CONVOLUTIONS, *_OTHERS)}

@@ -1,0 +1,151 @@
+"""What a forward does with its modules, read from its source and proved for every call.
+
+Nothing of the user's is run: a forward is read as an interpreter would run it, with values that are known (constants,
+modules, the owner's own settings) and values that are not (tensors, arguments, whatever else). What it calls, in which
+order, and on what must follow from what is known; a condition, a loop or a callee that does not is the end of the
+proof, and `Unproved` names its line.
+
+Known are constants, and of the owner's own attributes: those that are bool, int, str or None, modules compared by
+identity, `self.training`. They are the *grounds* of the proof; whoever relies on it asks them again at each call.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Protocol
+
+from torch import nn
+
+PLAIN = (bool, int, str, type(None))  # values of these types are compared, all others only by identity
+MISSING = object()
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # these classes, not their subclasses
+
+
+# ---- the grounds ----
+
+
+class Ground(Protocol):
+    """Something that a proof rests on."""
+
+    def holds(self, owner: nn.Module) -> bool: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """An attribute of the owner is what it was."""
+
+    name: str
+    value: object
+
+    def holds(self, owner: nn.Module) -> bool:
+        value = attribute(owner, self.name)
+        # Nobody's __eq__ is called.
+        same = type(value) is type(self.value) and type(value) in PLAIN and value == self.value
+        return value is self.value or same
+
+
+@dataclass(frozen=True, eq=False)
+class Child:
+    """A module has this child by this name."""
+
+    parent: nn.Module
+    name: str
+    child: nn.Module
+
+    def holds(self, owner: nn.Module) -> bool:
+        return self.parent._modules.get(self.name) is self.child
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """A container has these modules, in this order."""
+
+    container: nn.Module
+    modules: tuple[nn.Module | None, ...]
+
+    def holds(self, owner: nn.Module) -> bool:
+        now = self.container._modules.values()
+        return len(now) == len(self.modules) and all(a is b for a, b in zip(now, self.modules, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """Such a method of the owner is this function: as the owner has it, or as this class of its has it."""
+
+    name: str
+    function: FunctionType
+    cls: type | None = None
+
+    def holds(self, owner: nn.Module) -> bool:
+        found = attribute(owner, self.name) if self.cls is None else self.cls.__dict__.get(self.name)
+        return found is self.function
+
+
+def attribute(owner: nn.Module, name: str) -> object:
+    """What owner.<name> would be looked up as, without running any code of theirs; MISSING where there is none."""
+    own = owner.__dict__
+    of_class = next((cls.__dict__[name] for cls in type(owner).__mro__ if name in cls.__dict__), MISSING)
+    if hasattr(type(of_class), "__set__"):
+        return of_class  # a property goes before everything
+    if name in own:
+        return own[name]
+    if of_class is not MISSING:
+        return of_class
+    places = (own.get(place, {}) for place in ("_parameters", "_buffers", "_modules"))
+    return next((place[name] for place in places if name in place), MISSING)
+
+
+# ---- what was read ----
+
+
+@dataclass(eq=False)
+class Call:
+    """A module was called, by this function, as the `place`-th of all calls, within these `with` statements."""
+
+    module: nn.Module
+    caller: FunctionType
+    place: int
+    within: tuple[ast.With, ...]
+    path: tuple[Child, ...]  # from the owner to the module
+    result: Result = field(init=False)
+
+
+@dataclass(eq=False)
+class Result:
+    """A value that is not known: of an argument, a call, an expression.
+
+    Attributes:
+        uses: what was done with it: the call that it alone was given to, or words.
+    """
+
+    uses: list[Call | str] = field(default_factory=list)
+
+
+@dataclass
+class Reading:
+    """What a forward does, in training or in eval mode.
+
+    Attributes:
+        calls: of modules, in order.
+        grounds: what this rests on.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    grounds: list[Ground] = field(default_factory=list)
+
+    def of(self, module: nn.Module) -> list[Call]:
+        return [call for call in self.calls if call.module is module]
+
+    def following(self, call: Call) -> Call | str:
+        """The call that takes this one's result, alone and at once; or why there is none."""
+        uses = call.result.uses
+        if len(uses) != 1:
+            return f"what it returns is used {len(uses)} times"
+        use = uses[0]
+        if isinstance(use, str):
+            return use
+        if use.place != call.place + 1 or use.within != call.within:
+            return f"something is called before the {type(use.module).__name__} that follows"
+        return use

@@ -1,0 +1,63 @@
+"""What `accelerate` did to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A convolution that was swapped.
+
+    Attributes:
+        name: as in model.named_modules().
+        fused: the names of the norm and the activation fused with it, as they are called.
+        note: why not more was fused; empty where norm and activation are.
+    """
+
+    name: str
+    fused: tuple[str, ...] = ()
+    note: str = ""
+
+    def __str__(self) -> str:
+        return " + ".join((self.name, *self.fused)) + (f"   ({self.note})" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Left:
+    """A convolution that was left as it is, and why."""
+
+    name: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@dataclass
+class Report:
+    """What `accelerate` did to a model: `str(report)` is for reading."""
+
+    swapped: list[Swapped] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.swapped)} of {len(self.swapped) + len(self.left)} convolutions swapped"]
+        lines += [f"  {entry}" for entry in self.swapped]
+        if self.left:
+            lines += ["left as they are:", *(f"  {entry}" for entry in self.left)]
+        return "\n".join(lines)
+
+
+def acceleration_report(model: nn.Module) -> Report:
+    """What `accelerate` did to this model.
+
+    Raises:
+        ValueError: the model was not accelerated.
+    """
+    report = vars(model).get("_acceleration_report")
+    if report is None:
+        raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
+    return report

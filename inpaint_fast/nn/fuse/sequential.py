@@ -1,0 +1,87 @@
+"""`FusedSequential`: an nn.Sequential that runs its chains as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.nn.fuse.chain import Chain, find_chain, is_watched, plain_class, undisturbed
+
+
+class FusedSequential(nn.Sequential):
+    """An nn.Sequential that runs each chain among its modules by the fused operators.
+
+    Modules may be replaced, get hooks, be called by themselves or be shared: at every call it is asked whether the
+    chains are still those that were found, and a module that cannot be fused runs as it is. `precision`: as in
+    `inpaint_fast.dilated_block`.
+    """
+
+    computes = nn.Sequential
+    precision = "fast"
+
+    def forward(self, input: Tensor) -> Tensor:
+        for step in self._steps():
+            input = step(input, self.precision) if type(step) is Chain else step(input)
+        return input
+
+    def _steps(self) -> Sequence[Chain | nn.Module]:
+        """The chains and the modules between them, in order."""
+        modules = self.__dict__["_modules"].values()
+        if is_watched():
+            return tuple(modules)
+        if torch.compiler.is_compiling():
+            return _steps(tuple(modules))
+        found: _Found | None = self.__dict__.get("_found")
+        if found is None or not found.holds(modules):
+            found = self.__dict__["_found"] = _Found(tuple(modules))
+        return found.steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_found"}  # of other modules
+
+    def __getitem__(self, index: slice | int) -> nn.Module:
+        """A module, or for a slice an nn.Sequential of the same modules, fused too."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        part = FusedSequential()
+        part.precision = self.precision
+        for name, module in list(self._modules.items())[index]:
+            part.add_module(name, module)
+        return part
+
+
+class _Found:
+    """The chains that were found among modules, and whether they would be found again."""
+
+    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+        self.steps = _steps(modules)
+        # Only of modules that a chain can have is it asked whether they are undisturbed.
+        self.modules = [
+            (module, type(module), None if plain_class(module) is None else undisturbed(module)) for module in modules
+        ]
+
+    def holds(self, modules: Any) -> bool:
+        if len(modules) != len(self.modules):
+            return False
+        for module, (known, cls, free) in zip(modules, self.modules, strict=True):
+            if module is not known or type(module) is not cls or (free is not None and undisturbed(module) is not free):
+                return False
+        return True
+
+
+def chains_of(sequential: nn.Sequential) -> list[Chain]:
+    """The chains that an nn.Sequential of these modules would run."""
+    return [step for step in _steps(tuple(sequential)) if isinstance(step, Chain)]
+
+
+def _steps(modules: tuple[nn.Module, ...]) -> list[Chain | nn.Module]:
+    steps: list[Chain | nn.Module] = []
+    at = 0
+    while at < len(modules):
+        chain = find_chain(modules, at)
+        steps.append(modules[at] if chain is None else chain)
+        at += 1 if chain is None else len(chain.modules)
+    return steps

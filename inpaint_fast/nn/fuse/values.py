@@ -1,0 +1,105 @@
+"""What the reader of forwards knows of a value; of what is a `Result` it knows nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import FunctionType, ModuleType
+from typing import Any
+
+from torch import nn
+
+from inpaint_fast.nn.fuse.proof import Child
+from inpaint_fast.nn.fuse.sequential import FusedSequential
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A constant, or a setting of the owner, of a type that nobody can give another meaning."""
+
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Own:
+    """An attribute of the owner that is neither a module nor a method."""
+
+    name: str
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """The owner (an empty path) or a module under it."""
+
+    module: nn.Module
+    path: tuple[Child, ...] = ()
+
+
+@dataclass(eq=False)
+class Several:
+    """A tuple, a list or a range."""
+
+    values: list[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Helper:
+    """A method of the owner."""
+
+    name: str
+    function: FunctionType
+
+
+@dataclass(frozen=True, eq=False)
+class Torch:
+    """A module, a function or a class of PyTorch's."""
+
+    object: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Attribute:
+    """An attribute of a container, of a list or of something unknown, not yet called."""
+
+    of: Any
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Builtin:
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """Somebody else's function, class or value, by its name in the source."""
+
+    name: str
+    object: Any
+
+
+class Super:
+    """super()"""
+
+
+def named(callee: Any) -> str:
+    """What was called, where it is no module."""
+    if isinstance(callee, Attribute):
+        return f"a call of .{callee.name}"
+    name = getattr(getattr(callee, "object", None), "__name__", None) or getattr(callee, "name", "something")
+    return f"the function {name}"
+
+
+def of_others(name: str, found: object) -> Torch | Foreign:
+    """A value from outside the function: PyTorch's, or somebody else's."""
+    return Torch(found) if is_torch(found) else Foreign(name, found)
+
+
+def is_torch(found: object) -> bool:
+    name = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
+    home = name if isinstance(name, str) else ""
+    return home.partition(".")[0] == "torch" and (callable(found) or isinstance(found, ModuleType))
+
+
+def is_sequential(module: nn.Module) -> bool:
+    return isinstance(module, FusedSequential) and type(module).forward is FusedSequential.forward
