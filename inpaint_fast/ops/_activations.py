@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_NEW: dict[str, Callable] = {
-    "none": lambda x, slope: x,
-    "relu": lambda x, slope: F.relu(x),
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "sigmoid": lambda x, slope: torch.sigmoid(x),
-    "tanh": lambda x, slope: torch.tanh(x),
-}
-_IN_PLACE: dict[str, Callable] = {
-    "none": lambda x, slope: x,
-    "relu": lambda x, slope: torch.relu_(x),
-    "leaky_relu": torch.nn.functional.leaky_relu_,
-    "elu": torch.nn.functional.elu_,
-    "sigmoid": lambda x, slope: torch.sigmoid_(x),
-    "tanh": lambda x, slope: torch.tanh_(x),
-}
+
+def activation_of(activation: str, slope: float, in_place: bool = False) -> Callable[[Tensor], Tensor]:
+    """The function of one tensor; in place for slopes that are not negative, whose gradient the result tells."""
+    if activation == "relu":
+        return torch.relu_ if in_place else torch.relu
+    if activation == "leaky_relu":
+        return partial(F.leaky_relu_ if in_place else F.leaky_relu, negative_slope=slope)
+    if activation == "elu":
+        return partial(F.elu_ if in_place else F.elu, alpha=slope)
+    if activation == "sigmoid":
+        return torch.sigmoid_ if in_place else torch.sigmoid
+    if activation == "tanh":
+        return torch.tanh_ if in_place else torch.tanh
+    return _nothing
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return x
 
 
 def activate(x: Tensor, activation: str, slope: float) -> Tensor:
     """The activation, as a new tensor."""
-    return _NEW[activation](x, slope)
-
-
-def activate_(x: Tensor, activation: str, slope: float) -> Tensor:
-    """The activation in place; for slopes that are not negative, whose gradient the result tells."""
-    return _IN_PLACE[activation](x, slope)
+    return activation_of(activation, slope)(x)

@@ -28,7 +28,7 @@ from torch import Tensor
 from inpaint_fast import _extension
 from inpaint_fast._words import BackendError, triton_interpreted
 from inpaint_fast.ops._flops import register_flops
-from inpaint_fast.ops._torch_private import has_kernel, is_transformed
+from inpaint_fast.ops._torch_private import apply_of, has_kernel, is_transformed
 
 BACKENDS = ("cuda", "triton", "cpp", "reference")
 PREFERENCE = {"cpu": ("cpp", "reference"), "cuda": ("cuda", "triton", "reference")}
@@ -204,7 +204,7 @@ class Operator:
         suffix = self.suffixes[backend]
         if (suffix, name) not in self.functions or torch.compiler.is_compiling():
             return _registered(f"{name}{suffix}")
-        return self.functions[suffix, name].apply if gradient else _registered(f"{name}_forward{suffix}")
+        return apply_of(self.functions[suffix, name]) if gradient else _registered(f"{name}_forward{suffix}")
 
     def call(self, backend: str, name: str, *args: object) -> Any:
         """Call the operator `name` of `backend`."""
@@ -255,10 +255,10 @@ class Operator:
         return backend
 
 
-def elsewhere() -> tuple[str | None, bool, str | None]:
+def elsewhere() -> tuple[str | None, bool]:
     """What else than its arguments a call depends on: the backend that `use_backend` forces, whether a transform of
-    torch.func is on, the instruction set. Part of the key under which plans are kept."""
-    return _forced, is_transformed(), _extension.module and _extension.module.cpu_capability()
+    torch.func is on. Part of the key under which plans are kept."""
+    return _forced, is_transformed()
 
 
 def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | None = None) -> str:
@@ -274,8 +274,10 @@ def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | Non
 def _function(full: str, definition: Definition, backward: Callable) -> type[torch.autograd.Function]:
     """The registered operator `full`, which has no gradient, with the gradient of `definition`."""
 
+    run = _registered(full)
+
     def forward(ctx: Any, *args: object) -> Any:
-        output = _registered(full)(*args)
+        output = run(*args)
         definition.keep(ctx, args, output)
         return output
 

@@ -5,7 +5,7 @@ A plan depends on its key alone: never on the values of tensors, and it holds no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,9 +29,14 @@ class Facts(NamedTuple):
     layout: torch.layout
     channels_last: bool
 
+    @classmethod
+    def all_of(cls, known: Iterable[tuple | None]) -> list[Facts | None]:
+        """From what `facts` returned."""
+        return [None if each is None else cls._make(each) for each in known]
 
-def facts(tensor: Tensor | None) -> Facts | None:
-    """What plans know of this tensor.
+
+def facts(tensor: Tensor | None) -> tuple | None:
+    """What plans know of this tensor, as a plain tuple: keys are made at every call, `Facts` of them once.
 
     Raises:
         AttributeError: it is no tensor; `check_tensor` says so with its name.
@@ -40,7 +45,7 @@ def facts(tensor: Tensor | None) -> Facts | None:
         return None
     layout = tensor.layout
     pictures = tensor.dim() == 4 and layout is torch.strided
-    return Facts(tensor.shape, tensor.dtype, tensor.device, layout, pictures and is_channels_last(tensor))
+    return tensor.shape, tensor.dtype, tensor.device, layout, pictures and is_channels_last(tensor)
 
 
 def check_tensor(name: str, tensor: object) -> None:
@@ -88,11 +93,6 @@ def forget_plans() -> None:
     """Work out every plan anew: for those who change what plans depend on besides their keys."""
     for kept in _kept:
         kept.cache_clear()
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """The dtype that torch.autocast makes of a convolution's tensors on this device; None: as they are."""
-    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:

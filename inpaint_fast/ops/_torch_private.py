@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _C = torch._C
 _KEYS = _C.DispatchKeySet(_C.DispatchKey.BackendSelect)
@@ -21,12 +24,33 @@ def is_ordinary(*tensors: Tensor | None) -> bool:
 
 def is_transformed() -> bool:
     """Under the transforms of `torch.func` or forward-mode differentiation, which cannot look into a kernel."""
-    return _C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    return _C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def may_overwrite(slope: float) -> bool:
+    """An activation of this slope may be computed in place, in a tensor that nobody else has."""
+    return slope >= 0 and not torch.compiler.is_compiling() and not is_transformed()
+
+
+# torch.backends.cudnn.enabled, without the way through a property of a module.
+is_cudnn_enabled = _C._get_cudnn_enabled
 
 
 def has_dispatch_mode() -> bool:
     """A torch dispatch mode is on (FakeTensorMode, FlopCounterMode, ...)."""
     return _C._len_torch_dispatch_stack() > 0
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """The dtype that torch.autocast makes of a convolution's tensors on this device; None: it is off."""
+    if not _C._is_any_autocast_enabled() or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
+def apply_of(function: type[torch.autograd.Function]) -> Callable:
+    """`function.apply` without its look at the transforms of torch.func, under which no kernel of ours is called."""
+    return super(torch.autograd.Function, function).apply
 
 
 def is_several(tensor: Tensor) -> bool:

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from inpaint_fast._words import REDUCTIONS
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
-from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned, wants_grad
-from inpaint_fast.ops._torch_private import is_several
+from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned
+from inpaint_fast.ops._torch_private import autocast_dtype, is_several
 
 MAX_DIMS = 5
 
@@ -167,8 +167,9 @@ def _plan_of(
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
             raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
         return _plan(
-            name, facts(pred), facts(target), facts(mask), reduction, backend, wants_grad(pred, target),
-            torch.is_autocast_enabled(pred.device.type), elsewhere(),
+            name, facts(pred), facts(target), facts(mask), reduction, backend,
+            torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad),
+            autocast_dtype(pred.device) is not None, elsewhere(),
         )  # fmt: skip
     except AttributeError:  # of something that is no tensor
         check_tensor("pred", pred)
@@ -180,10 +181,11 @@ def _plan_of(
 
 @planned
 def _plan(
-    name: str, pred: Facts, target: Facts, mask: Facts | None, reduction: str, backend: str | None, gradient: bool,
+    name: str, pred: tuple, target: tuple, mask: tuple | None, reduction: str, backend: str | None, gradient: bool,
     autocast: bool, _elsewhere: tuple,
 ) -> Plan:  # fmt: skip
     """How the operator `name` runs; or the error that names the argument that does not fit."""
+    pred, target, mask = Facts.all_of((pred, target, mask))
     for argument, tensor in (("pred", pred), (_target(name), target), ("mask", mask)):
         if tensor is not None:
             check_place(argument, tensor, pred.device, "pred")

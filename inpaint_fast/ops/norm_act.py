@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
-from inpaint_fast.ops._activations import activate, activate_
+from inpaint_fast.ops._activations import activate, activation_of
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
 from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned, wants_grad
+from inpaint_fast.ops._torch_private import is_cudnn_enabled, may_overwrite
 
 # ---- the reference: what "correct" means ----
 
@@ -112,7 +113,7 @@ def norm_act(
         raise _not_statistics(statistics)
     tensors = input, running_mean, running_var, weight, bias
     try:
-        plan = plan_norm(
+        plan = _plan(
             tuple(map(facts, tensors)), statistics and tuple(map(facts, statistics)), training,
             (activation, slope, order), backend, wants_grad(input, weight, bias), elsewhere(),
         )  # fmt: skip
@@ -137,29 +138,27 @@ class Normalisation:
 
     Attributes:
         run: the registered operator; None: PyTorch's own operators.
-        in_place: the activation may overwrite what the normalisation returned.
+        activate: the activation; after the normalisation it may overwrite that's result.
     """
 
     training: bool
     activation: str
     slope: float
     order: str
-    run: Callable | None = None
-    in_place: bool = False
+    run: Callable | None
+    activate: Callable[[Tensor], Tensor]
 
     def __call__(
         self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
         bias: Tensor | None, momentum: float, eps: float, statistics: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         if self.run is None:
-            y = input if self.order == "norm_act" else activate(input, self.activation, self.slope)
+            first = self.order == "act_norm"
             y = torch.batch_norm(
-                y, weight, bias, running_mean, running_var, self.training, momentum, eps,
-                torch.backends.cudnn.enabled,
+                self.activate(input) if first else input, weight, bias, running_mean, running_var, self.training,
+                momentum, eps, is_cudnn_enabled(),
             )  # fmt: skip
-            if self.order == "norm_act":
-                y = (activate_ if self.in_place else activate)(y, self.activation, self.slope)
-            return y
+            return y if first else self.activate(y)
         y, _, _, new_mean, new_var = self.run(
             input, running_mean, running_var, weight, bias, *(statistics or (None, None)), self.training,
             float(momentum), float(eps), ACTIVATIONS.index(self.activation), self.slope, ORDERS.index(self.order),
@@ -175,38 +174,41 @@ class Normalisation:
 
 
 @planned
+def _plan(
+    tensors: tuple[tuple | None, ...], statistics: tuple[tuple | None, ...] | None, training: bool, *settings: Any
+) -> Normalisation:
+    """How `norm_act` runs, for the `facts` of its tensors; or the error that names the argument that does not fit."""
+    input, *vectors = Facts.all_of(tensors)
+    check_activation(*settings[0])
+    _check(input, dict(zip(VECTORS, vectors, strict=True)), training)
+    if statistics is not None:
+        _check_statistics(Facts.all_of(statistics), input, training)
+    return plan_norm(input.shape, input.device, training, *settings)
+
+
 def plan_norm(
-    tensors: tuple[Facts | None, ...],
-    statistics: tuple[Facts, ...] | None,
+    shape: torch.Size,
+    device: torch.device,
     training: bool,
     epilogue: tuple[str, float | None, str],
     backend: str | None,
     gradient: bool,
     elsewhere: tuple,
 ) -> Normalisation:
-    """How `norm_act` runs.
+    """How a normalisation of arguments that fit runs.
 
     Args:
-        tensors: input, running_mean, running_var, weight, bias.
-        statistics: (mean, variance) of the caller's.
         epilogue: activation, slope and order, as users say them.
         gradient: one is wanted.
         elsewhere: `ops._dispatch.elsewhere`.
-
-    Raises:
-        TypeError, ValueError, BackendError: as `norm_act`.
     """
     activation, slope, order = epilogue[0], check_activation(*epilogue), epilogue[2]
-    input, *vectors = tensors
-    _check(input, dict(zip(VECTORS, vectors, strict=True)), training)
-    if statistics is not None:
-        _check_statistics(statistics, input, training)
-    chosen = _operator.choose(input.device, backend)
+    chosen = _operator.choose(device, backend)
     least = LEAST_ELEMENTS_TRAINING if gradient else LEAST_ELEMENTS
-    small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(input.shape, least)
-    ordinary = slope >= 0 and not torch.compiler.is_compiling() and not elsewhere[1]
+    small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(shape, least)
     run = None if chosen == "reference" or small else _operator.entry(chosen, "norm_act", gradient)
-    return Normalisation(training, activation, slope, order, run, in_place=ordinary)
+    in_place = order == "norm_act" and may_overwrite(slope)
+    return Normalisation(training, activation, slope, order, run, activation_of(activation, slope, in_place))
 
 
 def _is_small(shape: torch.Size, least: int) -> bool:
@@ -250,7 +252,7 @@ def _check(input: Facts, vectors: dict[str, Facts | None], training: bool) -> No
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
 
 
-def _check_statistics(statistics: tuple[Facts, ...], input: Facts, training: bool) -> None:
+def _check_statistics(statistics: list[Facts | None], input: Facts, training: bool) -> None:
     if not training:
         raise ValueError("statistics: None is expected outside training, got a value")
     if len(statistics) != 2:

@@ -6,8 +6,7 @@ The modules stay what they are: they hold the parameters, the statistics and the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +60,23 @@ def block_of(conv: nn.Module) -> tuple[Block, Geometry] | str:
     if plain not in CONVOLUTIONS:
         base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
         return f"{type(conv).__name__}" + (f", a subclass of nn.{base}, may compute something else" if base else "")
-    own = conv.__dict__
-    weight = own["_parameters"].get("weight")
-    if weight is None or "bias" not in own["_parameters"]:
+    settings = _settings_of(conv, plain)
+    if settings is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
-    settings = (
+    return _block_of(*settings)
+
+
+def _settings_of(conv: nn.Module, plain: type[nn.Module]) -> tuple | None:
+    """What decides which block runs a convolution; None: it has no weight or no place for a bias."""
+    own = conv.__dict__
+    parameters = own["_parameters"]
+    weight = parameters.get("weight")
+    if weight is None or "bias" not in parameters:
+        return None
+    return (
         plain is nn.ConvTranspose2d, weight.shape, weight.dtype, own["stride"], own["padding"], own["output_padding"],
         own["dilation"], own["groups"], own["padding_mode"],
     )  # fmt: skip
-    try:  # torch.compile sees through no cache, and a list has no hash
-        return _block_of(*settings) if torch.compiler.is_compiling() else _remembered(*settings)
-    except TypeError:
-        return _block_of(*settings)
 
 
 def _block_of(
@@ -107,9 +111,6 @@ def _block_of(
     return block, Geometry.of(dilation, named[padding] if isinstance(padding, str) else padding)
 
 
-_remembered = lru_cache(maxsize=1024)(_block_of)
-
-
 def _is(setting: int | str | tuple[int, int], number: int) -> bool:
     """A setting of a convolution is this number, in both directions."""
     return setting in (number, (number, number))
@@ -123,6 +124,7 @@ class Chain:
     norm: nn.BatchNorm2d | None = None
     activation: nn.Module | None = None
     order: str = "norm_act"
+    _seen: tuple | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -146,12 +148,12 @@ class Chain:
     def __call__(self, input: Tensor, precision: str) -> Tensor:
         """What the modules compute one after the other."""
         conv, norm = self.conv, self.norm
-        if norm is not None:
-            norm._check_input_dim(input)
-        if input.dim() == 3:  # one picture without a batch, as convolutions take it
-            return self(input.unsqueeze(0), precision).squeeze(0)
-        found = block_of(conv)
-        epilogue = _epilogue_of(self.activation, self.order)
+        if input.dim() != 4:
+            if norm is not None:
+                norm._check_input_dim(input)
+            if input.dim() == 3:  # one picture without a batch, as convolutions take it
+                return self(input.unsqueeze(0), precision).squeeze(0)
+        found, epilogue = self._decided()
         normalisation = None if norm is None else _norm_of(norm)
         if isinstance(found, str):
             y = conv(input)
@@ -159,8 +161,9 @@ class Chain:
                 return y if self.activation is None else self.activation(y)
             y = _after(y, normalisation, epilogue)
         else:
-            parameters, kept = conv._parameters, conv.__dict__.get("_kept")
-            if kept is not None and (conv.training or (norm is not None and norm.training)):
+            own = conv.__dict__
+            parameters, kept = own["_parameters"], own.get("_kept")
+            if kept is not None and (own["training"] or (norm is not None and norm.training)):
                 kept = None  # the promise is of inference
             y = conv_norm_act(
                 *found, input, parameters["weight"], parameters["bias"], normalisation, epilogue, precision, kept
@@ -168,6 +171,18 @@ class Chain:
         if normalisation is not None and normalisation.updates and normalisation.tracked is not None:
             normalisation.tracked.add_(1)
         return y
+
+    def _decided(self) -> tuple[tuple[Block, Geometry] | str, Epilogue]:
+        """`block_of` the convolution and the epilogue, worked out when a setting of the modules has changed."""
+        plain, activation = plain_class(self.conv), self.activation
+        name = ACTIVATIONS.get(plain_class(activation), "none") if activation is not None else "none"
+        slope = activation.__dict__[SLOPES[name]] if name in SLOPES else None
+        settings = (_settings_of(self.conv, plain) if plain in CONVOLUTIONS else plain, name, slope)
+        if torch.compiler.is_compiling():
+            return block_of(self.conv), Epilogue(name, slope, self.order)
+        if self._seen is None or self._seen[0] != settings:
+            self._seen = settings, (block_of(self.conv), Epilogue(name, slope, self.order))
+        return self._seen[1]
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
@@ -187,15 +202,6 @@ def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
 def is_watched() -> bool:
     """There are hooks on all modules: each is called by itself."""
     return _has_any_global_hook()
-
-
-def _epilogue_of(module: nn.Module | None, order: str) -> Epilogue:
-    """An activation module in the words of the operators."""
-    if module is None:
-        return Epilogue()
-    name = ACTIVATIONS[plain_class(module)]
-    slope = SLOPES.get(name)
-    return Epilogue(name, getattr(module, slope) if slope else None, order)
 
 
 def _norm_of(norm: nn.BatchNorm2d) -> Norm:

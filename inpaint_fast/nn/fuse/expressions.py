@@ -40,6 +40,7 @@ from inpaint_fast.nn.fuse.values import (
     Torch,
     is_sequential,
     is_torch,
+    name_of,
     of_others,
 )
 
@@ -394,7 +395,7 @@ class Expressions:
             return self._call_module(callee, args, named, starred)
         if isinstance(callee, Torch) and callee.object is torch.jit.is_scripting:
             return Known(False)  # a script does not run this
-        return self._consumed([*args, *named.values()], f"{named(callee)} follows, and only modules are fused")
+        return self._consumed([*args, *named.values()], f"{name_of(callee)} follows, and only modules are fused")
 
     def _call_module(self, callee: Module, args: list, named: dict, starred: bool) -> Result:
         if not callee.path:

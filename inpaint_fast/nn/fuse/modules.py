@@ -43,20 +43,25 @@ class Fusion:
         return Fusion, (self.chain, self.owner, self.caller, self.grounds)  # a copy is tied to copies of the modules
 
     def holds(self, conv: nn.Module, frame: FrameType | None) -> bool:
-        """The convolution that asks is this chain's, it was called by the forward that was read, and the proof stands.
+        """The convolution that asks was called by the forward that was read, and the proof stands.
 
         Args:
             frame: of the convolution's caller.
         """
-        if conv is not self.chain.conv or torch.compiler.is_compiling() or is_watched():
-            return False
         while frame is not None and frame.f_code in _OF_MODULE_CALLS:
             frame = frame.f_back
         code = self.caller.__code__
         if frame is None or frame.f_code is not code or frame.f_locals.get(code.co_varnames[0]) is not self.owner:
             return False
-        return all(undisturbed(module) and plain_class(module) is not None for module in self.modules) and all(
-            ground.holds(self.owner) for ground in self.grounds
+        return self.stands(conv)
+
+    def stands(self, conv: nn.Module) -> bool:
+        """Whoever called: the convolution is this chain's, nobody looks at its modules, and the grounds hold."""
+        return (
+            conv is self.chain.conv
+            and not is_watched()
+            and all(undisturbed(module) and plain_class(module) is not None for module in self.modules)
+            and all(ground.holds(self.owner) for ground in self.grounds)
         )
 
     def __call__(self, input: Tensor, precision: str) -> Tensor:
@@ -89,6 +94,10 @@ class _Convolution:
         if mode:  # the promise of inference ends
             self.__dict__.pop("_kept", None)
         return super().train(mode)
+
+    def _fused(self) -> bool:
+        """The forward that was read would get the whole chain from it."""
+        return self._fusion is not None and self._fusion.stands(self)
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""

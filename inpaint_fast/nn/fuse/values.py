@@ -82,7 +82,7 @@ class Super:
     """super()"""
 
 
-def named(callee: Any) -> str:
+def name_of(callee: Any) -> str:
     """What was called, where it is no module."""
     if isinstance(callee, Attribute):
         return f"a call of .{callee.name}"

@@ -20,6 +20,6 @@ from inpaint_fast.ops.conv_block.resampling import strided_block, transposed_blo
 
 __all__ = [
     "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "Epilogue", "Geometry", "Kept", "Norm", "Plan",
-    "conv_norm_act", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed", "plan", "prepare",
-    "strided_block", "strided_reference", "transposed_block", "transposed_reference",
+    "conv_norm_act", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed",
+    "plan", "prepare", "strided_block", "strided_reference", "transposed_block", "transposed_reference",
 ]  # fmt: skip

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from inpaint_fast.ops._dispatch import elsewhere
-from inpaint_fast.ops._plans import autocast_dtype, check_tensor, facts, wants_grad
+from inpaint_fast.ops._plans import check_tensor, facts, wants_grad
+from inpaint_fast.ops._torch_private import autocast_dtype
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 from inpaint_fast.ops.conv_block.kept import prepared
 from inpaint_fast.ops.conv_block.plan import (

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
-from inpaint_fast.ops._plans import autocast_dtype, facts, planned, wants_grad
+from inpaint_fast.ops._plans import Facts, facts, planned, wants_grad
+from inpaint_fast.ops._torch_private import autocast_dtype
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -129,54 +130,57 @@ def conv_norm_act(
     gradient = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or wants_grad(bias, *(() if norm is None else norm[2:4]))
     )
-    plan = plan_chain(
-        block, geometry, epilogue, Tensors(facts(input), facts(weight), facts(bias)),
-        None if norm is None else (*map(facts, norm[:4]), norm.batch, norm.updates, norm.eps > 0),
-        kept is not None,
-        Circumstances(
-            precision, None, gradient, autocast_dtype(input.device), allows_tf32(input), elsewhere()
-        ),
+    plan = _plan(
+        block, geometry, epilogue, facts(input), facts(weight), facts(bias),
+        None if norm is None else (norm[5], norm[6], norm[8] > 0), kept is not None, precision, gradient,
+        autocast_dtype(input.device), allows_tf32(input), elsewhere(),
     )  # fmt: skip
     return plan(input, weight, bias, norm, kept)
 
 
 @planned
-def plan_chain(
+def _plan(
     block: Block,
     geometry: Geometry,
     epilogue: Epilogue,
-    tensors: Tensors,
-    norm: tuple | None,
+    input: tuple,
+    weight: tuple,
+    bias: tuple | None,
+    norm: tuple[bool, bool, bool] | None,
     keeps: bool,
-    circumstances: Circumstances,
+    precision: str,
+    gradient: bool,
+    *rest: Any,
 ) -> Chain:
     """How `conv_norm_act` runs.
 
     Args:
-        norm: the facts of its tensors, and its `batch`, `updates` and whether eps is above 0.
+        input, weight, bias: their `facts`.
+        norm: its `batch`, `updates`, and whether eps is above 0.
         keeps: what is derived of parameters may be kept.
+        rest: as in `Circumstances`.
     """
+    tensors, circumstances = Tensors(input, weight, bias), Circumstances(precision, None, gradient, *rest)
     whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
     if norm is None:
         return Chain(whole)
-    *vectors, batch, updates, positive = norm
-    if not batch and not circumstances.gradient:
+    batch, _, positive = norm
+    if not batch and not gradient:
         if whole.is_ours:
             return Chain(whole, folded="kernel")
         exact = whole.result in (torch.float32, torch.float64) and circumstances.autocast is None
         if keeps and exact and whole.algorithm == "plain" and epilogue.order == "norm_act":
             return Chain(whole, folded="weights")
     alone = plan_convolution(block, geometry, Epilogue(), tensors, circumstances)
-    size = block.size(tensors.input.shape, tensors.weight.shape, geometry)
-    shape = torch.Size((tensors.input.shape[0], block.channels(tensors.weight.shape)[1], *size))
-    y = tensors.input._replace(shape=shape, dtype=alone.result)
+    pictures, weights = Facts.all_of((input, weight))
+    size = block.size(pictures.shape, weights.shape, geometry)
+    shape = torch.Size((pictures.shape[0], block.channels(weights.shape)[1], *size))
+    if batch and shape[0] * shape[2] * shape[3] == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
     # On a GPU PyTorch's normalisation follows its convolution: no measurement stands behind another choice.
-    plain = not positive or (y.device.type == "cuda" and not alone.is_ours)
-    vectors = vectors if updates or not batch else (None, None, *vectors[2:])
-    normalisation = plan_norm(
-        (y, *vectors), None, batch, epilogue, "reference" if plain else None, circumstances.gradient,
-        circumstances.elsewhere,
-    )  # fmt: skip
+    plain = not positive or (pictures.device.type == "cuda" and not alone.is_ours)
+    backend = "reference" if plain else None
+    normalisation = plan_norm(shape, pictures.device, batch, epilogue, backend, gradient, circumstances.elsewhere)
     statistics = None
     if batch and alone.algorithm == "implicit_gemm":
         statistics, alone = with_statistics(alone, epilogue)

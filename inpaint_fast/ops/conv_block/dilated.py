@@ -19,7 +19,7 @@ from torch import Tensor
 from inpaint_fast import _extension
 from inpaint_fast._layout import is_channels_last
 from inpaint_fast.ops._dispatch import check_name
-from inpaint_fast.ops._plans import facts
+from inpaint_fast.ops._plans import Facts, facts
 from inpaint_fast.ops.conv_block.call import call, plan_of
 from inpaint_fast.ops.conv_block.chain import with_statistics
 from inpaint_fast.ops.conv_block.choice import algorithm
@@ -152,7 +152,7 @@ def plan(
         backend: None takes the one that runs on the input's device, for tensors on the meta device "cpp".
     """
     geometry = Geometry.of(dilation, padding)
-    DILATED.check(facts(input), facts(weight), geometry, None)
+    DILATED.check(*Facts.all_of((facts(input), facts(weight))), geometry, None)
     if check_name(backend) is None:
         backend = OPERATORS[DILATED].choose(input.device, None) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
-from inpaint_fast.ops._activations import activate, activate_
+from inpaint_fast.ops._activations import activation_of
 from inpaint_fast.ops._plans import Facts, planned
-from inpaint_fast.ops._torch_private import is_transformed
+from inpaint_fast.ops._torch_private import may_overwrite
 from inpaint_fast.ops.conv_block.choice import LEAST_CHANNELS, algorithm
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import HALVING, Block, Geometry
@@ -29,13 +29,13 @@ class Epilogue(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """What plans know of a convolution's tensors."""
+    """What plans know of a convolution's tensors: their `facts`."""
 
-    input: Facts
-    weight: Facts
-    bias: Facts | None
-    scale: Facts | None = None
-    shift: Facts | None = None
+    input: tuple
+    weight: tuple
+    bias: tuple | None
+    scale: tuple | None = None
+    shift: tuple | None = None
 
 
 class Circumstances(NamedTuple):
@@ -46,7 +46,7 @@ class Circumstances(NamedTuple):
     gradient: bool  # one is wanted
     autocast: torch.dtype | None
     tf32: bool  # PyTorch's own convolution would compute in it
-    elsewhere: tuple[str | None, bool, str | None]  # `ops._dispatch.elsewhere`
+    elsewhere: tuple[str | None, bool]  # `ops._dispatch.elsewhere`
 
     @property
     def unasked(self) -> bool:
@@ -69,7 +69,7 @@ class Convolution:
         settings: its arguments after the tensors.
         tf32: its products are computed in TF32.
         gradient: one is wanted.
-        in_place: an activation may overwrite what the convolution returned.
+        activate: the activation of what the convolution returned, which it may overwrite.
         planes: the result is NCHW, where the kernel writes rows of channels.
     """
 
@@ -86,7 +86,7 @@ class Convolution:
     settings: tuple = ()
     tf32: bool = False
     gradient: bool = False
-    in_place: bool = False
+    activate: Callable[[Tensor], Tensor] | None = None
     planes: bool = False
 
     @property
@@ -115,10 +115,6 @@ class Convolution:
         if compute is None:
             return list(tensors)
         return [t if t is None or t.dtype == compute else t.to(compute) for t in tensors]
-
-    def activate(self, y: Tensor) -> Tensor:
-        """The activation of what the convolution or a normalisation just returned."""
-        return (activate_ if self.in_place else activate)(y, self.activation, self.slope)
 
     def _direct(self, x: Tensor, w: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor:
         # The epilogue goes into the weights, which are few: "direct" runs where there are few channels.
@@ -178,14 +174,14 @@ def plan_convolution(
     activation, slope, order = follows.activation, check_activation(*follows), follows.order
     precision, backend, gradient, autocast, tf32, _ = circumstances
     check_precision(precision)
-    input, weight = tensors.input, tensors.weight
-    block.check(input, weight, geometry, autocast, bias=tensors.bias, scale=tensors.scale, shift=tensors.shift)
+    input, weight, *vectors = Facts.all_of(tensors)
+    block.check(input, weight, geometry, autocast, **dict(zip(("bias", "scale", "shift"), vectors, strict=True)))
     operator = OPERATORS[block]
     chosen = operator.choose(input.device, backend)
     dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
     plain = Convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
-        in_place=slope >= 0 and not torch.compiler.is_compiling() and not is_transformed(),
+        activate=activation_of(activation, slope, may_overwrite(slope)),
     )  # fmt: skip
     if chosen == "reference" or (circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)):
         return plain
@@ -199,7 +195,7 @@ def plan_convolution(
         ours, compute = ("direct" if dtype == torch.float64 else "implicit_gemm"), autocast and dtype
         tf32 = tf32 and precision == "fast" and dtype == torch.float32
     # With nothing to convert, or where autocast converts, PyTorch's operators do the same.
-    nothing = compute in (None, input.dtype) and tensors.scale is None and tensors.shift is None
+    nothing = compute in (None, input.dtype) and vectors[1:] == [None, None]
     if ours == "direct" and (nothing or autocast is not None):
         return plain
     channels_last = input.channels_last or weight.channels_last  # as F.conv2d
