@@ -11,8 +11,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
-from inpaint_fast._layout import is_channels_last
 from inpaint_fast._words import DTYPES
 
 Plan = TypeVar("Plan")
@@ -24,10 +24,23 @@ class Facts(NamedTuple):
     """What plans know of a tensor."""
 
     shape: torch.Size
+    strides: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    layout: torch.layout
-    channels_last: bool
+
+    @property
+    def channels_last(self) -> bool:
+        """Channels lie together in memory, and the pictures are not contiguous as well (one channel, one pixel)."""
+        return self._lies((0, 2, 3, 1)) and not self._lies((0, 1, 2, 3))
+
+    def _lies(self, order: tuple[int, ...]) -> bool:
+        """Elements lie one after the other, dimensions in this order."""
+        expected = 1
+        for d in reversed(order):
+            if self.shape[d] != 1 and self.strides[d] != expected:
+                return 0 in self.shape
+            expected = expected * self.shape[d]
+        return True
 
     @classmethod
     def all_of(cls, known: Iterable[tuple | None]) -> list[Facts | None]:
@@ -39,13 +52,19 @@ def facts(tensor: Tensor | None) -> tuple | None:
     """What plans know of this tensor, as a plain tuple: keys are made at every call, `Facts` of them once.
 
     Raises:
-        AttributeError: it is no tensor; `check_tensor` says so with its name.
+        AttributeError, RuntimeError: it is no tensor, or no dense one; `check_tensors` says so with its name.
     """
-    if tensor is None:
-        return None
-    layout = tensor.layout
-    pictures = tensor.dim() == 4 and layout is torch.strided
-    return tensor.shape, tensor.dtype, tensor.device, layout, pictures and is_channels_last(tensor)
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+
+
+def check_tensors(**tensors: object) -> None:
+    """Raises the TypeError that names what is no dense tensor, None excepted."""
+    for name, tensor in tensors.items():
+        if tensor is None:
+            continue
+        check_tensor(name, tensor)
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
 
 
 def check_tensor(name: str, tensor: object) -> None:
@@ -55,9 +74,7 @@ def check_tensor(name: str, tensor: object) -> None:
 
 
 def check_place(name: str, tensor: Facts, device: torch.device, of: str) -> None:
-    """Raises the TypeError that says what no operator takes: layouts, another device than that of the tensor `of`."""
-    if tensor.layout != torch.strided:
-        raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
+    """Raises the TypeError that says what no operator takes: another device than that of the tensor `of`."""
     if tensor.device != device:
         raise TypeError(f"{name}: it is on {tensor.device} and {of} is on {device}; one device is expected")
 
@@ -79,10 +96,8 @@ def planned(make: Callable[..., Plan]) -> Callable[..., Plan]:
 
     @wraps(make)
     def plan(*key: Any) -> Plan:
-        if torch.compiler.is_compiling():
-            return make(*key)
         try:
-            return kept(*key)
+            return make(*key) if is_compiling() else kept(*key)
         except TypeError:
             return make(*key)  # or the error was that of `make`, which says it again
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from inpaint_fast._words import REDUCTIONS
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
-from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned
+from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, check_tensors, facts, planned
 from inpaint_fast.ops._torch_private import autocast_dtype, is_several
 
 MAX_DIMS = 5
@@ -171,11 +171,10 @@ def _plan_of(
             torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad),
             autocast_dtype(pred.device) is not None, elsewhere(),
         )  # fmt: skip
-    except AttributeError:  # of something that is no tensor
+    except (AttributeError, RuntimeError):  # of something that is no tensor, or no dense one
         check_tensor("pred", pred)
         check_tensor(_target(name), target)
-        if mask is not None:
-            check_tensor("mask", mask)
+        check_tensors(**{"pred": pred, _target(name): target, "mask": mask})
         raise
 
 

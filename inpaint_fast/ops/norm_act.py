@@ -20,7 +20,16 @@ from torch.nn import functional as F
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
 from inpaint_fast.ops._activations import activate, activation_of
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
-from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, facts, planned, wants_grad
+from inpaint_fast.ops._plans import (
+    Facts,
+    check_dtype,
+    check_place,
+    check_tensor,
+    check_tensors,
+    facts,
+    planned,
+    wants_grad,
+)
 from inpaint_fast.ops._torch_private import is_cudnn_enabled, may_overwrite
 
 # ---- the reference: what "correct" means ----
@@ -117,11 +126,12 @@ def norm_act(
             tuple(map(facts, tensors)), statistics and tuple(map(facts, statistics)), training,
             (activation, slope, order), backend, wants_grad(input, weight, bias), elsewhere(),
         )  # fmt: skip
-    except AttributeError:  # of something that is no tensor
-        for name, tensor in zip(("input", *VECTORS), tensors, strict=True):
-            if tensor is not None or name == "input":
-                check_tensor(name, tensor)
-        raise _not_statistics(statistics) from None
+    except (AttributeError, RuntimeError):  # of something that is no tensor, or no dense one
+        check_tensor("input", input)
+        check_tensors(**dict(zip(("input", *VECTORS), tensors, strict=True)))
+        if statistics is not None:
+            raise _not_statistics(statistics) from None
+        raise
     return plan(*tensors, momentum, eps, statistics)
 
 

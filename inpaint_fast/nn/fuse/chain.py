@@ -42,10 +42,10 @@ def plain_class(module: nn.Module) -> type[nn.Module] | None:
 def undisturbed(module: nn.Module) -> bool:
     """Nobody looks at or changes what goes in and comes out of this module: no hooks, no forward of its own."""
     own = module.__dict__
-    hooks = (
+    return not (
         own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+        or "forward" in own
     )  # fmt: skip
-    return not (hooks or "forward" in own)
 
 
 def why_not(conv: nn.Module) -> str | None:

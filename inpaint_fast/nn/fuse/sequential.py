@@ -67,7 +67,9 @@ class _Found:
         if len(modules) != len(self.modules):
             return False
         for module, (known, cls, free) in zip(modules, self.modules, strict=True):
-            if module is not known or type(module) is not cls or (free is not None and undisturbed(module) is not free):
+            if module is not known or module.__class__ is not cls:
+                return False
+            if free is not None and undisturbed(module) is not free:
                 return False
         return True
 

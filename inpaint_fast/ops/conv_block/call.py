@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from inpaint_fast.ops._dispatch import elsewhere
-from inpaint_fast.ops._plans import check_tensor, facts, wants_grad
+from inpaint_fast.ops._plans import check_tensor, check_tensors, facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 from inpaint_fast.ops.conv_block.kept import prepared
@@ -54,8 +54,8 @@ def plan_of(
             elsewhere(),
         )  # fmt: skip
         return plan_convolution(block, geometry, epilogue, known, circumstances)
-    except AttributeError:  # of something that is no tensor
-        for name, tensor in tensors.items():
-            if tensor is not None or name in ("input", "weight"):
-                check_tensor(name, tensor)
+    except (AttributeError, RuntimeError):  # of something that is no tensor, or no dense one
+        check_tensor("input", tensors["input"])
+        check_tensor("weight", tensors["weight"])
+        check_tensors(**tensors)
         raise

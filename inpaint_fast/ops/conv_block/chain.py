@@ -92,12 +92,16 @@ class Chain:
             return convolution(input, weight, bias, scale, shift, kept)
         if self.statistics is not None:
             y, *found = self.statistics(*convolution.converted(input, weight, bias), *convolution.settings)
+        elif convolution.algorithm == "plain":
+            y = convolution.activate(convolution.convolve(input, weight, bias))
         else:
             y = convolution(input, weight, bias, None, None, kept)
         if self.normalisation is None:
             return y
-        vectors = norm[:4] if norm.updates or not norm.batch else (None, None, *norm[2:4])
-        return self.normalisation(y, *vectors, norm.momentum, norm.eps, found)
+        mean, var, scale, shift, _, batch, updates, momentum, eps = norm
+        if batch and not updates:
+            mean = var = None
+        return self.normalisation(y, mean, var, scale, shift, momentum, eps, found)
 
     def _folded_weights(self, weight: Tensor, bias: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor]:
         scale, shift = norm.scale_and_shift(weight.dtype)
@@ -128,7 +132,7 @@ def conv_norm_act(
         As `dilated_block`, `strided_block`, `transposed_block` and `norm_act`.
     """
     gradient = torch.is_grad_enabled() and (
-        input.requires_grad or weight.requires_grad or wants_grad(bias, *(() if norm is None else norm[2:4]))
+        input.requires_grad or weight.requires_grad or wants_grad(bias) or (norm is not None and wants_grad(*norm[2:4]))
     )
     plan = _plan(
         block, geometry, epilogue, facts(input), facts(weight), facts(bias),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from inpaint_fast.ops._plans import Facts, check_dtype, check_place
 
@@ -77,11 +76,16 @@ class Block:
     transposed: bool
     taps: tuple[int, ...]
 
+    def convolution(self, geometry: Geometry) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """The convolution in plain PyTorch: a function of input, weight and bias."""
+        stride, padding, dilation = (self.stride, self.stride), geometry.padding, geometry.dilation
+        if self.transposed:
+            return lambda x, w, b: torch.conv_transpose2d(x, w, b, stride, padding, (w.shape[2] % 2,) * 2)
+        return lambda x, w, b: torch.conv2d(x, w, b, stride, padding, dilation)
+
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         """The convolution in plain PyTorch."""
-        if self.transposed:
-            return F.conv_transpose2d(input, weight, bias, stride=2, padding=1, output_padding=weight.shape[2] % 2)
-        return F.conv2d(input, weight, bias, self.stride, geometry.padding, geometry.dilation)
+        return self.convolution(geometry)(input, weight, bias)
 
     def channels(self, weight: Sequence[int]) -> tuple[int, int]:
         """(of the input, of the output) for a weight of this shape."""

@@ -69,6 +69,7 @@ class Convolution:
         settings: its arguments after the tensors.
         tf32: its products are computed in TF32.
         gradient: one is wanted.
+        convolve: the convolution in plain PyTorch.
         activate: the activation of what the convolution returned, which it may overwrite.
         planes: the result is NCHW, where the kernel writes rows of channels.
     """
@@ -86,6 +87,7 @@ class Convolution:
     settings: tuple = ()
     tf32: bool = False
     gradient: bool = False
+    convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     activate: Callable[[Tensor], Tensor] | None = None
     planes: bool = False
 
@@ -99,7 +101,7 @@ class Convolution:
         kept: Kept | None,
     ) -> Tensor:  # fmt: skip
         if self.algorithm == "plain":
-            y = self.block.convolve(input, weight, bias, self.geometry)
+            y = self.convolve(input, weight, bias)
             if scale is None and shift is None:
                 return self.activate(y)
             return epilogue(y, scale, shift, self.activation, self.slope, self.order)
@@ -123,7 +125,7 @@ class Convolution:
             w, bias = w * scale.view(out), None if bias is None else bias * scale
         if self.order == "norm_act" and shift is not None:
             bias = shift if bias is None else bias + shift
-        y = self.activate(self.block.convolve(x, w, bias, self.geometry))
+        y = self.activate(self.convolve(x, w, bias))
         return y if self.order == "norm_act" else affine(y, scale, shift)
 
     def _ours(
@@ -181,7 +183,7 @@ def plan_convolution(
     dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
     plain = Convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
-        activate=activation_of(activation, slope, may_overwrite(slope)),
+        convolve=block.convolution(geometry), activate=activation_of(activation, slope, may_overwrite(slope)),
     )  # fmt: skip
     if chosen == "reference" or (circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)):
         return plain
