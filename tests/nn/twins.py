@@ -66,6 +66,30 @@ def assert_same(ours: nn.Module, theirs: nn.Module, *input: Tensor) -> None:
         assert_near(ours_buffers[name], buffer, name)
 
 
+def everything(net: nn.Module, call: Callable[[nn.Module], Tensor]) -> dict[str, Tensor | None]:
+    """The result of a call, the gradients of all parameters and the buffers afterwards."""
+    y = call(net)
+    found = {"result": y.detach()}
+    if y.requires_grad:
+        loss = (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum()
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        found |= {f"gradient of {name}": g for name, g in zip(parameters, gradients, strict=True)}
+    return found | {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+
+def assert_equal_calls(ours: nn.Module, plain: nn.Module, call: Callable[[nn.Module], Tensor]) -> None:
+    got, expected = everything(ours, call), everything(plain, call)
+    assert list(got) == list(expected)
+    scale = max(t.double().abs().max().item() for t in expected.values() if t is not None)
+    for name, tensor in expected.items():
+        assert (got[name] is None) == (tensor is None), name
+        if tensor is not None:
+            torch.testing.assert_close(
+                got[name], tensor, rtol=0, atol=1e-9 * scale, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
 def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
     return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
 

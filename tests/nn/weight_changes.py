@@ -180,7 +180,7 @@ def another_module_with_the_same_tensors(net, use):
         other(torch.linspace(-3, 5, 8 * norm.num_features, dtype=norm.running_mean.dtype).view(2, -1, 2, 2))
         other.weight.data.mul_(2)
     for conv in convolutions(net):
-        other = type(conv).__mro__[-2]()
+        other = nn.Module()
         other.register_parameter("weight", conv.weight)
         other.weight.data.clamp_(-0.02, 0.02)
 
