@@ -90,6 +90,26 @@ def assert_equal_calls(ours: nn.Module, plain: nn.Module, call: Callable[[nn.Mod
             )
 
 
+def relative_errors_within(
+    ours: dict[str, Tensor | None], plain: dict[str, Tensor | None], exact: dict[str, Tensor | None], eps: float
+) -> None:
+    """Each of ours is as near to the float64 one as the plain network's is, twice its error and some units allowed.
+
+    The scale of the gradients is that of the largest one: a bias before a norm has rounding errors alone.
+    """
+    largest = (
+        max(t.norm().item() for name, t in exact.items() if t is not None and name.startswith("gradient"))
+        if any(name.startswith("gradient") for name in exact)
+        else 0.0
+    )
+    for name, wanted in exact.items():
+        if wanted is None:
+            continue
+        scale = max(wanted.double().norm().item(), largest if name.startswith("gradient") else 0.0) or 1.0
+        error, other = ((t[name].double() - wanted.double()).norm().item() / scale for t in (ours, plain))
+        assert error <= 2 * other + 16 * eps, f"{name}: relative error {error:.3g}, the plain network's {other:.3g}"
+
+
 def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
     return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
 
