@@ -63,8 +63,8 @@ def steps(net: nn.Module, x: Tensor, half: torch.dtype, grad: bool = True) -> di
 
 
 def assert_same_steps(ours: nn.Module, plain: nn.Module, x: Tensor, half: torch.dtype, grad: bool = True) -> None:
+    exact = steps(copy.deepcopy(plain).double(), x.double(), half, grad)  # float64 is left by autocast
     got, expected = steps(ours, x, half, grad), steps(plain, x, half, grad)
-    exact = steps(copy.deepcopy(plain).double(), x.double(), torch.bfloat16, grad)  # float64 is left by autocast
     for name, tensor in expected.items():
         assert (got[name] is None) == (tensor is None), name
         if tensor is not None:
