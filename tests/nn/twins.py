@@ -66,6 +66,50 @@ def assert_same(ours: nn.Module, theirs: nn.Module, *input: Tensor) -> None:
         assert_near(ours_buffers[name], buffer, name)
 
 
+def everything(net: nn.Module, call: Callable[[nn.Module], Tensor]) -> dict[str, Tensor | None]:
+    """The result of a call, the gradients of all parameters and the buffers afterwards."""
+    y = call(net)
+    found = {"result": y.detach()}
+    if y.requires_grad:
+        loss = (y * torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y)).sum()
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        found |= {f"gradient of {name}": g for name, g in zip(parameters, gradients, strict=True)}
+    return found | {name: buffer.clone() for name, buffer in net.named_buffers()}
+
+
+def assert_equal_calls(ours: nn.Module, plain: nn.Module, call: Callable[[nn.Module], Tensor]) -> None:
+    got, expected = everything(ours, call), everything(plain, call)
+    assert list(got) == list(expected)
+    scale = max(t.double().abs().max().item() for t in expected.values() if t is not None)
+    for name, tensor in expected.items():
+        assert (got[name] is None) == (tensor is None), name
+        if tensor is not None:
+            torch.testing.assert_close(
+                got[name], tensor, rtol=0, atol=1e-9 * scale, msg=lambda text, name=name: f"{name}: {text}"
+            )
+
+
+def relative_errors_within(
+    ours: dict[str, Tensor | None], plain: dict[str, Tensor | None], exact: dict[str, Tensor | None], eps: float
+) -> None:
+    """Each of ours is as near to the float64 one as the plain network's is, twice its error and some units allowed.
+
+    The scale of the gradients is that of the largest one: a bias before a norm has rounding errors alone.
+    """
+    largest = (
+        max(t.norm().item() for name, t in exact.items() if t is not None and name.startswith("gradient"))
+        if any(name.startswith("gradient") for name in exact)
+        else 0.0
+    )
+    for name, wanted in exact.items():
+        if wanted is None:
+            continue
+        scale = max(wanted.double().norm().item(), largest if name.startswith("gradient") else 0.0) or 1.0
+        error, other = ((t[name].double() - wanted.double()).norm().item() / scale for t in (ours, plain))
+        assert error <= 2 * other + 16 * eps, f"{name}: relative error {error:.3g}, the plain network's {other:.3g}"
+
+
 def swapped(network: nn.Module) -> dict[str, tuple[str, ...]]:
     return {entry.name: entry.fused for entry in acceleration_report(network).swapped}
 

@@ -1,0 +1,304 @@
+"""Generators and discriminators that people use, small, in plain torch.nn, with the control flow of the originals."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# ---- pix2pix and CycleGAN (junyanz/pytorch-CycleGAN-and-pix2pix, models/networks.py) ----
+
+
+class UnetSkipConnectionBlock(nn.Module):
+    def __init__(
+        self, outer: int, inner: int, submodule: nn.Module | None = None, outermost: bool = False,
+        innermost: bool = False, input_nc: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.outermost = outermost
+        downconv = nn.Conv2d(outer if input_nc is None else input_nc, inner, 4, stride=2, padding=1, bias=False)
+        downrelu, downnorm = nn.LeakyReLU(0.2, True), nn.BatchNorm2d(inner)
+        uprelu, upnorm = nn.ReLU(True), nn.BatchNorm2d(outer)
+        if outermost:
+            upconv = nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1)
+            model = [downconv, submodule, uprelu, upconv, nn.Tanh()]
+        elif innermost:
+            upconv = nn.ConvTranspose2d(inner, outer, 4, 2, 1, bias=False)
+            model = [downrelu, downconv, uprelu, upconv, upnorm]
+        else:
+            upconv = nn.ConvTranspose2d(inner * 2, outer, 4, 2, 1, bias=False)
+            model = [downrelu, downconv, downnorm, submodule, uprelu, upconv, upnorm]
+        self.model = nn.Sequential(*model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.outermost:
+            return self.model(x)
+        else:  # add skip connections
+            return torch.cat([x, self.model(x)], 1)
+
+
+class Pix2PixGenerator(nn.Module):
+    def __init__(self, f: int = 24) -> None:
+        super().__init__()
+        block = UnetSkipConnectionBlock(f, f, innermost=True)
+        block = UnetSkipConnectionBlock(f, f, submodule=block)
+        self.model = UnetSkipConnectionBlock(3, f, submodule=block, outermost=True, input_nc=3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            nn.ReflectionPad2d(1), nn.Conv2d(dim, dim, 3, padding=0, bias=False), nn.BatchNorm2d(dim), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(dim, dim, 3, padding=0, bias=False), nn.BatchNorm2d(dim),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = x + self.conv_block(x)  # add skip connections
+        return out
+
+
+class CycleGANGenerator(nn.Module):
+    def __init__(self, f: int = 24) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.ReflectionPad2d(3), nn.Conv2d(3, f, 7, padding=0, bias=False), nn.BatchNorm2d(f), nn.ReLU(True),
+            nn.Conv2d(f, f, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(f), nn.ReLU(True),
+            ResnetBlock(f),
+            nn.ConvTranspose2d(f, f, 3, stride=2, padding=1, output_padding=1, bias=False), nn.BatchNorm2d(f),
+            nn.ReLU(True), nn.ReflectionPad2d(3), nn.Conv2d(f, 3, 7, padding=0), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+
+class PatchGAN(nn.Module):
+    """NLayerDiscriminator."""
+
+    def __init__(self, f: int = 24, layers: int = 2, norm_layer: type | functools.partial = nn.BatchNorm2d) -> None:
+        super().__init__()
+        use_bias = norm_layer is not nn.BatchNorm2d
+        sequence: list[nn.Module] = [nn.Conv2d(3, f, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
+        for n in range(1, layers):
+            sequence += [
+                nn.Conv2d(f * n, f * 2 * n, 4, 2, 1, bias=use_bias),
+                norm_layer(f * 2 * n),
+                nn.LeakyReLU(0.2, True),
+            ]
+        sequence += [nn.Conv2d(2 * f, 2 * f, 4, 1, 1, bias=use_bias), norm_layer(2 * f), nn.LeakyReLU(0.2, True)]
+        self.model = nn.Sequential(*sequence, nn.Conv2d(2 * f, 1, 4, 1, 1))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+
+# ---- LaMa (advimman/lama, saicinpainting/training/modules/ffc.py) ----
+
+
+class FourierUnit(nn.Module):
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__()
+        self.conv_layer = nn.Conv2d(channels * 2, out * 2, 1, bias=False)
+        self.bn, self.relu = nn.BatchNorm2d(out * 2), nn.ReLU(inplace=True)
+        self.spatial_scale_factor, self.use_se, self.fft_norm = None, False, "ortho"
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch = x.shape[0]
+        if self.spatial_scale_factor is not None:
+            x = F.interpolate(x, scale_factor=self.spatial_scale_factor)
+        ffted = torch.fft.rfftn(x, dim=(-2, -1), norm=self.fft_norm)
+        ffted = torch.stack((ffted.real, ffted.imag), dim=-1).permute(0, 1, 4, 2, 3).contiguous()
+        ffted = ffted.view((batch, -1) + ffted.size()[3:])
+        ffted = self.relu(self.bn(self.conv_layer(ffted)))
+        ffted = ffted.view((batch, -1, 2) + ffted.size()[2:]).permute(0, 1, 3, 4, 2).contiguous()
+        ffted = torch.complex(ffted[..., 0], ffted[..., 1])
+        return torch.fft.irfftn(ffted, s=x.shape[-2:], dim=(-2, -1), norm=self.fft_norm)
+
+
+class SpectralTransform(nn.Module):
+    def __init__(self, channels: int, out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.downsample = nn.AvgPool2d(2, 2) if stride == 2 else nn.Identity()
+        self.conv1 = nn.Sequential(
+            nn.Conv2d(channels, out // 2, 1, bias=False), nn.BatchNorm2d(out // 2), nn.ReLU(inplace=True)
+        )
+        self.fu, self.conv2, self.enable_lfu = FourierUnit(out // 2, out // 2), nn.Conv2d(out // 2, out, 1), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(self.downsample(x))
+        output = self.fu(x)
+        if self.enable_lfu:
+            raise NotImplementedError
+        return self.conv2(x + output)
+
+
+class FFC(nn.Module):
+    def __init__(self, channels: int, out: int, ratio_in: float, ratio_out: float, gated: bool = False) -> None:
+        super().__init__()
+        in_cg, out_cg = int(channels * ratio_in), int(out * ratio_out)
+        in_cl, out_cl = channels - in_cg, out - out_cg
+        self.ratio_gin, self.ratio_gout, self.gated = ratio_in, ratio_out, gated
+
+        def convolution(a: int, b: int) -> nn.Module:
+            return nn.Identity() if a == 0 or b == 0 else nn.Conv2d(a, b, 3, 1, 1, bias=False)
+
+        self.convl2l, self.convl2g = convolution(in_cl, out_cl), convolution(in_cl, out_cg)
+        self.convg2l = convolution(in_cg, out_cl)
+        self.convg2g = nn.Identity() if in_cg == 0 or out_cg == 0 else SpectralTransform(in_cg, out_cg)
+        self.gate = nn.Conv2d(channels, 2, 1) if gated else nn.Identity()
+
+    def forward(self, x: Tensor | tuple) -> tuple:
+        x_l, x_g = x if type(x) is tuple else (x, 0)
+        out_xl, out_xg = 0, 0
+        if self.gated:
+            gates = torch.sigmoid(self.gate(torch.cat([x_l, x_g], dim=1)))
+            g2l_gate, l2g_gate = gates.chunk(2, dim=1)
+        else:
+            g2l_gate, l2g_gate = 1, 1
+        if self.ratio_gout != 1:
+            out_xl = self.convl2l(x_l) + self.convg2l(x_g) * g2l_gate
+        if self.ratio_gout != 0:
+            out_xg = self.convl2g(x_l) * l2g_gate + self.convg2g(x_g)
+        return out_xl, out_xg
+
+
+class FFCBatchNormAct(nn.Module):
+    def __init__(self, channels: int, out: int, ratio_in: float, ratio_out: float) -> None:
+        super().__init__()
+        self.ffc = FFC(channels, out, ratio_in, ratio_out)
+        globally = int(out * ratio_out)
+        self.bn_l = nn.Identity() if ratio_out == 1 else nn.BatchNorm2d(out - globally)
+        self.bn_g = nn.Identity() if ratio_out == 0 else nn.BatchNorm2d(globally)
+        self.act_l = nn.Identity() if ratio_out == 1 else nn.ReLU(inplace=True)
+        self.act_g = nn.Identity() if ratio_out == 0 else nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor | tuple) -> tuple:
+        x_l, x_g = self.ffc(x)
+        x_l = self.act_l(self.bn_l(x_l))
+        x_g = self.act_g(self.bn_g(x_g))
+        return x_l, x_g
+
+
+class FFCResnetBlock(nn.Module):
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = FFCBatchNormAct(dim, dim, 0.5, 0.5), FFCBatchNormAct(dim, dim, 0.5, 0.5)
+        self.inline = False
+
+    def forward(self, x: tuple) -> tuple:
+        x_l, x_g = x if type(x) is tuple else (x, 0)
+        id_l, id_g = x_l, x_g
+        x_l, x_g = self.conv1((x_l, x_g))
+        x_l, x_g = self.conv2((x_l, x_g))
+        return id_l + x_l, id_g + x_g
+
+
+class ConcatTupleLayer(nn.Module):
+    def forward(self, x: tuple) -> Tensor:
+        assert isinstance(x, tuple)
+        x_l, x_g = x
+        assert torch.is_tensor(x_l) or torch.is_tensor(x_g)
+        return x_l if not torch.is_tensor(x_g) else torch.cat(x, dim=1)
+
+
+class LaMa(nn.Module):
+    def __init__(self, f: int = 48) -> None:
+        super().__init__()
+        self.model = nn.Sequential(
+            nn.ReflectionPad2d(1), FFCBatchNormAct(4, f, 0, 0), FFCBatchNormAct(f, f, 0, 0.5), FFCResnetBlock(f),
+            ConcatTupleLayer(), nn.ConvTranspose2d(f, 24, 3, 2, 1, 1), nn.BatchNorm2d(24), nn.ReLU(True),
+            nn.Conv2d(24, 3, 3, padding=1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
+
+
+# ---- the autoencoder of latent diffusion (CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py) ----
+
+
+def nonlinearity(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)  # swish
+
+
+class VAEResnetBlock(nn.Module):
+    def __init__(self, *, in_channels: int, out_channels: int | None = None, temb_channels: int = 0) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        out_channels = in_channels if out_channels is None else out_channels
+        self.out_channels, self.use_conv_shortcut = out_channels, False
+        self.norm1, self.conv1 = nn.GroupNorm(4, in_channels, eps=1e-6), nn.Conv2d(in_channels, out_channels, 3, 1, 1)
+        if temb_channels > 0:
+            self.temb_proj = nn.Linear(temb_channels, out_channels)
+        self.norm2, self.dropout = nn.GroupNorm(4, out_channels, eps=1e-6), nn.Dropout(0.0)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
+        if self.in_channels != self.out_channels:
+            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
+        h = x
+        h = self.norm1(h)
+        h = nonlinearity(h)
+        h = self.conv1(h)
+        if temb is not None:
+            h = h + self.temb_proj(nonlinearity(temb))[:, :, None, None]
+        h = self.norm2(h)
+        h = nonlinearity(h)
+        h = self.dropout(h)
+        h = self.conv2(h)
+        if self.in_channels != self.out_channels:
+            x = self.conv_shortcut(x) if self.use_conv_shortcut else self.nin_shortcut(x)
+        return x + h
+
+
+class Downsample(nn.Module):
+    def __init__(self, channels: int, with_conv: bool = True) -> None:
+        super().__init__()
+        self.with_conv = with_conv
+        if self.with_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_conv:
+            return self.conv(F.pad(x, (0, 1, 0, 1), mode="constant", value=0))
+        return F.avg_pool2d(x, 2, 2)
+
+
+class Upsample(nn.Module):
+    def __init__(self, channels: int, with_conv: bool = True) -> None:
+        super().__init__()
+        self.with_conv = with_conv
+        if self.with_conv:
+            self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        if self.with_conv:
+            x = self.conv(x)
+        return x
+
+
+class VAE(nn.Module):
+    def __init__(self, f: int = 24) -> None:
+        super().__init__()
+        self.conv_in, self.down = nn.Conv2d(3, f, 3, 1, 1), Downsample(f)
+        self.block_1 = VAEResnetBlock(in_channels=f, out_channels=2 * f, temb_channels=4)
+        self.block_2 = VAEResnetBlock(in_channels=2 * f, temb_channels=4)
+        self.up, self.norm_out = Upsample(2 * f), nn.GroupNorm(4, 2 * f)
+        self.conv_out, self.give_pre_end, self.tanh_out = nn.Conv2d(2 * f, 3, 3, 1, 1), False, True
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        h = self.block_2(self.block_1(self.down(self.conv_in(x)), temb), temb)
+        h = self.up(h)
+        if self.give_pre_end:
+            return h
+        h = self.conv_out(nonlinearity(self.norm_out(h)))
+        if self.tanh_out:
+            h = torch.tanh(h)
+        return h
