@@ -1,5 +1,5 @@
 """What is particular to norm_act's GPU code: vectors and what has none, parts across samples, 64-bit indices, bounded
-grids, and that its kernels compile for real GPUs. Its numbers in general are test_norm_act.py's."""
+grids, and that its kernels compile for real GPUs. Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from emulation.ahead_of_time import Kernel, compile_all, resources
 from emulation.build import load
-from ops.norm_acts import Parameters, check_against_plain, laid_out, ours, random, results
+from ops.norm_act.norm_acts import Parameters, check_against_plain, laid_out, ours, random, results
 from torch import Tensor
 
 from inpaint_fast import _extension

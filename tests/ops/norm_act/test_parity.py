@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.norm_acts import (
+from ops.norm_act.norm_acts import (
     LAYOUTS,
     SHAPE,
     SHAPES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
+from ops.norm_act.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -1,5 +1,5 @@
 """What is particular to masked_l2's GPU code: vectors and their tails, masks by index arithmetic, 64-bit indices,
-bounded grids, and that Triton's kernels compile for real GPUs. Its numbers in general are test_masked_l2.py's."""
+bounded grids, and that Triton's kernels compile for real GPUs. Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 

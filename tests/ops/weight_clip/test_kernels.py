@@ -1,6 +1,6 @@
 """What is particular to the GPU code of weight_clip and clipped_step: tables that are full, chunks and their edges,
 vectors and their tails, numbers that only the device knows, and that kernels compile for real GPUs and spill nothing.
-Its numbers in general are test_weight_clip.py's."""
+Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 

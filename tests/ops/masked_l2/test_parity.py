@@ -16,6 +16,7 @@ import inpaint_fast as ipf
 from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.masked_l2 import DTYPES, REDUCTIONS, reference, reference_composite
 
+STEM = "masked_l2"
 MASKS = ("none", "bool", "uint8", "float32", "same", "soft")
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed", "mixed")
 SMALL = (2, 3, 5, 7)

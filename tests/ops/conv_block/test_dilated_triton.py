@@ -1,5 +1,5 @@
 """What is particular to dilated_block's GPU code: edges of tiles, taps that are left out, tails of channels, strides,
-64-bit indices, TF32, and that Triton's kernels compile for real GPUs. Its numbers are test_dilated_block.py's."""
+64-bit indices, TF32, and that Triton's kernels compile for real GPUs. Its numbers are test_dilated.py's."""
 
 from __future__ import annotations
 
