@@ -10,8 +10,8 @@ from typing import Annotated
 import tyro
 
 from inpaint_fast.cli._options import parse
-from inpaint_fast.completion import load_network
-from inpaint_fast.completion.export import SUFFIXES, export
+from inpaint_fast.completion import export, load_network
+from inpaint_fast.completion.graph import SUFFIXES
 
 
 @dataclass

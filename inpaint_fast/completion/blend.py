@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inpaint_fast.completion.holes import hole_boxes
+from inpaint_fast.completion.holes import MERGE, hole_boxes
 
-MERGE = 8  # pixels: holes nearer than twice this are blended as one
 MARGIN = 8  # pixels of the picture round a hole that fast marching looks at
 BORDER = 6  # pixels added round the part that is blended, so that no hole touches its edge
 SMALLEST = 3  # OpenCV cannot clone into less than 3 x 3 pixels
