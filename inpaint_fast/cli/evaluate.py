@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from inpaint_fast.cli._options import parse
+from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of
 from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
@@ -46,8 +46,8 @@ class Evaluate:
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Evaluate, "inpaint-fast evaluate", argv)
-    if options.picture and options.picture.suffix.lower() != ".png":
-        raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
+    if options.picture:
+        check_output("--picture", options.picture, [".png"])
     if options.heldout_pictures < 1:
         raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
     generator = load_network(options.weights)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inpaint_fast.completion.holes import MERGE, hole_boxes
+from inpaint_fast.completion.scaling import check_picture
 
 MARGIN = 8  # pixels of the picture round a hole that fast marching looks at
 BORDER = 6  # pixels added round the part that is blended, so that no hole touches its edge
@@ -40,8 +41,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     """
     cv2 = require_opencv()
     for name, tensor in (("completed", completed), ("picture", picture)):
-        if tensor.dtype != torch.uint8 or tensor.dim() != 3 or tensor.shape[0] != 3:
-            raise ValueError(f"{name}: a uint8 tensor (3, H, W) is expected, got {tensor.dtype} {tuple(tensor.shape)}")
+        check_picture(name, tensor)
     if completed.shape != picture.shape or mask.shape != (1, *picture.shape[1:]):
         raise ValueError(
             f"completed, picture and mask: one height and width are expected, got {tuple(completed.shape)}, "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes, require_opencv
 from inpaint_fast.completion.generators import at_rest, kind_of
+from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
 
@@ -62,8 +63,7 @@ def complete(
             raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
     device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)
-    if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
-        raise ValueError(f"image: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}")
+    check_picture("image", picture)
     if mask.shape != (1, *picture.shape[1:]):
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
