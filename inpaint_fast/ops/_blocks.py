@@ -119,7 +119,7 @@ def activation_gradient(grad: Tensor, output: Tensor, activation: str, slope: fl
 
 # ---- Winograd's tiles ----
 
-TASK_TILES = 12  # as csrc/dilated_block/tasks.h
+TASK_TILES = 12  # as csrc/conv_block/cpu/tilings.h
 
 
 def tiles_and_products(
@@ -128,7 +128,7 @@ def tiles_and_products(
     """How many tiles cover pictures of these sides, and how many products they take for a pair of channels.
 
     A tile has 4x4 pixels, those at the edges fewer where that is worth a band of their own: as `tilings_of` in
-    csrc/dilated_block/tasks.h decides. `numbers(pixels)`: of a tile's side in the Winograd domain.
+    csrc/conv_block/cpu/tilings.h decides. `numbers(pixels)`: of a tile's side in the Winograd domain.
     """
     along = [side // (4 * d) * d + min(side % (4 * d), d) for side, d in zip(sides, dilation, strict=True)]
     if torch.compiler.is_compiling():  # sizes may be symbols, and each question about one compiles for its answer

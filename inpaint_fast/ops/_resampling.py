@@ -1,7 +1,7 @@
 """What `strided_block` and `transposed_block` share: blocks that halve or double a picture's height and width.
 
 Their pixels are taken by parities: four quarters, of even or odd rows and even or odd columns, between which all
-convolutions have stride 1 and fewer taps. csrc/dilated_block/params.h says more.
+convolutions have stride 1 and fewer taps. csrc/conv_block/cpu/params.h says more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast._layout import is_channels_last, pictures_like
-from inpaint_fast._words import ACTIVATIONS, check_activation, check_precision
+from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
 from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._blocks import affine, computed, epilogue, tiles_and_products, wants_grad
 from inpaint_fast.ops._dispatch import Definition, Operator
@@ -47,7 +47,7 @@ class Resampling:
             {
                 self.stem: Definition(
                     "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-                    "int activation, float slope, bool norm_first) -> Tensor",
+                    "int activation, float slope, int order) -> Tensor",
                     self._fake,
                     self._setup_context,
                     self._backward,
@@ -59,6 +59,7 @@ class Resampling:
                 ),
             },
             backends=("cpp", "reference"),
+            home="conv_block",
         )
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -146,7 +147,7 @@ class Resampling:
         def run(transformed, scale, shift, activation):
             return self.operator.call(
                 backend, self.stem, input, weight, transformed, bias, scale, shift, ACTIVATIONS.index(activation),
-                slope, order == "norm_act",
+                slope, ORDERS.index(order),
             )  # fmt: skip
 
         if not wants_grad(input, weight, bias, scale, shift):
@@ -159,18 +160,18 @@ class Resampling:
 
     # ---- the operator: shape functions, gradient formula ----
 
-    def _fake(self, input, weight, transformed, bias, scale, shift, activation, slope, norm_first):
+    def _fake(self, input, weight, transformed, bias, scale, shift, activation, slope, order):
         out = weight.shape[1 if self.transposed else 0]
         return pictures_like(input, out, *self._size(input, weight), channels_last=True)
 
     def _fake_weights(self, weight):
         channels, out = weight.shape[:2] if self.transposed else reversed(weight.shape[:2])
         numbers = 81 if weight.shape[2] == 3 else 100
-        return weight.new_empty((out + 31) // 32 * 32 * numbers * channels)  # as csrc/dilated_block/params.h
+        return weight.new_empty((out + 31) // 32 * 32 * numbers * channels)  # as csrc/conv_block/cpu/params.h
 
     @staticmethod
     def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        input, weight, _, bias, scale, shift, ctx.activation, ctx.slope, ctx.norm_first = inputs
+        input, weight, _, bias, scale, shift, ctx.activation, ctx.slope, ctx.order = inputs
         ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
 
     def _backward(self, call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -178,7 +179,7 @@ class Resampling:
         activation, slope = ACTIVATIONS[ctx.activation], ctx.slope
         wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
         if torch.is_grad_enabled() or slope < 0 or tensors[3] is not None or tensors[4] is not None:
-            order = "norm_act" if ctx.norm_first else "act_norm"
+            order = ORDERS[ctx.order]
 
             def function(input, weight, bias, scale, shift):
                 return epilogue(self.convolve(input, weight, bias), scale, shift, activation, slope, order)
@@ -205,5 +206,5 @@ class Resampling:
     def _input_gradient(self, call: Callable, grad: Tensor, input: Tensor, weight: Tensor) -> Tensor:
         """The other of the two blocks: it reads the weight with its channels swapped."""
         other = "strided_block" if self.transposed else "transposed_block"
-        found = call(other, grad, weight, None, None, None, None, ACTIVATIONS.index("none"), 0.0, True)
+        found = call(other, grad, weight, None, None, None, None, ACTIVATIONS.index("none"), 0.0, 0)
         return found if is_channels_last(input) else found.contiguous()

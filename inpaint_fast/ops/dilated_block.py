@@ -1,6 +1,6 @@
 """The dilated-convolution block: a 3x3 convolution of any dilation and its epilogue, in one pass.
 
-On the CPU it is Winograd's F(4x4, 3x3) on the phases of the map (csrc/dilated_block/params.h says how): 4 times fewer
+On the CPU it is Winograd's F(4x4, 3x3) on the phases of the map (csrc/conv_block/cpu/params.h says how): 4 times fewer
 multiplications than the definition, at every dilation. Where that does not pay (`plan` tells), and for
 `precision="exact"`, PyTorch's own convolution runs. Source of the method: Lavin and Gray, Fast Algorithms for
 Convolutional Neural Networks (2016).
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from inpaint_fast import _extension
 from inpaint_fast._layout import is_channels_last, pictures_like
-from inpaint_fast._words import ACTIVATIONS, check_activation, check_precision
+from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
 from inpaint_fast.ops import _blocks
 from inpaint_fast.ops._blocks import (
     activation_gradient,
@@ -190,7 +190,7 @@ def dilated_block_statistics(
         return dilated_block(input, weight, bias, **named), None
     channels_last = is_channels_last(tensors[0]) or is_channels_last(weight)  # as F.conv2d
     y, mean, var = _operator.call(
-        backend, "dilated_block_statistics", *tensors, *dilation, *padding,
+        backend, "dilated_block_statistics", *tensors, [*dilation, *padding],
         ACTIVATIONS.index(activation if order == "act_norm" else "none"), slope, channels_last,
         precision == "fast" and allows_tf32(tensors[0]),
     )  # fmt: skip
@@ -334,13 +334,13 @@ def _ours(
     backend, tf32, parameter, input, weight, bias, scale, shift, dilation, padding, activation, slope, order
 ) -> Tensor:
     """`parameter`: the weight as the caller has it, by which its transform is kept."""
-    settings = (*dilation, *padding)
+    geometry = [*dilation, *padding]
     channels_last = is_channels_last(input) or is_channels_last(parameter)  # as F.conv2d
 
     def run(transformed, scale, shift, activation):
         return _operator.call(
-            backend, "dilated_block", input, weight, transformed, bias, scale, shift, *settings,
-            ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last, tf32,
+            backend, "dilated_block", input, weight, transformed, bias, scale, shift, geometry,
+            ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32,
         )  # fmt: skip
 
     if not wants_grad(input, weight, bias, scale, shift):
@@ -356,23 +356,21 @@ def _ours(
 
 
 def _fake(
-    input, weight, transformed, bias, scale, shift, dilation_h, dilation_w, padding_h, padding_w, activation, slope,
-    norm_first, channels_last, tf32,
-):  # fmt: skip
+    input, weight, transformed, bias, scale, shift, geometry, activation, slope, order, channels_last, tf32
+):
+    dilation_h, dilation_w, padding_h, padding_w = geometry
     height, width = input.shape[2] + 2 * (padding_h - dilation_h), input.shape[3] + 2 * (padding_w - dilation_w)
     return pictures_like(input, weight.shape[0], height, width, channels_last)
 
 
-def _fake_statistics(
-    input, weight, bias, dilation_h, dilation_w, padding_h, padding_w, activation, slope, channels_last, tf32
-):
-    sizes = (dilation_h, dilation_w, padding_h, padding_w)
-    y = _fake(input, weight, None, bias, None, None, *sizes, activation, slope, True, channels_last, tf32)
+def _fake_statistics(input, weight, bias, geometry, activation, slope, channels_last, tf32):
+    y = _fake(input, weight, None, bias, None, None, geometry, activation, slope, 0, channels_last, tf32)
     return y, *(input.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(2))
 
 
 def _transformed_numel(out_channels: int, in_channels: int) -> int:
-    return (out_channels + 31) // 32 * 32 * 36 * in_channels  # blocks of 32 output channels, as params.h has them
+    # Blocks of 32 output channels, as csrc/conv_block/cpu/params.h has them.
+    return (out_channels + 31) // 32 * 32 * 36 * in_channels
 
 
 def _fake_triton_weights(weight):
@@ -388,23 +386,24 @@ def _fake_weights(weight):
     return weight.new_empty(_transformed_numel(*weight.shape[:2]))
 
 
-def _fake_input_gradient(grad, weight, dilation_h, dilation_w, padding_h, padding_w, channels_last, tf32):
+def _fake_input_gradient(grad, weight, geometry, channels_last, tf32):
+    dilation_h, dilation_w, padding_h, padding_w = geometry
     height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
     return pictures_like(grad, weight.shape[1], height, width, channels_last)
 
 
-def _fake_weight_gradient(grad, input, weight, dilation_h, dilation_w, padding_h, padding_w, tf32):
+def _fake_weight_gradient(grad, input, weight, geometry, tf32):
     return torch.empty_like(weight)
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    input, weight, _, bias, scale, shift, *ctx.settings, ctx.activation, ctx.slope, ctx.norm_first, _, ctx.tf32 = inputs
+    input, weight, _, bias, scale, shift, ctx.geometry, ctx.activation, ctx.slope, ctx.order, _, ctx.tf32 = inputs
     ctx.save_for_backward(input, weight, bias, scale, shift, output if ctx.activation else None)
 
 
 def _setup_statistics(ctx: Any, inputs: tuple, output: tuple) -> None:
-    input, weight, bias, *ctx.settings, _, _, _, ctx.tf32 = inputs
-    ctx.activation, ctx.slope, ctx.norm_first = 0, 0.0, True  # y has none, that of the statistics is norm_act's
+    input, weight, bias, ctx.geometry, _, _, _, ctx.tf32 = inputs
+    ctx.activation, ctx.slope, ctx.order = 0, 0.0, 0  # y has none, that of the statistics is norm_act's
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(input, weight, bias, None, None, None)
@@ -413,13 +412,13 @@ def _setup_statistics(ctx: Any, inputs: tuple, output: tuple) -> None:
 def _backward(call: Callable, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     wanted = [ctx.needs_input_grad[i] for i in (0, 1, 3, 4, 5)]
     to_input, to_weight, to_bias, to_scale, to_shift = _gradients(call, ctx, grad, wanted)
-    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 9)
+    return (to_input, to_weight, None, to_bias, to_scale, to_shift, *[None] * 6)
 
 
 def _backward_statistics(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
-    return (*_gradients(call, ctx, grad, [*ctx.needs_input_grad[:3], False, False])[:3], *[None] * 8)
+        return (None,) * 8
+    return (*_gradients(call, ctx, grad, [*ctx.needs_input_grad[:3], False, False])[:3], *[None] * 5)
 
 
 def _gradients(call: Callable, ctx: Any, grad: Tensor, wanted: list[bool]) -> list[Tensor | None]:
@@ -429,9 +428,9 @@ def _gradients(call: Callable, ctx: Any, grad: Tensor, wanted: list[bool]) -> li
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
     if torch.is_grad_enabled() or not by_formula:  # a second derivative was asked for, or none of ours is there
         formula = partial(
-            reference, dilation=tuple(ctx.settings[:2]), padding=tuple(ctx.settings[2:]), activation=activation,
+            reference, dilation=tuple(ctx.geometry[:2]), padding=tuple(ctx.geometry[2:]), activation=activation,
             slope=ctx.slope if activation in ("leaky_relu", "elu") else None,
-            order="norm_act" if ctx.norm_first else "act_norm",
+            order=ORDERS[ctx.order],
         )  # fmt: skip
 
         def function(input, weight, bias, scale, shift):
@@ -445,28 +444,26 @@ def _gradients(call: Callable, ctx: Any, grad: Tensor, wanted: list[bool]) -> li
         grads = [None] * 5
         if wanted[0]:
             layout = is_channels_last(input)
-            grads[0] = call("dilated_block_input_gradient", grad, weight, *ctx.settings, layout, ctx.tf32)
+            grads[0] = call("dilated_block_input_gradient", grad, weight, ctx.geometry, layout, ctx.tf32)
         if wanted[1]:
-            grads[1] = call("dilated_block_weight_gradient", grad, input, weight, *ctx.settings, ctx.tf32)
+            grads[1] = call("dilated_block_weight_gradient", grad, input, weight, ctx.geometry, ctx.tf32)
         if wanted[2]:
             grads[2] = grad.sum((0, 2, 3))
     return grads
 
 
-_SETTINGS = "int dilation_h, int dilation_w, int padding_h, int padding_w"
 _operator = Operator(
     "dilated_block",
     {
         "dilated_block": Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            f"{_SETTINGS}, int activation, float slope, bool norm_first, bool channels_last, "
-            "bool tf32) -> Tensor",
+            "int[] geometry, int activation, float slope, int order, bool channels_last, bool tf32) -> Tensor",
             _fake,
             _setup_context,
             _backward,
         ),
         "dilated_block_statistics": Definition(
-            f"(Tensor input, Tensor weight, Tensor? bias, {_SETTINGS}, int activation, float slope, "
+            "(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int activation, float slope, "
             "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
             _fake_statistics,
             _setup_statistics,
@@ -479,11 +476,12 @@ _operator = Operator(
             cuda_fake=_fake_cuda_weights,
         ),
         "dilated_block_input_gradient": Definition(
-            f"(Tensor grad, Tensor weight, {_SETTINGS}, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
+            "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
         ),
         "dilated_block_weight_gradient": Definition(
-            f"(Tensor grad, Tensor input, Tensor weight, {_SETTINGS}, bool tf32) -> Tensor", _fake_weight_gradient
+            "(Tensor grad, Tensor input, Tensor weight, int[] geometry, bool tf32) -> Tensor", _fake_weight_gradient
         ),
     },
+    home="conv_block",
     fastest=FASTEST,
 )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, DTYPES, check_activation
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, DTYPES, ORDERS, check_activation
 from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops._dispatch import Definition, Operator
 
@@ -112,7 +112,7 @@ def norm_act(
         )  # fmt: skip
     y, _, _, new_mean, new_var = _operator.call(
         backend, "norm_act", input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training,
-        float(momentum), float(eps), ACTIVATIONS.index(activation), parameter, order == "act_norm",
+        float(momentum), float(eps), ACTIVATIONS.index(activation), parameter, ORDERS.index(order),
     )  # fmt: skip
     if training and running_mean is not None:
         kept = [running_mean, running_var]
@@ -215,7 +215,7 @@ def _result_like(input: Tensor) -> Tensor:
 
 def _fake(
     input, running_mean, running_var, weight, bias, batch_mean, batch_var, training, momentum, eps, activation, slope,
-    act_first,
+    order,
 ):  # fmt: skip
     def of_channels(like: Tensor | None) -> Tensor:
         return input.new_empty(0) if like is None or not training else torch.empty_like(like)
@@ -225,7 +225,7 @@ def _fake(
 
 
 def _fake_backward(
-    grad, input, weight, bias, mean, invstd, training, activation, slope, act_first, want_input, want_parameters
+    grad, input, weight, bias, mean, invstd, training, activation, slope, order, want_input, want_parameters
 ):
     grad_input = _result_like(input) if want_input else input.new_empty(0)
     return (grad_input, *(input.new_empty(0) if p is None or not want_parameters else torch.empty_like(p)
@@ -233,7 +233,7 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-    input, _, _, weight, bias, _, _, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.act_first = inputs
+    input, _, _, weight, bias, _, _, ctx.training, _, ctx.eps, ctx.activation, ctx.slope, ctx.order = inputs
     _, mean, invstd, new_mean, new_var = output
     ctx.mark_non_differentiable(mean, invstd, new_mean, new_var)
     ctx.save_for_backward(input, weight, bias, mean, invstd)
@@ -251,7 +251,7 @@ def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> tuple[
         else:
             all_grads = call(
                 "norm_act_backward", grad, input, weight, bias, mean, invstd, ctx.training, ctx.activation, ctx.slope,
-                ctx.act_first, wanted[0], wanted[1] or wanted[2],
+                ctx.order, wanted[0], wanted[1] or wanted[2],
             )  # fmt: skip
             grads = [g if wish else None for g, wish in zip(all_grads, wanted, strict=True)]
     return (grads[0], None, None, grads[1], grads[2], *[None] * 8)
@@ -268,7 +268,7 @@ def _differentiable_grads(
     activation = ACTIVATIONS[ctx.activation]
     y = reference(
         input, *statistics, weight, bias, training=ctx.training, eps=ctx.eps, activation=activation,
-        slope=ctx.slope if activation in DEFAULT_SLOPE else None, order="act_norm" if ctx.act_first else "norm_act",
+        slope=ctx.slope if activation in DEFAULT_SLOPE else None, order=ORDERS[ctx.order],
     )  # fmt: skip
     chosen = [operand for operand, wish in zip((input, weight, bias), wanted, strict=True) if wish]
     found = iter(torch.autograd.grad(y, chosen, grad, create_graph=True))
@@ -281,14 +281,14 @@ _operator = Operator(
         "norm_act": Definition(
             "(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias,"
             " Tensor? batch_mean, Tensor? batch_var, bool training, float momentum, float eps, int activation,"
-            " float slope, bool act_first) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+            " float slope, int order) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
             _fake,
             _setup_context,
             _backward,
         ),
         "norm_act_backward": Definition(
             "(Tensor grad, Tensor input, Tensor? weight, Tensor? bias, Tensor mean, Tensor invstd, bool training,"
-            " int activation, float slope, bool act_first, bool want_input, bool want_parameters)"
+            " int activation, float slope, int order, bool want_input, bool want_parameters)"
             " -> (Tensor, Tensor, Tensor)",
             _fake_backward,
         ),

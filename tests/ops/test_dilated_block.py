@@ -245,7 +245,7 @@ def test_functional_transforms_run_the_reference() -> None:
 @compiled
 def test_opcheck(winograd) -> None:
     input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
-    settings = (2, 2, 2, 2, 1, 0.0, True)
+    settings = ([2, 2, 2, 2], 1, 0.0, 0)
     ops = torch.ops.inpaint_fast
     transformed = ops.dilated_block_weights(weight)
     grad = random(1, 7, 9, 8)
@@ -256,8 +256,8 @@ def test_opcheck(winograd) -> None:
         (ops.dilated_block, (last, weight, None, None, None, None, *settings, True, False)),
         (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_weights, (weight,)),
-        (ops.dilated_block_input_gradient, (grad, weight, 2, 2, 2, 2, True, False)),
-        (ops.dilated_block_weight_gradient, (grad, input, weight, 2, 2, 2, 2, False)),
+        (ops.dilated_block_input_gradient, (grad, weight, [2, 2, 2, 2], True, False)),
+        (ops.dilated_block_weight_gradient, (grad, input, weight, [2, 2, 2, 2], False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 

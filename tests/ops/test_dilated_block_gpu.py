@@ -54,7 +54,7 @@ def call(name: str, *args: object) -> Tensor:
 
 def forward(input: Tensor, weight: Tensor, dilation: tuple[int, int], padding: tuple[int, int], tf32=False) -> Tensor:
     nothing = (None, None, None, None)
-    return call("dilated_block", input, weight, *nothing, *dilation, *padding, 0, 0.0, True, False, tf32)
+    return call("dilated_block", input, weight, *nothing, [*dilation, *padding], 0, 0.0, 0, False, tf32)
 
 
 def check(
@@ -69,12 +69,12 @@ def check(
 
     y = forward(input, weight, dilation, padding)
     grad = random(*y.shape, dtype=y.dtype, seed=2) if seed is None else seed
-    settings = (*dilation, *padding)
+    geometry = [*dilation, *padding]
     last = _blocks.is_channels_last(input)
     values = [
         y,
-        call("dilated_block_input_gradient", grad, weight, *settings, last, False),
-        call("dilated_block_weight_gradient", grad, input, weight, *settings, False),
+        call("dilated_block_input_gradient", grad, weight, geometry, last, False),
+        call("dilated_block_weight_gradient", grad, input, weight, geometry, False),
     ]
     for value, plain, exact in zip(values, expected(input.dtype), expected(torch.float64), strict=True):
         assert value.dtype == input.dtype and value.shape == exact.shape
@@ -167,9 +167,9 @@ def test_empty_tensors() -> None:
     for channels, out in ((3, 0), (0, 3)):  # PyTorch has no such convolution
         input, weight, grad = random(2, channels, 5, 5), weights(out, channels), random(2, out, 3, 5)
         assert torch.equal(forward(input, weight, (2, 1), (1, 1)), torch.zeros(2, out, 3, 5))
-        zeros = call("dilated_block_input_gradient", grad, weight, 2, 1, 1, 1, False, False)
+        zeros = call("dilated_block_input_gradient", grad, weight, [2, 1, 1, 1], False, False)
         assert torch.equal(zeros, torch.zeros_like(input))
-        empty = call("dilated_block_weight_gradient", grad, input, weight, 2, 1, 1, 1, False)
+        empty = call("dilated_block_weight_gradient", grad, input, weight, [2, 1, 1, 1], False)
         assert empty.shape == weight.shape
     assert call("dilated_block_weights", weights(0, 3)).shape == (0,)
 
@@ -233,7 +233,7 @@ def test_bitwise_equal_on_repeat(small_tiles) -> None:
 @pytest.mark.parametrize("scale", (1e-4, 0.2, 1.0, 40.0))
 def test_activations_near_and_far_from_0(activation, scale) -> None:
     input, weight = scale * random(1, 2, 5, 6), weights(3, 2)
-    args = (None, None, None, None, 1, 1, 1, 1, activation, 0.5, True, False, False)
+    args = (None, None, None, None, [1, 1, 1, 1], activation, 0.5, 0, False, False)
     y = call("dilated_block", input, weight, *args)
 
     def plain(dtype: torch.dtype) -> Tensor:
@@ -377,7 +377,7 @@ def test_second_derivatives(arguments) -> None:
 
 def test_opcheck(arguments) -> None:
     input, weight, bias, scale, shift = arguments
-    ops, settings = torch.ops.inpaint_fast, (2, 2, 2, 2, 1, 0.0, True)
+    ops, settings = torch.ops.inpaint_fast, ([2, 2, 2, 2], 1, 0.0, 0)
     last, grad = input.contiguous(memory_format=torch.channels_last), random(1, 4, 6, 5)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     packed = ops.dilated_block_weights_triton(weight)
@@ -385,8 +385,8 @@ def test_opcheck(arguments) -> None:
         (ops.dilated_block_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
         (ops.dilated_block_triton, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_weights_triton, (weight,)),
-        (ops.dilated_block_input_gradient_triton, (grad, weight, 2, 2, 2, 2, True, False)),
-        (ops.dilated_block_weight_gradient_triton, (grad, input, weight, 2, 2, 2, 2, False)),
+        (ops.dilated_block_input_gradient_triton, (grad, weight, [2, 2, 2, 2], True, False)),
+        (ops.dilated_block_weight_gradient_triton, (grad, input, weight, [2, 2, 2, 2], False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
@@ -414,20 +414,20 @@ def test_compile(arguments) -> None:
 
 def test_direct_calls_of_the_operators_do_not_crash() -> None:
     ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(6, 4)
-    nothing, rest = (None, None, None, None), (0, 0.0, True, False, False)
+    nothing, rest = (None, None, None, None), (0, 0.0, 0, False, False)
     for call_it, message in (
-        (lambda: ops.dilated_block_triton(input, weights(6, 5), *nothing, 1, 1, 1, 1, *rest), "5 channels"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 9, 9, 0, 0, *rest), "at least one pixel"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 0, 1, 1, 1, *rest), "a dilation of at least 1"),
-        (lambda: ops.dilated_block_triton(input, weight, *nothing, 1, 1, 1, 1, 99, *rest[1:]), "no activation 99"),
-        (lambda: ops.dilated_block_triton(input, weight, random(7), *nothing[1:], 1, 1, 1, 1, *rest), "its weights"),
-        (lambda: ops.dilated_block_triton(input, weight, None, random(7), None, None, 1, 1, 1, 1, *rest), "of 6"),
-        (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, 1, 1, 1, 1, *rest), "one dtype"),
-        (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, 1, 1, 1, 1, *rest), "no kernel"),
+        (lambda: ops.dilated_block_triton(input, weights(6, 5), *nothing, [1, 1, 1, 1], *rest), "5 channels"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [9, 9, 0, 0], *rest), "at least one pixel"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [0, 1, 1, 1], *rest), "a dilation of at least 1"),
+        (lambda: ops.dilated_block_triton(input, weight, *nothing, [1, 1, 1, 1], 99, *rest[1:]), "no activation 99"),
+        (lambda: ops.dilated_block_triton(input, weight, random(7), *nothing[1:], [1, 1, 1, 1], *rest), "its weights"),
+        (lambda: ops.dilated_block_triton(input, weight, None, random(7), None, None, [1, 1, 1, 1], *rest), "of 6"),
+        (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, [1, 1, 1, 1], *rest), "one dtype"),
+        (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, [1, 1, 1, 1], *rest), "no kernel"),
         (lambda: ops.dilated_block_weights_triton(random(6, 4, 5, 5)), "3x3 taps"),
-        (lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, 1, 1, 1, 1, False, False), "6 ch"),
+        (lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, [1, 1, 1, 1], False, False), "6 ch"),
         (
-            lambda: ops.dilated_block_weight_gradient_triton(random(1, 6, 7, 8), input, weight, 1, 1, 1, 1, False),
+            lambda: ops.dilated_block_weight_gradient_triton(random(1, 6, 7, 8), input, weight, [1, 1, 1, 1], False),
             "grad",
         ),
     ):

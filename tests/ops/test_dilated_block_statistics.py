@@ -131,7 +131,7 @@ def test_gradients_are_those_of_the_convolution() -> None:
 
 def test_opcheck() -> None:
     given = [tensor.requires_grad_() for tensor in tensors(1, 6, 5)]
-    arguments = (*given, 2, 2, 2, 2, ACTIVATIONS.index("elu"), 1.0, True, False)
+    arguments = (*given, [2, 2, 2, 2], ACTIVATIONS.index("elu"), 1.0, True, False)
     torch.library.opcheck(torch.ops.inpaint_fast.dilated_block_statistics_triton.default, arguments)
 
 
@@ -139,10 +139,10 @@ def test_direct_calls_of_the_operator_do_not_crash() -> None:
     input, weight, bias = tensors(1, 6, 5)
     call, rest = torch.ops.inpaint_fast.dilated_block_statistics_triton, (0, 0.0, False, False)
     for arguments, message in (
-        ((input, weight[:, :2], bias, 1, 1, 1, 1, *rest), "2 channels"),
-        ((input, weight, bias[:2], 1, 1, 1, 1, *rest), "vectors of 5"),
-        ((input, weight, bias, 9, 9, 0, 0, *rest), "at least one pixel"),
-        ((input, weight, bias, 1, 1, 1, 1, 99, *rest[1:]), "no activation 99"),
+        ((input, weight[:, :2], bias, [1, 1, 1, 1], *rest), "2 channels"),
+        ((input, weight, bias[:2], [1, 1, 1, 1], *rest), "vectors of 5"),
+        ((input, weight, bias, [9, 9, 0, 0], *rest), "at least one pixel"),
+        ((input, weight, bias, [1, 1, 1, 1], 99, *rest[1:]), "no activation 99"),
     ):
         with pytest.raises(RuntimeError, match=message):
             call(*arguments)

@@ -245,7 +245,7 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
-    settings = (1, 0.0, True)
+    settings = (1, 0.0, 0)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
