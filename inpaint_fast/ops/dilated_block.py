@@ -355,9 +355,7 @@ def _ours(
 # ---- the operator: schemas, shape functions, gradient formulas ----
 
 
-def _fake(
-    input, weight, transformed, bias, scale, shift, geometry, activation, slope, order, channels_last, tf32
-):
+def _fake(input, weight, transformed, bias, scale, shift, geometry, activation, slope, order, channels_last, tf32):
     dilation_h, dilation_w, padding_h, padding_w = geometry
     height, width = input.shape[2] + 2 * (padding_h - dilation_h), input.shape[3] + 2 * (padding_w - dilation_w)
     return pictures_like(input, weight.shape[0], height, width, channels_last)
@@ -476,7 +474,8 @@ _operator = Operator(
             cuda_fake=_fake_cuda_weights,
         ),
         "dilated_block_input_gradient": Definition(
-            "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor", _fake_input_gradient
+            "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor",
+            _fake_input_gradient,
         ),
         "dilated_block_weight_gradient": Definition(
             "(Tensor grad, Tensor input, Tensor weight, int[] geometry, bool tf32) -> Tensor", _fake_weight_gradient

@@ -445,22 +445,3 @@ def test_bad_input(changes, error, message) -> None:
     named = {"input": torch.ones(1, 4, 8, 8), "weight": torch.ones(6, 4, 3, 3)} | changes
     with pytest.raises(error, match=message):
         ipf.dilated_block(named.pop("input"), named.pop("weight"), **named)
-
-
-@compiled
-def test_direct_calls_of_the_operators_do_not_crash() -> None:
-    ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(6, 4)
-    nothing = (None, None, None, None)
-    for call in (
-        lambda: ops.dilated_block(input, weights(6, 5), *nothing, 1, 1, 1, 1, 0, 0.0, True, False),
-        lambda: ops.dilated_block(input, weight, *nothing, 9, 9, 0, 0, 0, 0.0, True, False),
-        lambda: ops.dilated_block(input, weight, *nothing, 0, 1, 1, 1, 0, 0.0, True, False),
-        lambda: ops.dilated_block(input, weight, *nothing, 1, 1, 1, 1, 99, 0.0, True, False),
-        lambda: ops.dilated_block(input, weight, random(7), None, None, None, 1, 1, 1, 1, 0, 0.0, True, False),
-        lambda: ops.dilated_block(input.double(), weight, *nothing, 1, 1, 1, 1, 0, 0.0, True, False),
-        lambda: ops.dilated_block_weights(random(6, 4, 5, 5)),
-        lambda: ops.dilated_block_input_gradient(random(1, 5, 8, 8), weight, 1, 1, 1, 1, False),
-        lambda: ops.dilated_block_weight_gradient(random(1, 6, 7, 8), input, weight, 1, 1, 1, 1),
-    ):
-        with pytest.raises(RuntimeError):
-            call()

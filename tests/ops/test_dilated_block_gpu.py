@@ -425,7 +425,10 @@ def test_direct_calls_of_the_operators_do_not_crash() -> None:
         (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, [1, 1, 1, 1], *rest), "one dtype"),
         (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, [1, 1, 1, 1], *rest), "no kernel"),
         (lambda: ops.dilated_block_weights_triton(random(6, 4, 5, 5)), "3x3 taps"),
-        (lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, [1, 1, 1, 1], False, False), "6 ch"),
+        (
+            lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, [1, 1, 1, 1], False, False),
+            "6 ch",
+        ),
         (
             lambda: ops.dilated_block_weight_gradient_triton(random(1, 6, 7, 8), input, weight, [1, 1, 1, 1], False),
             "grad",

@@ -167,35 +167,6 @@ def test_one_value_a_channel_is_the_error_of_batch_norm(implementation, shape) -
 
 
 @pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
-def test_a_direct_call_of_the_registered_operator_never_crashes() -> None:
-    settings = (True, 0.1, 1e-5, 1, 0.0, 0)
-    for arguments in (
-        (torch.zeros(3), C3, C3, None, None, None, None, *settings),
-        (X.long(), C3, C3, None, None, None, None, *settings),
-        (X, torch.zeros(2), C3, None, None, None, None, *settings),
-        (X, C3, None, None, None, None, None, *settings),
-        (X, C3, C3, C3.long(), None, None, None, *settings),
-        (X, C3, C3, None, torch.zeros(()), None, None, *settings),
-        (X[:1, :, :1, :1], C3, C3, None, None, None, None, *settings),
-        (X, None, None, None, None, None, None, False, *settings[1:]),
-        (X, C3, C3, None, None, None, None, True, 0.1, 1e-5, 6, 0.0, 0),
-        (X, C3, C3, None, None, C64, None, *settings),
-        (X, C3, C3, None, None, C64, C64, False, *settings[1:]),
-        (X, C3, C3, None, None, C64[:2], C64, *settings),
-    ):
-        with pytest.raises(RuntimeError):
-            torch.ops.inpaint_fast.norm_act(*arguments)
-    rest = (True, 1, 0.0, 0, True, True)
-    for arguments in (
-        (X[:1], X, None, None, C64, C64),
-        (X.double(), X, None, None, C64, C64),
-        (X, X, None, None, torch.ones(2), C64),
-        (X, X, C3[:1], None, C64, C64),
-    ):
-        with pytest.raises(RuntimeError):
-            torch.ops.inpaint_fast.norm_act_backward(*arguments, *rest)
-
-
 def test_one_norm_by_us_and_by_pytorch_in_one_graph(kernel) -> None:
     """F.batch_norm saves the running statistics for its backward pass and counts no version of them; neither do we."""
     x = random(4, 3, 5, 5, device=kernel.device).requires_grad_()
