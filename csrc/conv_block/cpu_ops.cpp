@@ -19,17 +19,17 @@ Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
   return transformed_weights(weight, {weights_of(weight), {}});
 }
 
-Tensor dilated_block(const Tensor& input,                 // [N, C_in, H, W]
-                     const Tensor& weight,                // [C_out, C_in, 3, 3]
-                     std::optional<Tensor> transformed,   // as dilated_block_weights gives them
-                     std::optional<Tensor> bias,          // [C_out]
-                     std::optional<Tensor> scale,         // [C_out]
-                     std::optional<Tensor> shift,         // [C_out]
+Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
+                     const Tensor& weight,                  // [C_out, C_in, 3, 3]
+                     std::optional<Tensor> transformed,     // as dilated_block_weights gives them
+                     std::optional<Tensor> bias,            // [C_out]
+                     std::optional<Tensor> scale,           // [C_out]
+                     std::optional<Tensor> shift,           // [C_out]
                      const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
                      int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
   const Block block = convolution_of(input, weight, geometry, kKinds);
-  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
-                                        order_of(order));
+  const Epilogue epilogue =
+      epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   return run_block(block, input, weight, transformed, epilogue, channels_last);
 }
 
@@ -82,8 +82,8 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
                   std::optional<Tensor> shift,        // [C_out]
                   int64_t activation, double slope, int64_t order) {
   const Block block = block_of<kStride>(input, weight);
-  const Epilogue epilogue = epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope,
-                                        order_of(order));
+  const Epilogue epilogue =
+      epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   return run_block(block, input, weight, transformed, epilogue, true);
 }
 

@@ -11,9 +11,8 @@ namespace {
 constexpr Kinds kKinds = Kinds::float32_or_half;
 
 Tensor new_output(const Convolution& convolution, const Tensor& input, bool channels_last) {
-  return new_pictures(convolution, input.size(0), channels_last, [&](const std::vector<int64_t>& sizes) {
-    return torch::stable::new_empty(input, sizes);
-  });
+  return new_pictures(convolution, input.size(0), channels_last,
+                      [&](const std::vector<int64_t>& sizes) { return torch::stable::new_empty(input, sizes); });
 }
 
 int64_t packed_numel(const Tensor& like, const Weights& weights) {
@@ -77,17 +76,17 @@ Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
   return packed_weights(weight, weights, device.stream());
 }
 
-Tensor dilated_block(const Tensor& input,                 // [N, C_in, H, W]
-                     const Tensor& weight,                // [C_out, C_in, 3, 3]
-                     std::optional<Tensor> transformed,   // as dilated_block_weights gives them
-                     std::optional<Tensor> bias,          // [C_out]
-                     std::optional<Tensor> scale,         // [C_out]
-                     std::optional<Tensor> shift,         // [C_out]
+Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
+                     const Tensor& weight,                  // [C_out, C_in, 3, 3]
+                     std::optional<Tensor> transformed,     // as dilated_block_weights gives them
+                     std::optional<Tensor> bias,            // [C_out]
+                     std::optional<Tensor> scale,           // [C_out]
+                     std::optional<Tensor> shift,           // [C_out]
                      const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
                      int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
-  const Epilogue epilogue = epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope,
-                                        order_of(order));
+  const Epilogue epilogue =
+      epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   if (transformed) check_transformed(*transformed, input, packed_numel(weight, convolution.weights));
   const OnDeviceOf device(input);
   return convolve(device, convolution, input, weight, transformed, epilogue, channels_last, tf32, nullptr);
@@ -100,13 +99,12 @@ std::tuple<Tensor, Tensor, Tensor> dilated_block_statistics(const Tensor& input,
                                                             const std::vector<int64_t>& geometry, int64_t activation,
                                                             double slope, bool channels_last, bool tf32) {
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
-  const Epilogue epilogue = epilogue_of(input, convolution.weights.out_channels, bias, {}, {}, activation, slope,
-                                        Order::norm_act);
+  const Epilogue epilogue =
+      epilogue_of(input, convolution.weights.out_channels, bias, {}, {}, activation, slope, Order::norm_act);
   const OnDeviceOf device(input);
   const auto zeros = [&] { return torch::stable::new_zeros(input, {weight.size(0)}, ScalarType::Double); };
   const MeanAndVariance statistics{zeros(), zeros()};
-  const Tensor output =
-      convolve(device, convolution, input, weight, {}, epilogue, channels_last, tf32, &statistics);
+  const Tensor output = convolve(device, convolution, input, weight, {}, epilogue, channels_last, tf32, &statistics);
   return {output, statistics.mean, statistics.var};
 }
 

@@ -29,8 +29,7 @@ void run(MaskedL2& args, const Tensor& pred, const std::optional<Tensor>& mask, 
     scale.denominator = sum;
     scratch.tag = next_tag();
   } else {
-    scale.weight =
-        scale_of(weight, reduction == Reduction::sum ? 1 : static_cast<double>(args.walk.numel), reduction);
+    scale.weight = scale_of(weight, reduction == Reduction::sum ? 1 : static_cast<double>(args.walk.numel), reduction);
   }
   args.walk.collapse();
   if (!loss) scratch = {};

@@ -44,15 +44,15 @@ Tensor tensor_of(const Numbers& numbers, const Tensor& like, ScalarType type) {
 // ---- the operators ----
 
 // (y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act(
-    const Tensor& given,                 // [N, C, ...]
-    std::optional<Tensor> running_mean,  // [C]
-    std::optional<Tensor> running_var,   // [C]
-    std::optional<Tensor> weight,        // [C]
-    std::optional<Tensor> bias,          // [C]
-    std::optional<Tensor> batch_mean,    // [C], float64
-    std::optional<Tensor> batch_var,     // [C], float64
-    bool training, double momentum, double eps, int64_t activation, double slope, int64_t order) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act(const Tensor& given,                 // [N, C, ...]
+                                                            std::optional<Tensor> running_mean,  // [C]
+                                                            std::optional<Tensor> running_var,   // [C]
+                                                            std::optional<Tensor> weight,        // [C]
+                                                            std::optional<Tensor> bias,          // [C]
+                                                            std::optional<Tensor> batch_mean,    // [C], float64
+                                                            std::optional<Tensor> batch_var,     // [C], float64
+                                                            bool training, double momentum, double eps,
+                                                            int64_t activation, double slope, int64_t order) {
   NormAct args = settings_of(training, activation, slope, order);
   check_forward(given, running_mean, running_var, weight, bias, batch_mean, batch_var, training);
   const Tensor input = dense(given);

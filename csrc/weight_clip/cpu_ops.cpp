@@ -12,7 +12,7 @@ void weight_clip(std::vector<Tensor> tensors, double low, double high) {
   run(clip_settings(tensors, low, high), table.entries, table.numel);
 }
 
-void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,    // of the same shapes
+void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,  // of the same shapes
                   std::vector<Tensor> state0, std::vector<Tensor> state1, std::vector<Tensor> state2,  // or []
                   std::vector<Tensor> steps,                                                           // numbers, or []
                   int64_t rule, double lr, double beta1, double beta2, double eps, double weight_decay, double low,

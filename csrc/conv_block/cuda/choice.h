@@ -1,4 +1,5 @@
-// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the whole).
+// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the
+// whole).
 #pragma once
 
 #include <cstdlib>

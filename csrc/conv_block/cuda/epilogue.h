@@ -1,5 +1,5 @@
-// What the convolution kernels of dilated_block (kernels.cu tells the whole) have in common: their arguments, which pixels
-// a block has and which taps it computes, and what is made of its sums.
+// What the convolution kernels of dilated_block (kernels.cu tells the whole) have in common: their arguments, which
+// pixels a block has and which taps it computes, and what is made of its sums.
 #pragma once
 
 #include "common/device_activation.h"

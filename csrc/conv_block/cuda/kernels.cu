@@ -147,12 +147,13 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes) {
 
 const char* convolution_capability() { return use_sm90a() ? "sm_90a" : "sm_80"; }
 
-int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input, const Pictures& output) {
+int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input,
+                     const Pictures& output) {
   return 2 * choose(how, convolution_of(geometry, input, output)).cut.blocks() * output.channels;
 }
 
-void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights, const Pictures& output,
-                   const Epilogue& epilogue, const Statistics& statistics, void* stream) {
+void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights,
+                   const Pictures& output, const Epilogue& epilogue, const Statistics& statistics, void* stream) {
   if (output.pixels() == 0 || output.channels == 0) return;
   Convolution args = convolution_of(geometry, input, output);
   args.weights = weights, args.epilogue = epilogue, args.moments = statistics.moments;
@@ -194,8 +195,8 @@ int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights) {
   return std::max<int64_t>(parts, 1);
 }
 
-void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input, const Weights& weights, float* sums,
-                     void* stream) {
+void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input,
+                     const Weights& weights, float* sums, void* stream) {
   if (weights.out_channels == 0 || weights.in_channels == 0) return;
   WeightGradient args;
   args.grad = grad, args.input = input, args.sums = sums;

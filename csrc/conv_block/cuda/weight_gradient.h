@@ -1,5 +1,5 @@
-// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels, and
-// the sum of the parts.
+// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels,
+// and the sum of the parts.
 #pragma once
 
 #include "common/launch.h"
