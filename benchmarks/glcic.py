@@ -35,7 +35,7 @@ ALPHA = 4e-4
 
 
 class PlainCompletion(CompletionNetwork):
-    """The network in the layout that it is given; CompletionNetwork itself goes over to channels_last on a CPU."""
+    """The network in the layout that it is given; CompletionNetwork itself goes over to channels_last."""
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
         hole = mask > 0

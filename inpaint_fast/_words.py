@@ -1,6 +1,6 @@
 """Words that several floors use: activations, orders, reductions, rules, precisions, dtypes, and the one error.
 
-Kernels know each word of a tuple by its place in it (csrc/common/activation_kind.h, csrc/masked_l2, csrc/weight_clip).
+Kernels know each word of a tuple by its place in it (csrc/common/words.h, csrc/masked_l2, csrc/weight_clip).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 // `slope` is leaky_relu's negative slope and elu's alpha. NaN stays NaN, as in torch; -0 may become +0.
 #pragma once
 
-#include "common/words.h"
 #include "common/vec.h"
+#include "common/words.h"
 
 namespace inpaint_fast {
 namespace INPAINT_FAST_ISA {

@@ -18,7 +18,8 @@ void set_cpu_capability(const std::string& name);
 
 }  // namespace inpaint_fast
 
-// Declares one kernel in the namespace of each instruction set; csrc/<stem>/cpu/kernels.cpp defines it in INPAINT_FAST_ISA.
+// Declares one kernel in the namespace of each instruction set; csrc/<stem>/cpu/kernels.cpp defines it in
+// INPAINT_FAST_ISA.
 #define INPAINT_FAST_DECLARE_CPU_KERNEL(declaration) \
   namespace baseline {                               \
   declaration;                                       \

@@ -16,8 +16,7 @@ enum class Kinds { float32, float32_or_half };
 
 inline void check_kind(const Tensor& tensor, Kinds kinds, const char* name) {
   const ScalarKind kind = kind_of(tensor);
-  if (kinds == Kinds::float32)
-    STD_TORCH_CHECK(kind == ScalarKind::float32, name, ": its dtype is not float32");
+  if (kinds == Kinds::float32) STD_TORCH_CHECK(kind == ScalarKind::float32, name, ": its dtype is not float32");
   STD_TORCH_CHECK(kind == ScalarKind::float32 || kind == ScalarKind::float16 || kind == ScalarKind::bfloat16, name,
                   ": its dtype is not float32, float16 or bfloat16");
 }

@@ -38,10 +38,11 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
 }
 
 const FunctionsOfModule functions([](pybind11::module_& m) {
-  m.def("winograd_cost", &cost, pybind11::arg("kind"), pybind11::arg("images"), pybind11::arg("height"),
-        pybind11::arg("width"), pybind11::arg("dilation_h"), pybind11::arg("dilation_w"), pybind11::arg("taps"),
-        "(tiles, products for a pair of channels) of Winograd's algorithm, each at most 2^63 - 1. kind 0: a convolution "
-        "of any dilation with a result of these sides; 1: one of stride 2, either way, whose smaller picture has them.");
+  m.def(
+      "winograd_cost", &cost, pybind11::arg("kind"), pybind11::arg("images"), pybind11::arg("height"),
+      pybind11::arg("width"), pybind11::arg("dilation_h"), pybind11::arg("dilation_w"), pybind11::arg("taps"),
+      "(tiles, products for a pair of channels) of Winograd's algorithm, each at most 2^63 - 1. kind 0: a convolution "
+      "of any dilation with a result of these sides; 1: one of stride 2, either way, whose smaller picture has them.");
   m.def("dilated_block_workspace", &workspace_bytes,
         "Bytes that one thread needs for an output of (images, out_channels, height, width).");
 });

@@ -75,6 +75,6 @@ struct NormAct {
 //   sums     the sum of g, the sum of g * (u - shift)
 // The other steps write output and leave them alone.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void norm_act_chunk(const NormAct& args, NormActStep step, const NormActChunk& chunk,
-                                              double* first, double* second))
+                                                    double* first, double* second))
 
 }  // namespace inpaint_fast

@@ -67,9 +67,8 @@ inline void check_list(const std::vector<Tensor>& tensors, const Tensor& first, 
     STD_TORCH_CHECK(is_float(kind_of(tensor)), name, ": a dtype is not floating point");
     STD_TORCH_CHECK(kind_of(tensor) == kind_of(first), name,
                     ": tensors of one dtype are expected, the dtype of params everywhere");
-    STD_TORCH_CHECK(
-        tensor.is_cuda() == first.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
-        ": tensors on one device are expected");
+    STD_TORCH_CHECK(tensor.is_cuda() == first.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
+                    ": tensors on one device are expected");
   }
 }
 
@@ -110,8 +109,8 @@ struct StepLists {
   // What the rule needs is there, of one dtype, which is noted, and on one device.
   void check(UpdateSettings& settings) const {
     STD_TORCH_CHECK(is_step(settings.rule), "rule: 1 to 4 is expected, got ", static_cast<int64_t>(settings.rule));
-    const char* const missing = missing_list(settings, !grads.empty(), !state0.empty(), !state1.empty(),
-                                             !state2.empty(), !steps.empty());
+    const char* const missing =
+        missing_list(settings, !grads.empty(), !state0.empty(), !state1.empty(), !state2.empty(), !steps.empty());
     STD_TORCH_CHECK(!missing, missing ? missing : "");
     check_list(params, params[0], "params");
     settings.kind = kind_of(params[0]);

@@ -42,11 +42,13 @@ constexpr uint8_t kDlFloat = 2, kDlBfloat = 4;
 struct TensorViews {
   const DlExchange* api = nullptr;
   PyTypeObject *tensor = nullptr, *parameter = nullptr;
+  PyObject* is_neg = nullptr;  // Tensor.is_neg
 
   TensorViews() {
     py::object type = py::module_::import("torch").attr("Tensor");
     tensor = reinterpret_cast<PyTypeObject*>(type.ptr());
     parameter = reinterpret_cast<PyTypeObject*>(py::module_::import("torch.nn").attr("Parameter").ptr());
+    is_neg = py::object(type.attr("is_neg")).release().ptr();
     if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return;
     py::object capsule = type.attr("__dlpack_c_exchange_api__");
     auto* found = static_cast<const DlExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
@@ -69,6 +71,14 @@ struct TensorViews {
       expected *= out.shape[d];
     }
     return true;
+  }
+
+  // False for a view that stands for the negated numbers, as z.conj().imag does: DLPack does not tell.
+  bool is_as_stored(PyObject* object) const {
+    PyObject* const answer = PyObject_Vectorcall(is_neg, &object, 1, nullptr);
+    if (!answer) PyErr_Clear();
+    Py_XDECREF(answer);
+    return answer == Py_False;
   }
 
   static ScalarKind kind(const DlTensor& t) {
@@ -105,7 +115,10 @@ bool fill(const std::vector<py::list>& operands, std::vector<UpdateEntry>& entri
     if (PyList_GET_SIZE(operands[k].ptr()) == 0) continue;
     for (Py_ssize_t i = 0; i < count; ++i) {
       DlTensor t;
-      if (!torch.view(PyList_GET_ITEM(operands[k].ptr(), i), t)) return false;
+      PyObject* const operand = PyList_GET_ITEM(operands[k].ptr(), i);
+      if (!torch.view(operand, t)) return false;
+      // States are the optimizer's own, made as numbers.
+      if ((k == kParam || k == kGradient) && !torch.is_as_stored(operand)) return false;
       const int64_t numel = TensorViews::numel(t);
       if (kind == ScalarKind::none) kind = TensorViews::kind(t);
       if (TensorViews::kind(t) != kind) return false;

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import docstring_parser
@@ -28,3 +29,19 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
         if field.name in texts:  # as running text: left to tyro, it would keep the line breaks of the source
             field.metadata = {"help": " ".join(texts[field.name].split())}
     return tyro.cli(options, prog=prog, args=args, **({} if default is None else {"default": default}))
+
+
+def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path) -> None:
+    """Raise ValueError where a file to write has none of these suffixes, or is a file to keep, named by what it is."""
+    if path.suffix.lower() not in suffixes:
+        raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {path}")
+    for name, file in kept.items():
+        if path.resolve() == file.resolve():
+            raise ValueError(f"{option}: {path} would be written over the {name}")
+
+
+def check_name(name: str, names: Collection[str], kind: str) -> str:
+    """The name. Raises ValueError where it is none of these."""
+    if name not in names:
+        raise ValueError(f"{name!r} is no {kind}; one of {', '.join(names)} is expected")
+    return name

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-import sys
 from collections.abc import Sequence
 
 from inpaint_fast import benchmarks
+from inpaint_fast.cli._options import check_name
 
 HELPERS = ("harness", "peers", "plot")
 
@@ -19,7 +19,5 @@ def main(argv: Sequence[str]) -> int:
         print("usage: inpaint-fast bench STEM [--case REGEX] [--repeats N] [--csv FILE] [--plot FILE]")
         print("\nbenchmarks: " + ", ".join(stems) + "   (inpaint-fast bench STEM --help for all options)")
         return 0 if argv else 2
-    if argv[0] not in stems:
-        print(f"inpaint-fast bench: {argv[0]!r} is none; one of {', '.join(stems)} is expected", file=sys.stderr)
-        return 2
-    return importlib.import_module(f"inpaint_fast.benchmarks.{argv[0]}").main(list(argv[1:]))
+    stem = check_name(argv[0], stems, "benchmark")
+    return importlib.import_module(f"inpaint_fast.benchmarks.{stem}").main(list(argv[1:]))

@@ -16,7 +16,7 @@ from inpaint_fast._devices import device_of
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.blend import require_opencv
-from inpaint_fast.completion.complete import encoded_captions
+from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
 

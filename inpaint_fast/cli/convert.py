@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inpaint_fast.cli._options import parse
+from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion.convert import from_public, to_public
 
 
@@ -37,10 +37,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Convert, "inpaint-fast convert", argv)
     back = options.source.suffix.lower() == ".safetensors"
     expected = ".pth" if back else ".safetensors"
-    if options.out.suffix.lower() != expected:
-        raise ValueError(f"--out: a {expected} file is expected, got {options.out}")
-    if options.out.resolve() == options.source.resolve():
-        raise ValueError(f"--out: {options.out} would be written over the source")
+    check_output("--out", options.out, [expected], source=options.source)
     if back:
         network = to_public(options.source, options.out)
     else:

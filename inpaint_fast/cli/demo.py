@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from inpaint_fast.cli._options import parse
-from inpaint_fast.completion import FILLS, complete, load_network
+from inpaint_fast.completion import FILLS, complete, complete_batch, load_network
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
 from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
-from inpaint_fast.training.centre import complete_centres
 from inpaint_fast.training.pictures import grid
 
 SIDE = 256  # of the photographs that are shown, in pixels
@@ -50,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     generators = {name: load_network(folder) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}
 
     evaluation = Evaluation(heldout_crops(samples("heldout"), per_image=16))
-    completed = {name: complete_centres(generator, evaluation.heldout) for name, generator in generators.items()}
+    completed = {name: complete_batch(generator, evaluation.heldout) for name, generator in generators.items()}
     crops = {"input": evaluation.heldout.image.masked_fill(evaluation.heldout.mask, 0.5)}
     crops |= evaluation.fills | completed | {"truth": evaluation.heldout.image}
     write_png(out / "crops.png", grid({name: pictures[evaluation.rows] for name, pictures in crops.items()}))

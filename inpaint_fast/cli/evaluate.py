@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
-from torch import Tensor, nn
 
-from inpaint_fast.cli._options import parse
-from inpaint_fast.completion import load_network
-from inpaint_fast.data import Batch, captions_for, heldout_crops, load_caption_encoder, open_images, write_png
-from inpaint_fast.models import CentreGenerator, CompletionNetwork
+from inpaint_fast.cli._options import check_output, parse
+from inpaint_fast.completion import complete_batch, load_network
+from inpaint_fast.completion.generators import kind_of
+from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
 from inpaint_fast.training import Evaluation, table
-from inpaint_fast.training.centre import complete_centres
-from inpaint_fast.training.glcic import complete_holes
 
 
 @dataclass
@@ -48,12 +46,15 @@ class Evaluate:
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Evaluate, "inpaint-fast evaluate", argv)
-    if options.picture and options.picture.suffix.lower() != ".png":
-        raise ValueError(f"--picture: a .png file is expected, got {options.picture}")
+    if options.picture:
+        check_output("--picture", options.picture, [".png"])
     if options.heldout_pictures < 1:
         raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
     generator = load_network(options.weights)
-    complete = completer(options, generator)
+    takes, asked = kind_of(generator).takes, (options.size, options.mask)
+    if takes not in (None, asked):
+        expected, got = (f"{size} and {mask}" for size, mask in (takes, asked))
+        raise ValueError(f"--size and --mask: {type(generator).__name__} takes {expected}, got {got}")
     images = open_images(options.data, "heldout")
     measured = images.spread(options.heldout_pictures)
     captions = None
@@ -72,23 +73,10 @@ def main(argv: Sequence[str]) -> int:
     )
     evaluation = Evaluation(heldout)
     torch.manual_seed(0)  # of the noise that some generators want in the hole
-    metrics, picture = evaluation(lambda batch: complete(generator, batch))
+    metrics, picture = evaluation(partial(complete_batch, generator))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
     if options.picture:
         write_png(options.picture, picture)
         print(f"picture: {options.picture}")
     return 0
-
-
-def completer(options: Evaluate, generator: nn.Module) -> Callable[[nn.Module, Batch], Tensor]:
-    """How this generator completes a batch. Raises ValueError where it cannot complete those that are asked for."""
-    if isinstance(generator, CompletionNetwork):
-        return complete_holes
-    if not isinstance(generator, CentreGenerator):
-        raise ValueError(f"{options.weights}: {type(generator).__name__} completes no pictures")
-    if (options.size, options.mask) != (64, "center"):
-        raise ValueError(
-            f"--size and --mask: {type(generator).__name__} takes 64 and center, got {options.size} and {options.mask}"
-        )
-    return complete_centres

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from inpaint_fast.cli._options import parse
-from inpaint_fast.completion import load_network
-from inpaint_fast.completion.export import SUFFIXES, export
+from inpaint_fast.cli._options import check_output, parse
+from inpaint_fast.completion import export, load_network
+from inpaint_fast.completion.graph import SUFFIXES
 
 
 @dataclass
@@ -31,10 +31,7 @@ class Export:
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Export, "inpaint-fast export", argv)
-    if options.out.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"--out: a .onnx or .pt2 file is expected, got {options.out}")
-    if options.out.resolve() == options.weights.resolve():
-        raise ValueError(f"--out: {options.out} would be written over the weights")
+    check_output("--out", options.out, SUFFIXES, weights=options.weights)
     difference = export(load_network(options.weights), options.out)
     print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, within {difference:.0e} of the network")
     return 0

@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import tyro
 
-from inpaint_fast.cli._options import parse
+from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.training import RECIPES, Recipe
 
 COCO_VOCABULARY = 7576  # word ids of the COCO captions: what sizes are given for
@@ -30,9 +30,8 @@ class Recipes:
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     names = parse(Recipes, "inpaint-fast recipes", argv).names
-    if unknown := [name for name in names if name not in RECIPES]:
-        raise ValueError(f"{unknown[0]!r} is no recipe; one of {', '.join(RECIPES)} is expected")
-    print("\n\n".join(describe(RECIPES[name]) for name in names or RECIPES))
+    chosen = [RECIPES[check_name(name, RECIPES, "recipe")] for name in names or RECIPES]
+    print("\n\n".join(map(describe, chosen)))
     return 0
 
 

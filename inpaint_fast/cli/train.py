@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import shutil
-import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 
-from inpaint_fast.cli._options import parse
+from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train
 
@@ -20,9 +19,6 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    if argv[0] not in RECIPES:
-        print(f"inpaint-fast train: {argv[0]!r} is no recipe; one of {', '.join(RECIPES)} is expected", file=sys.stderr)
-        return 2
     recipe, out = recipe_of(argv[0], argv[1:])
     folder = train(recipe, out)
     print(f"weights, metrics and pictures: {folder}/")
@@ -31,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
 
 def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
     """The recipe with the settings that these arguments give it, and the run's folder."""
-    recipe = RECIPES[name]
+    recipe = RECIPES[check_name(name, RECIPES, "recipe")]
     defaults = recipe.as_published if "--as-published" in args else {}
     command = options_type(recipe)
     options = parse(

@@ -1,12 +1,19 @@
-"""A trained model, a picture and a mask to a completed picture; and the fills that learn nothing."""
+"""A trained model, a picture and a mask to a completed picture; and the fills that learn nothing.
+
+- `picture`: a picture of any size completed; `generators`: the two kinds that can, and a batch completed by either.
+- `centres`, `regions`: how each kind fills a batch, and a picture; `holes`, `scaling`: where holes are, parts resized.
+- `fills`: without learning; `blend`: the seam.
+- `weights`: networks to files and back; `convert`: public GLCIC weights; `graph`: a network for other runtimes.
+"""
 
 from inpaint_fast.completion.blend import blend_holes
-from inpaint_fast.completion.complete import complete
-from inpaint_fast.completion.export import export
 from inpaint_fast.completion.fills import FILLS, harmonic, ring_mean
+from inpaint_fast.completion.generators import complete_batch
+from inpaint_fast.completion.graph import export
+from inpaint_fast.completion.picture import complete
 from inpaint_fast.completion.weights import WeightsError, load_network, save_network
 
 __all__ = [
-    "FILLS", "WeightsError", "blend_holes", "complete", "export", "harmonic", "load_network", "ring_mean",
-    "save_network",
+    "FILLS", "WeightsError", "blend_holes", "complete", "complete_batch", "export", "harmonic", "load_network",
+    "ring_mean", "save_network",
 ]  # fmt: skip

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inpaint_fast.completion.holes import hole_boxes
+from inpaint_fast.completion.holes import MERGE, hole_boxes
+from inpaint_fast.completion.scaling import check_picture
 
-MERGE = 8  # pixels: holes nearer than twice this are blended as one
 MARGIN = 8  # pixels of the picture round a hole that fast marching looks at
 BORDER = 6  # pixels added round the part that is blended, so that no hole touches its edge
 SMALLEST = 3  # OpenCV cannot clone into less than 3 x 3 pixels
@@ -41,8 +41,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     """
     cv2 = require_opencv()
     for name, tensor in (("completed", completed), ("picture", picture)):
-        if tensor.dtype != torch.uint8 or tensor.dim() != 3 or tensor.shape[0] != 3:
-            raise ValueError(f"{name}: a uint8 tensor (3, H, W) is expected, got {tensor.dtype} {tuple(tensor.shape)}")
+        check_picture(name, tensor)
     if completed.shape != picture.shape or mask.shape != (1, *picture.shape[1:]):
         raise ValueError(
             f"completed, picture and mask: one height and width are expected, got {tuple(completed.shape)}, "

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._files import write_whole
-from inpaint_fast.completion.weights import WeightsError, load_network, save_network
+from inpaint_fast.completion.weights import WeightsError, check_tensors, load_network, save_network, some
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, public_names
 
 
@@ -61,7 +61,7 @@ def from_public(
         raise WeightsError(
             source,
             "neither a GLCIC completion network (conv1.weight, ..., conv17.weight) nor a context discriminator "
-            f"(model_ld.conv1.weight, ...); it holds {_some(tensors)}",
+            f"(model_ld.conv1.weight, ...); it holds {some(tensors)}",
         )
     arguments["order"] = order
     try:
@@ -72,7 +72,7 @@ def from_public(
     for name in names:
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.tensor(0))
-    _check(source, kind, {name: own[ours] for name, ours in names.items()}, tensors)
+    check_tensors(source, kind, {name: own[ours] for name, ours in names.items()}, tensors)
     network.load_state_dict({ours: tensors[name] for name, ours in names.items()})
     save_network(target, network, arguments)
     return network.eval()
@@ -167,22 +167,3 @@ def _mean_pixel_beside(path: Path) -> list[float]:
     raise WeightsError(
         path, f"the mean pixel of its training pictures is not known: {reason}; name it (mean_pixel, --mean-pixel)"
     )
-
-
-def _check(path: str | os.PathLike[str], kind: type, expected: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Compare before copying, so that a wrong file changes nothing."""
-    if missing := [name for name in expected if name not in tensors]:
-        raise WeightsError(path, f"lacks {_some(missing)} of {kind.__name__}")
-    if unknown := [name for name in tensors if name not in expected]:
-        raise WeightsError(path, f"holds {_some(unknown)}, which {kind.__name__} does not have")
-    for name, tensor in expected.items():
-        if tensors[name].shape != tensor.shape:
-            raise WeightsError(
-                path, f"{name}: shape {tuple(tensor.shape)} is expected, got {tuple(tensors[name].shape)}"
-            )
-
-
-def _some(names: Sequence[str] | dict[str, Any]) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
-    return (", ".join(listed[:5]) or "nothing") + rest

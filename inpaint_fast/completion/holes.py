@@ -6,6 +6,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+MERGE = 8  # pixels: holes nearer than twice this are filled, and blended, as one
+
 
 def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[tuple[int, int, int, int]]:
     """The boxes (top, left, bottom, right; the last two excluded) of a mask's holes, from top to bottom.

@@ -14,25 +14,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast.completion.holes import hole_boxes
+from inpaint_fast.completion.fills import paste
+from inpaint_fast.completion.holes import MERGE, hole_boxes
 from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
-from inpaint_fast.data import to_uint8
+from inpaint_fast.data import Batch, to_uint8
 from inpaint_fast.models.glcic import CompletionNetwork
 
 CONTEXT = 156  # pixels: half of the receptive field is 153; a multiple of 4
-MERGE = 8  # pixels: holes nearer than twice this are filled as one
 TILE = 128  # pixels: holes whose centres lie in one square of this size are filled in one region
 
 Box = tuple[int, int, int, int]
 
 
-def fill_regions(picture: Tensor, hole: Tensor, network: CompletionNetwork) -> Tensor:
+def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 16) -> Tensor:
+    """A batch's holes filled, (N, 3, H, W), at most `at_once` pictures at a time; known pixels as they were."""
+    parts = zip(batch.image.split(at_once), batch.mask.split(at_once), strict=True)
+    return torch.cat([paste(network(image, mask), image, mask) for image, mask in parts])
+
+
+def fill_regions(network: CompletionNetwork, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
     """Fill the holes of a picture.
 
     Args:
+        network: in eval mode.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         hole: bool (H, W), true in the hole.
-        network: in eval mode.
+        captions: None: it reads none.
 
     Returns:
         uint8 (3, H, W); pixels outside the hole are the picture's own.

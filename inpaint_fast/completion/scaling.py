@@ -51,6 +51,12 @@ def _samples(start: float, extent: float, length: int, count: int) -> Tensor:
     return torch.minimum(position, 2 * length - 1 - position)
 
 
+def check_picture(name: str, picture: Tensor) -> None:
+    """Raise ValueError, naming the argument, where it is no uint8 tensor (3, H, W)."""
+    if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
+        raise ValueError(f"{name}: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}")
+
+
 def answer(filled: Tensor) -> Tensor:
     """What a network gave, float32 on the CPU.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -64,7 +64,7 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
             outline = NETWORKS[name](**arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(path, f"its arguments do not fit {name} ({error})") from error
-    _check_shapes(path, outline, tensors)
+    check_tensors(path, type(outline), outline.state_dict(), tensors)
     network = NETWORKS[name](**arguments)
     network.load_state_dict(tensors)
     return network.eval()
@@ -80,7 +80,7 @@ def copy_weights(path: str | os.PathLike[str], network: nn.Module, *, kind: str 
     name = type(network).__name__
     if metadata.get("network", name) != name:
         raise WeightsError(path, f"holds a {metadata['network']}; a {name} is expected")
-    _check_shapes(path, network, tensors)
+    check_tensors(path, type(network), network.state_dict(), tensors)
     network.load_state_dict(tensors)
 
 
@@ -109,15 +109,31 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     return f"{crc:08x}"
 
 
-def _check_shapes(path: Path, network: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Compare before copying, so that a wrong file changes nothing."""
-    expected = network.state_dict()
-    if missing := sorted(expected.keys() - tensors.keys()):
-        raise WeightsError(path, f"lacks {', '.join(missing[:5])}")
-    if unknown := sorted(tensors.keys() - expected.keys()):
-        raise WeightsError(path, f"holds {', '.join(unknown[:5])}, which {type(network).__name__} does not have")
+def check_tensors(
+    path: str | os.PathLike[str],
+    network: type[nn.Module],
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Compare the names and shapes of a file's tensors with those expected; before copying, so that a wrong file
+    changes nothing.
+
+    Raises:
+        WeightsError: says what is missing, not known to the network, or of another shape.
+    """
+    if missing := [name for name in expected if name not in tensors]:
+        raise WeightsError(path, f"lacks {some(missing)} of {network.__name__}")
+    if unknown := [name for name in tensors if name not in expected]:
+        raise WeightsError(path, f"holds {some(unknown)}, which {network.__name__} does not have")
     for name, tensor in expected.items():
         if tensors[name].shape != tensor.shape:
             raise WeightsError(
                 path, f"{name}: shape {tuple(tensor.shape)} is expected, got {tuple(tensors[name].shape)}"
             )
+
+
+def some(names: Iterable[str]) -> str:
+    """The first five, and how many more."""
+    listed = list(names)
+    rest = f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    return (", ".join(listed[:5]) or "nothing") + rest

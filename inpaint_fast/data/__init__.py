@@ -4,7 +4,7 @@
 - `folder`: a folder of pictures as a sequence; the sample photographs and their captions; train and heldout splits.
 - `masks`: hole masks (1, H, W), 1 marks the hole: center square, random rectangle, free-form strokes, from a file.
 - `layouts`: where COCO, COCO-inpainting and CelebA keep pictures, captions and splits; `digits`: MNIST's idx files.
-- `captions`, `sentence_vectors`: captions to word ids, or to one vector each.
+- `vocabulary`, `sentence_vectors`: captions to word ids, or to one vector each.
 - `batches`: crops and masks in batches, each a pure function of (pictures, seed, index); made ahead in a thread.
 - `context`: those batches with rectangular holes, and where the patches of GLCIC's local discriminator lie.
 
@@ -14,13 +14,13 @@
 from __future__ import annotations
 
 from inpaint_fast.data.batches import Batch, Batches, Indexed, heldout_crops, prefetch
-from inpaint_fast.data.captions import CaptionEncoder, Vocabulary, all_captions, captions_for
 from inpaint_fast.data.context import ContextBatch, ContextBatches, rectangles
 from inpaint_fast.data.digits import Digits, read_idx
 from inpaint_fast.data.folder import ImageFolder, captions, open_images, samples
 from inpaint_fast.data.images import ImageError, read_image, to_float, to_uint8, write_png
 from inpaint_fast.data.masks import box, center_square, free_form, random_rectangle, read_mask, sampler
 from inpaint_fast.data.sentence_vectors import SentenceVectors, load_caption_encoder
+from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, all_captions, captions_for
 
 __all__ = [
     "Batch",

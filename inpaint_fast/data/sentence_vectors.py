@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inpaint_fast._files import write_whole
-from inpaint_fast.data.captions import CaptionEncoder, Vocabulary, words
+from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, words
 
 
 class SentenceVectors(CaptionEncoder):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import at_least, check_shape, one_of
+from inpaint_fast.models._common import at_least, check_shape, one_of
 
 KINDS = ("bow1", "bow5", "lstm", "gru")
 
@@ -66,10 +66,7 @@ class Recurrent(nn.Module):
         nn.init.zeros_(self.from_word.bias)
 
     def forward(self, ids: Tensor) -> Tensor:
-        n, captions, _ = ids.shape
-        chosen = torch.randint(captions, (n,), device=ids.device) if self.training else ids.new_zeros(n)
-        ids = ids[torch.arange(n, device=ids.device), chosen]
-        return self.run(self.from_word(self.embedding(ids)))
+        return self.run(self.from_word(self.embedding(one_caption(ids, any_of_them=self.training))))
 
     def run(self, words: Tensor) -> Tensor:
         """(N, words, gates * code), what the words bring to the gates -> (N, code)."""
@@ -113,6 +110,14 @@ class GRU(Recurrent):
             new = torch.tanh(word_new + torch.sigmoid(word_reset + state_reset) * state_new)
             state = (1 - update) * state + update * new
         return state
+
+
+def one_caption(captions: Tensor, *, any_of_them: bool) -> Tensor:
+    """(N, captions, ...) -> (N, ...): of each picture's captions a random one, as in training, or the first."""
+    n, count = captions.shape[:2]
+    rows = torch.arange(n, device=captions.device)
+    chosen = torch.randint(count, (n,), device=captions.device) if any_of_them else torch.zeros_like(rows)
+    return captions[rows, chosen]
 
 
 def caption_encoder(kind: str, vocabulary: int, code: int, reduce: str = "mean") -> nn.Module:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast.models._common import one_of
+
 PICTURE = 64  # side of the input in pixels
 HOLE = 32  # side of the central hole that the generator fills
 CENTRE = slice((PICTURE - HOLE) // 2, (PICTURE + HOLE) // 2)  # its rows and columns
@@ -58,35 +60,3 @@ class Output(nn.Module):
         if self.kind == "clip":
             return x.clamp(0, 1)
         return {"relu": torch.relu, "sigmoid": torch.sigmoid}.get(self.kind, nn.Identity())(x)
-
-
-def check_shape(x: Tensor, shape: tuple[int, ...], network: str) -> None:
-    """Raise ValueError where x, less its batch dimension, has another shape."""
-    if isinstance(x, torch.fx.Proxy):  # of a trace of the forward, which has no sizes
-        return
-    if tuple(x.shape[1:]) != shape or x.dim() != len(shape) + 1:
-        raise ValueError(f"{network}: shape (N, {', '.join(map(str, shape))}) is expected, got {tuple(x.shape)}")
-
-
-def at_least(name: str, value: int, least: int = 1) -> int:
-    """The value. Raises ValueError below `least`."""
-    if value < least:
-        raise ValueError(f"{name}: at least {least} is expected, got {value}")
-    return value
-
-
-def one_of(name: str, value: str, names: tuple[str, ...]) -> str:
-    """The value. Raises ValueError where it is none of the names."""
-    if value not in names:
-        raise ValueError(f"{name}: one of {', '.join(map(repr, names))} is expected, got {value!r}")
-    return value
-
-
-def glorot_(network: nn.Module) -> nn.Module:
-    """Glorot-uniform weights and zero biases in every convolution and linear layer, as Lasagne starts them."""
-    for module in network.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-            nn.init.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-    return network

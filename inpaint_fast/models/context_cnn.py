@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast.models._common import at_least, check_shape, glorot_, norm_eps, odd, one_of
 from inpaint_fast.models.caption_encoders import caption_encoder
-from inpaint_fast.models.centre import PICTURE, CentreGenerator, Output, at_least, check_shape, glorot_, one_of
+from inpaint_fast.models.centre import PICTURE, CentreGenerator, Output
 
 
 class ContextCNN(CentreGenerator):
@@ -70,15 +71,14 @@ class ContextCNN(CentreGenerator):
             raise ValueError(
                 f"blocks: two to five numbers of convolutions, each at least 1, are expected, got {blocks}"
             )
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel: an odd number is expected, got {kernel}")
+        odd("kernel", kernel)
         one_of("fusion", fusion, ("concat", "bias", "bias_map"))
         if captions and fusion == "concat" and not dense:
             raise ValueError("dense: True is expected where captions join the dense code (fusion 'concat')")
         channels = [at_least("filters", filters) * 2**i for i in range(len(blocks))]
         self.side, self.width = PICTURE // 2 ** len(blocks), channels[-1]
         flat = self.width * self.side**2
-        eps = 1e-4 if lasagne else 1e-5
+        eps = norm_eps(lasagne)
 
         encoder, before = [], 3
         for count, width in zip(blocks, channels, strict=True):

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import HOLE, PICTURE, at_least, check_shape, glorot_, one_of
+from inpaint_fast.models._common import at_least, check_shape, glorot_, norm_eps, odd, one_of
+from inpaint_fast.models.centre import HOLE, PICTURE
 
 
 class ContextCritic(nn.Module):
@@ -54,8 +55,7 @@ class ContextCritic(nn.Module):
         one_of("activation", activation, ("relu", "tanh", "leaky_relu"))
         if not blocks or min(blocks) < 1:
             raise ValueError(f"blocks: numbers of convolutions, each at least 1, are expected, got {blocks}")
-        if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"kernel: an odd number is expected, got {kernel}")
+        odd("kernel", kernel)
         self.side = side = PICTURE if whole else HOLE
         stride, padding = (2, 2) if reduce == "stride" else (1, kernel // 2)
         layers: list[nn.Module] = []
@@ -63,7 +63,7 @@ class ContextCritic(nn.Module):
         for i, count in enumerate(blocks):
             for _ in range(count):
                 layers.append(nn.Conv2d(before, width, kernel, stride, padding))
-                layers += [nn.BatchNorm2d(width, 1e-4 if lasagne else 1e-5)] if norm else []
+                layers += [nn.BatchNorm2d(width, norm_eps(lasagne))] if norm else []
                 layers.append({"relu": nn.ReLU(), "tanh": nn.Tanh(), "leaky_relu": nn.LeakyReLU(slope)}[activation])
                 side = (side + 2 * padding - kernel) // stride + 1
                 before = width

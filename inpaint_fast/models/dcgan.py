@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import at_least, check_shape, one_of
+from inpaint_fast.models._common import at_least, check_shape, one_of
 
 SIDE = 64
 

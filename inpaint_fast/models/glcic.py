@@ -18,9 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast._words import ORDERS
+from inpaint_fast.models._common import at_least, one_of
 from inpaint_fast.nn import DilatedConvBlock, FusedSequential
-
-ORDERS = ("act_norm", "norm_act")
 
 
 class CompletionNetwork(nn.Sequential):
@@ -67,7 +67,7 @@ class CompletionNetwork(nn.Sequential):
             raise ValueError(f"mean_pixel: three numbers in [0, 1] are expected, got {mean_pixel}")
         if hole < 1:
             raise ValueError(f"hole: at least 1 pixel is expected, got {hole}")
-        c, order = channels, _order(order)
+        c, order = channels, one_of("order", order, ORDERS)
         layers = [
             _layer(nn.Conv2d(4, c, 5, padding=2), order),
             _layer(nn.Conv2d(c, 2 * c, 3, stride=2, padding=1), order),
@@ -85,19 +85,18 @@ class CompletionNetwork(nn.Sequential):
         self.register_buffer("mean_pixel", torch.tensor(mean_pixel, dtype=torch.float32), persistent=False)
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        n, channels, height, width = _four(picture, "picture", "(N, 3, H, W)")
-        if channels != 3 or height % 4 or width % 4:
+        if picture.dim() != 4 or picture.shape[1] != 3 or picture.shape[2] % 4 or picture.shape[3] % 4:
             raise ValueError(
                 f"picture: shape (N, 3, H, W) with H and W multiples of 4 is expected, got {tuple(picture.shape)}"
             )
+        n, _, height, width = picture.shape
         if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
             raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
         hole = (mask > 0).expand(n, 1, height, width)
         mean = self.mean_pixel.to(picture.dtype)[:, None, None]
         x = torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1)
-        if x.device.type == "cpu":  # the faster layout there, whatever the picture has; every layer keeps it
-            x = x.contiguous(memory_format=torch.channels_last)
-        return super().forward(x)
+        # Channels last is the faster layout, on CPUs and on GPUs, whatever the picture has; every layer keeps it.
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
 
 
 class _Discriminator(nn.Sequential):
@@ -108,12 +107,13 @@ class _Discriminator(nn.Sequential):
     """
 
     def __init__(self, size: int, channels: int, features: int, order: str) -> None:
-        for name, value in (("channels", channels), ("features", features)):
-            if value < 1:
-                raise ValueError(f"{name}: at least 1 is expected, got {value}")
-        self_name, order = type(self).__name__, _order(order)
+        at_least("channels", channels)
+        at_least("features", features)
+        one_of("order", order, ORDERS)
         if size < 4 or size % 4:
-            raise ValueError(f"{self_name}: size must be a multiple of 4, from 4 on (4, 8, 12, ...), got {size}")
+            raise ValueError(
+                f"{type(self).__name__}: size must be a multiple of 4, from 4 on (4, 8, 12, ...), got {size}"
+            )
         layers: list[nn.Module] = []
         before, side = 3, size
         while len(layers) < 5 or side > 5:
@@ -253,15 +253,3 @@ def _is_norm(module: nn.Module) -> bool:
 def _normalised(norm: nn.Module, x: Tensor, groups: int) -> Tensor:
     """Batch normalisation of each group by its own statistics."""
     return torch.cat([norm(part) for part in x.chunk(groups)]) if groups > 1 and norm.training else norm(x)
-
-
-def _order(order: str) -> str:
-    if order not in ORDERS:
-        raise ValueError(f"order: 'act_norm' or 'norm_act' is expected, got {order!r}")
-    return order
-
-
-def _four(x: Tensor, name: str, expected: str) -> torch.Size:
-    if x.dim() != 4:
-        raise ValueError(f"{name}: shape {expected} is expected, got {tuple(x.shape)}")
-    return x.shape

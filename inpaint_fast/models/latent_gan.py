@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import CENTRE, HOLE, PICTURE, CentreGenerator, at_least, check_shape, glorot_, one_of
+from inpaint_fast.models._common import at_least, check_shape, glorot_, norm_eps, one_of
+from inpaint_fast.models.centre import CENTRE, HOLE, PICTURE, CentreGenerator
 
 CODE = 100
 
@@ -33,7 +34,7 @@ class LatentEncoder(nn.Module):
         self, width: int = 128, code: int = CODE, *, batch_statistics: bool = False, lasagne: bool = True
     ) -> None:
         super().__init__()
-        norm = {"eps": 1e-4 if lasagne else 1e-5, "track_running_stats": not batch_statistics}
+        norm = {"eps": norm_eps(lasagne), "track_running_stats": not batch_statistics}
         layers, channels = _halvings(width, 4, nn.ReLU, first_norm=False, norm=norm)
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 16, at_least("code", code)), nn.Tanh())
         if lasagne:
@@ -61,7 +62,7 @@ class LatentDecoder(nn.Module):
     def __init__(self, width: int = 128, code: int = CODE, *, output: str = "tanh", lasagne: bool = True) -> None:
         super().__init__()
         one_of("output", output, ("relu", "tanh", "none"))
-        eps = 1e-4 if lasagne else 1e-5
+        eps = norm_eps(lasagne)
         last = {"relu": nn.ReLU(), "tanh": nn.Tanh(), "none": nn.Identity()}[output]
         self.layers = nn.Sequential(
             nn.Linear(code, 8 * width * 16), nn.Tanh(), nn.Unflatten(1, (8 * width, 4, 4)),
@@ -93,7 +94,7 @@ class CodeGenerator(nn.Module):
 
     def __init__(self, width: int = 128, code: int = CODE, *, hole: bool = False, lasagne: bool = True) -> None:
         super().__init__()
-        eps = 1e-4 if lasagne else 1e-5
+        eps = norm_eps(lasagne)
         ends = [nn.ConvTranspose2d(width, 3, 2, 2), nn.Tanh()]
         if not hole:
             half = max(width // 2, 1)
@@ -165,7 +166,7 @@ class LatentCritic(nn.Module):
         def leaky() -> nn.Module:
             return nn.LeakyReLU(0.2)
 
-        norm = {"eps": 1e-4 if lasagne else 1e-5}
+        norm = {"eps": norm_eps(lasagne)}
         layers, channels = _halvings(at_least("width", width), 3 if hole else 4, leaky, first_norm=hole, norm=norm)
         dense = 4 * width if hole else 8 * width
         normalised = [nn.BatchNorm1d(dense, **norm)] if hole else []

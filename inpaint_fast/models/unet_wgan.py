@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import HOLE, PICTURE, CentreGenerator, at_least, check_shape
+from inpaint_fast.models._common import at_least, check_shape, one_of
+from inpaint_fast.models.centre import HOLE, PICTURE, CentreGenerator
 
 
 class UNetGenerator(CentreGenerator):
@@ -78,8 +79,7 @@ class WassersteinCritic(nn.Module):
     def __init__(self, filters: int = 32, variant: str = "code") -> None:
         super().__init__()
         f = at_least("filters", filters)
-        if variant not in ("code", "table"):
-            raise ValueError(f"variant: 'code' or 'table' is expected, got {variant!r}")
+        one_of("variant", variant, ("code", "table"))
         self.conv1, self.bn1, self.relu1 = _conv(3, f), nn.BatchNorm2d(f), nn.LeakyReLU()
         self.conv2, self.bn2, self.relu2 = _conv(f, 2 * f), nn.BatchNorm2d(2 * f), nn.LeakyReLU()
         self.conv3, self.bn3, self.relu3 = _conv(2 * f, 3 * f), nn.BatchNorm2d(3 * f), nn.LeakyReLU()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models.centre import PICTURE, CentreGenerator, at_least, check_shape
+from inpaint_fast.models._common import at_least, check_shape
+from inpaint_fast.models.caption_encoders import one_caption
+from inpaint_fast.models.centre import PICTURE, CentreGenerator
 
 
 class CaptionUNetGenerator(CentreGenerator):
@@ -55,9 +57,7 @@ class CaptionUNetGenerator(CentreGenerator):
     def forward(self, picture: Tensor, captions: Tensor) -> Tensor:
         check_shape(picture, (3, PICTURE, PICTURE), "CaptionUNetGenerator")
         check_shape(captions, (captions.shape[1], self.vector), "CaptionUNetGenerator")
-        n, count, _ = captions.shape
-        chosen = torch.randint(count, (n,), device=captions.device) if self.training else captions.new_zeros(n).long()
-        caption = captions[torch.arange(n, device=captions.device), chosen]
+        caption = one_caption(captions, any_of_them=self.training)
         maps = []
         x = picture
         for block in self.down:

@@ -16,8 +16,10 @@ _ORDINARY = (_KEYS.add(_C.DispatchKey.ADInplaceOrView).raw_repr(), _KEYS.raw_rep
 
 
 def is_ordinary(*tensors: Tensor | None) -> bool:
-    """No dispatch mode or transform is on, and the tensors are real ones: what is computed now may be kept."""
+    """No mode or transform is on, and the tensors are real ones: what is computed now may be kept."""
     if _C._dispatch_tls_local_include_set().raw_repr() not in _ORDINARY or is_transformed():
+        return False
+    if _C._len_torch_function_stack():
         return False
     return all(t is None or type(t) is Tensor or type(t) is torch.nn.Parameter for t in tensors)
 

@@ -22,7 +22,7 @@ from inpaint_fast.losses import (
     saturating_loss,
 )
 from inpaint_fast.optim import ClippedAdam, ClippedRMSprop, NesterovRMSprop
-from inpaint_fast.training.recipe import System
+from inpaint_fast.training.recipe import Recipe, System
 
 AT_THE_END = 0.005  # of a range of 1: values as near to its ends as this count as saturated
 
@@ -73,11 +73,10 @@ class AdversarialSystem(System):
     generator, on its reconstruction and the critic's opinion; all on one batch. The generator stands still while the
     critic trains, so one forward pass serves all those steps and the generator's first.
 
-    A subclass names `generator`, `critic` (None: no adversary), `objective` and `optimizers`, and says what the
+    A subclass adds `generator` and `critic` (none: no adversary), their `objective` and `optimizers`, and says what the
     networks see: `make`, `truth`, `judged`, `reconstruction`.
     """
 
-    generator: nn.Module
     critic: nn.Module | None
     objective: Objective | None = None
     critic_steps = 1
@@ -90,10 +89,9 @@ class AdversarialSystem(System):
     values = (0.0, 1.0)
     """The range of the generator's pictures."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
         self.critic = None
-        self.optimizers, self.arguments = {}, {}
 
     @property
     def maker(self) -> nn.Module:
@@ -172,6 +170,15 @@ class AdversarialSystem(System):
         torch.autograd.backward(roots, gradients)
         optimizer.step()
         return measured
+
+    def critic_groups(self, bound: float | None, clip_params: str) -> list[dict[str, Any]]:
+        """The critic's parameters for its optimizer, which is to clip them to this bound, if there is one; `notes` then
+        say so. With "no_norm" those of its norms are left alone."""
+        if bound is None:
+            return [{"params": list(self.critic.parameters()), "clip": None}]
+        groups = clip_groups(self.critic, bound, clip_params)
+        self.notes = [clip_note(self.critic, bound, groups)]
+        return groups
 
     def _make(self, batch: Batch, for_all: bool) -> Made:
         steps = self.critic_steps + 1 if for_all and self.critic is not None and not self.shared_pass else 1
@@ -269,14 +276,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def at_rest(network: nn.Module) -> Iterator[None]:
-    """Inside, the network is in eval mode."""
-    was_training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(was_training)

@@ -76,8 +76,8 @@ class ContextCNNRecipe(CentreRecipe):
         texts = (text for captions in all_captions(self.data).values() for text in captions)
         return Vocabulary.of(texts, least_count=self.least_count, stop_words=self.stop_words)
 
-    def network(self) -> tuple[nn.Module, dict[str, object]]:
-        """The generator, and what its constructor was given."""
+    def generator(self) -> tuple[type[nn.Module], dict[str, object]]:
+        """The generator's class, and what it is built of."""
         arguments: dict[str, object] = {
             "blocks": self.blocks, "filters": self.filters, "code": self.code, "dense": self.dense,
             "output": self.output, "residual": self.residual, "lasagne": self.constants == "lasagne",
@@ -89,7 +89,7 @@ class ContextCNNRecipe(CentreRecipe):
                 "captions": self.captions, "vocabulary": width, "caption_code": self.caption_code,
                 "fusion": self.fusion, "bow": self.bow,
             }  # fmt: skip
-        return ContextCNN(**arguments), arguments
+        return ContextCNN, arguments
 
     def build(self) -> System:
         return ContextSystem(self)
@@ -151,7 +151,7 @@ class ContextSystem(CentreSystem):
     def __init__(self, recipe: ContextCNNRecipe, *, whole: bool = False, reconstruction_weight: float = 1.0) -> None:
         super().__init__(
             recipe,
-            *recipe.network(),
+            *recipe.generator(),
             whole=whole,
             penalty=recipe.clip_penalty,
             reconstruction_weight=reconstruction_weight,

@@ -14,14 +14,8 @@ import torch
 from torch import Tensor
 
 from inpaint_fast.models.context_gan import CRITICS, ContextCritic, NoiseGenerator
-from inpaint_fast.training.adversarial import (
-    Objective,
-    classifying,
-    clip_groups,
-    clip_note,
-    optimizer_of,
-    wasserstein,
-)
+from inpaint_fast.optim import ClippedAdam
+from inpaint_fast.training.adversarial import Objective, classifying, optimizer_of, wasserstein
 from inpaint_fast.training.context_cnn import SOURCE, ContextCNNRecipe, ContextSystem
 from inpaint_fast.training.noise import NoiseRecipe, NoiseSystem
 from inpaint_fast.training.recipe import System
@@ -32,6 +26,9 @@ Critic = Literal["v1", "v2", "v3", "v3_average", "v4_early", "v4", "v4_hole", "v
 @dataclass
 class _Adversarial(ContextCNNRecipe):
     """What both have: a critic, and how it takes turns with the generator."""
+
+    clip: ClassVar[float | None] = None
+    clip_params: ClassVar[str] = "all"
 
     critic: Critic = "v4_hole"
     """Discriminator, by the author's version: v1, v2 (max pooling, dense head), v3 (strides), v3_average; v4_early
@@ -54,9 +51,7 @@ class _Adversarial(ContextCNNRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("critic_steps", "generator_steps", "real_noise_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: at least 1 is expected, got {getattr(self, name)}")
+        self.expect_at_least(critic_steps=1, generator_steps=1, real_noise_steps=1)
         if min(self.real_noise) < 0:
             raise ValueError(f"real_noise: standard deviations of at least 0 are expected, got {self.real_noise}")
 
@@ -149,15 +144,11 @@ class ContextGANSystem(ContextSystem):
         if recipe.critic_filters is not None:
             arguments["filters"] = recipe.critic_filters
         lasagne = recipe.constants == "lasagne"
-        self.arguments["critic"] = {**arguments, "lasagne": lasagne}
-        self.critic = ContextCritic(**self.arguments["critic"])
+        self.add_network("critic", ContextCritic, **arguments, lasagne=lasagne)
         self.objective = objective
         self.critic_steps, self.generator_steps = recipe.critic_steps, recipe.generator_steps
         self.real_noise = recipe.real_noise[0]
-        groups = [{"params": list(self.critic.parameters()), "clip": None}]
-        if isinstance(recipe, ContextWGAN):
-            groups = clip_groups(self.critic, recipe.clip, recipe.clip_params)
-            self.notes = [clip_note(self.critic, recipe.clip, groups)]
+        groups = self.critic_groups(recipe.clip, recipe.clip_params)
         self.optimizers["critic"] = optimizer_of(recipe.critic_optimizer, groups, lr=recipe.critic_lr, lasagne=lasagne)
 
     def schedule(self, step: int, epoch: int) -> None:
@@ -203,15 +194,20 @@ class NoiseGAN(NoiseRecipe):
     """Whose starting weights and BatchNorm constants."""
 
     def build(self) -> System:
-        lasagne = self.constants == "lasagne"
-        generator = {"filters": self.filters, "lasagne": lasagne, "output": self.output, "noise": self.noise}
-        critic = {**CRITICS[self.critic], "filters": self.critic_filters, "lasagne": lasagne}
-        system = NoiseSystem(
-            NoiseGenerator(**generator), ContextCritic(**critic), {"generator": generator, "critic": critic}
-        )
-        system.objective = classifying(saturating=self.saturating)
-        system.optimizers = {
-            name: optimizer_of("adam", network.parameters(), lr=self.lr, betas=self.betas)
-            for name, network in system.named_children()
-        }
-        return system
+        return NoiseGANSystem(self)
+
+
+class NoiseGANSystem(NoiseSystem):
+    """A `NoiseGenerator`, a `ContextCritic` and their Adam optimizers."""
+
+    def __init__(self, recipe: NoiseGAN) -> None:
+        super().__init__(recipe)
+        lasagne = recipe.constants == "lasagne"
+        self.add_network(
+            "generator", NoiseGenerator, filters=recipe.filters, lasagne=lasagne, output=recipe.output,
+            noise=recipe.noise,
+        )  # fmt: skip
+        critic = {**CRITICS[recipe.critic], "filters": recipe.critic_filters, "lasagne": lasagne}
+        self.add_network("critic", ContextCritic, **critic)
+        self.objective = classifying(saturating=recipe.saturating)
+        self.optimizers = self.optimizer_each(ClippedAdam, lr=recipe.lr, betas=recipe.betas)

@@ -38,12 +38,17 @@ class DCGAN(NoiseRecipe):
     """0.9 smooths the labels of real pictures."""
 
     def build(self) -> System:
-        arguments = {"generator": {"width": self.width, "noise": self.noise}, "critic": {"width": self.width}}
-        generator, critic = DCGANGenerator(**arguments["generator"]), DCGANCritic(**arguments["critic"])
-        system = NoiseSystem(generator, critic, arguments, values=(-1.0, 1.0))
-        system.objective = classifying(real_target=self.real_target)
-        system.optimizers = {
-            name: ClippedAdam(network.parameters(), lr=self.lr, betas=self.betas)
-            for name, network in system.named_children()
-        }
-        return system
+        return DCGANSystem(self)
+
+
+class DCGANSystem(NoiseSystem):
+    """A `DCGANGenerator`, a `DCGANCritic` and their Adam optimizers."""
+
+    values = (-1.0, 1.0)
+
+    def __init__(self, recipe: DCGAN) -> None:
+        super().__init__(recipe)
+        self.add_network("generator", DCGANGenerator, width=recipe.width, noise=recipe.noise)
+        self.add_network("critic", DCGANCritic, width=recipe.width)
+        self.objective = classifying(real_target=recipe.real_target)
+        self.optimizers = self.optimizer_each(ClippedAdam, lr=recipe.lr, betas=recipe.betas)

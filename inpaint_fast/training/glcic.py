@@ -17,19 +17,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from inpaint_fast.completion.fills import paste
+from inpaint_fast.completion.generators import at_rest
 from inpaint_fast.data import Batch, ContextBatch, ContextBatches, ImageError, heldout_crops, rectangles
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, patches
 from inpaint_fast.ops import masked_l2, masked_l2_composite
 from inpaint_fast.optim import Adadelta
-from inpaint_fast.training.adversarial import (
-    at_ends,
-    at_rest,
-    classifying,
-    frozen,
-    repeated_batch_statistics,
-    spread_of,
-)
+from inpaint_fast.training.adversarial import at_ends, classifying, frozen, repeated_batch_statistics, spread_of
 from inpaint_fast.training.recipe import Recipe, System
 
 MEAN_PIXEL_PICTURES = 1000  # the mean of so many pictures, spread over all, is within 1/255 of the whole set's
@@ -119,9 +112,7 @@ class GLCIC(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("completion_steps", 0), ("discriminator_steps", 0), ("settle", 0), ("micro_batch", 1)):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name}: at least {least} is expected, got {value}")
+        self.expect_at_least(completion_steps=0, discriminator_steps=0, settle=0, micro_batch=1)
         for name in ("size", "local"):
             if getattr(self, name) < 4 or getattr(self, name) % 4:
                 raise ValueError(f"{name}: a multiple of 4 (4, 8, 12, ...) is expected, got {getattr(self, name)}")
@@ -197,24 +188,18 @@ class GLCICSystem(System):
     """Completion network (`generator`), context discriminators (`discriminator`), their AdaDelta optimizers."""
 
     def __init__(self, recipe: GLCIC) -> None:
-        super().__init__()
-        self.recipe = recipe
-        self.arguments = {
-            "generator": {"channels": recipe.channels, "order": recipe.order, "hole": recipe.hole[1]},
-            "discriminator": {
-                "local": recipe.local, "size": recipe.size, "channels": recipe.discriminator_channels,
-                "features": recipe.features, "order": recipe.order,
-            },
-        }  # fmt: skip
-        self.generator = CompletionNetwork(**self.arguments["generator"])
-        self.discriminator = ContextDiscriminator(**self.arguments["discriminator"])
+        super().__init__(recipe)
+        self.add_network(
+            "generator", CompletionNetwork, channels=recipe.channels, order=recipe.order, hole=recipe.hole[1]
+        )
+        self.add_network(
+            "discriminator", ContextDiscriminator, local=recipe.local, size=recipe.size,
+            channels=recipe.discriminator_channels, features=recipe.features, order=recipe.order,
+        )  # fmt: skip
         if recipe.mean_pixel is not None:
             self._fill_with(recipe.mean_pixel)
         self.objective = classifying(critic_weight=0.5, saturating=recipe.saturating)
-        self.optimizers = {
-            name: Adadelta(network.parameters(), lr=recipe.lr, rho=recipe.rho, eps=recipe.eps)
-            for name, network in self.named_children()
-        }
+        self.optimizers = self.optimizer_each(Adadelta, lr=recipe.lr, rho=recipe.rho, eps=recipe.eps)
         self.phase = 1
         self.notes = [phases(recipe)] if recipe.steps else []
 
@@ -289,11 +274,6 @@ class GLCICSystem(System):
         self._update("generator")
         return losses
 
-    def complete(self, batch: Batch) -> Tensor:
-        """Fill the holes, in eval mode, without gradients."""
-        with at_rest(self.generator):
-            return complete_holes(self.generator, batch)
-
     def _completion_lr(self, step: int) -> float:
         """The rate of a step: a tenth after the first phase, and on the way there in its last `settle` steps."""
         if self.recipe.settle == 0:
@@ -345,13 +325,6 @@ def phases(recipe: GLCIC) -> str:
             told.append(f"to step {end:,} {name}")
         start = end
     return f"trains {', '.join(told)}"
-
-
-def complete_holes(generator: CompletionNetwork, batch: Batch, *, at_once: int = 16) -> Tensor:
-    """A batch's holes filled, (N, 3, H, W), at most `at_once` pictures at a time; known pixels as they were."""
-    with torch.no_grad():
-        parts = zip(batch.image.split(at_once), batch.mask.split(at_once), strict=True)
-        return torch.cat([paste(generator(image, mask), image, mask) for image, mask in parts])
 
 
 def mean_pixel(images: Sequence[Tensor], *, limit: int = MEAN_PIXEL_PICTURES) -> list[float]:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from inpaint_fast.completion.centres import generator_inputs
 from inpaint_fast.data import Batch
 from inpaint_fast.models.latent_gan import CODE, ConvAutoencoder, LatentCritic, LatentDecoder, LatentGenerator
 from inpaint_fast.optim import ClippedAdam
 from inpaint_fast.training.adversarial import Made, classifying
-from inpaint_fast.training.centre import CentreRecipe, CentreSystem, Prefill, generator_inputs
+from inpaint_fast.training.centre import CentreRecipe, CentreSystem, Prefill
 from inpaint_fast.training.recipe import System
 
 SOURCE = "G. Bernard, IFT6266 project (2017)"
@@ -39,10 +40,17 @@ class ConvAutoencoderRecipe(CentreRecipe):
     """Adam's learning rate."""
 
     def build(self) -> System:
-        arguments = {"filters": self.filters, "lasagne": self.constants == "lasagne", "prefill": self.prefill}
-        system = CentreSystem(self, ConvAutoencoder(**arguments), arguments)
-        system.optimizers["generator"] = ClippedAdam(system.generator.parameters(), lr=self.lr)
-        return system
+        return ConvAutoencoderSystem(self)
+
+
+class ConvAutoencoderSystem(CentreSystem):
+    """A `ConvAutoencoder` and its Adam optimizer."""
+
+    def __init__(self, recipe: ConvAutoencoderRecipe) -> None:
+        lasagne = recipe.constants == "lasagne"
+        arguments = {"filters": recipe.filters, "lasagne": lasagne, "prefill": recipe.prefill}
+        super().__init__(recipe, ConvAutoencoder, arguments)
+        self.optimizers = self.optimizer_each(ClippedAdam, lr=recipe.lr)
 
 
 @dataclass
@@ -92,9 +100,7 @@ class LatentGAN(CentreRecipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("autoencoder_steps", 0), ("critic_steps", 1), ("generator_steps", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: at least {least} is expected, got {getattr(self, name)}")
+        self.expect_at_least(autoencoder_steps=0, critic_steps=1, generator_steps=1)
 
     @property
     def milestones(self) -> Sequence[int]:
@@ -115,14 +121,11 @@ class LatentSystem(CentreSystem):
             "width": recipe.width, "code": recipe.code, "hole": recipe.hole, "lasagne": lasagne,
             "batch_statistics": recipe.batch_statistics, "prefill": recipe.prefill,
         }  # fmt: skip
-        super().__init__(recipe, LatentGenerator(**arguments), arguments, reconstruction_weight=0.0)
+        super().__init__(recipe, LatentGenerator, arguments, reconstruction_weight=0.0)
         output = recipe.decoder_output if recipe.autoencoder_loss == "mse" else "none"
-        self.arguments["decoder"] = {
-            "width": recipe.width, "code": recipe.code, "output": output, "lasagne": lasagne,
-        }  # fmt: skip
-        self.arguments["critic"] = {"width": recipe.width, "hole": recipe.hole, "lasagne": lasagne}
-        self.decoder = LatentDecoder(**self.arguments["decoder"])
-        self.critic = LatentCritic(**self.arguments["critic"])
+        decoder = {"width": recipe.width, "code": recipe.code, "output": output, "lasagne": lasagne}
+        self.add_network("decoder", LatentDecoder, **decoder)
+        self.add_network("critic", LatentCritic, width=recipe.width, hole=recipe.hole, lasagne=lasagne)
         self.objective = classifying(real_target=recipe.real_target)
         self.critic_steps, self.generator_steps = recipe.critic_steps, recipe.generator_steps
         autoencoder = [*self.generator.encoder.parameters(), *self.decoder.parameters()]
@@ -145,7 +148,7 @@ class LatentSystem(CentreSystem):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """The auto-encoder's step on the noise-filled pictures themselves, or the GAN's from their codes."""
-        (picture,) = generator_inputs(self.generator, batch)
+        (picture,) = generator_inputs(self.generator, *batch)
         if self.encoding:
             return self.autoencoder_step(picture)
         with torch.no_grad():

@@ -48,17 +48,19 @@ class MLPGAN(NoiseRecipe):
         return Digits(self.data, split)
 
     def build(self) -> System:
-        arguments = {"generator": {"width": self.width}, "critic": {"width": self.width}}
-        system = NoiseSystem(
-            MLPGenerator(**arguments["generator"]),
-            MLPCritic(**arguments["critic"]),
-            arguments,
-            values=(0.0, 1.0) if self.literal_range else (-1.0, 1.0),
-            channels=1,
-            fresh_draws=True,
-        )
-        system.objective = classifying()
-        system.optimizers = {
-            name: ClippedAdam(network.parameters(), lr=self.lr) for name, network in system.named_children()
-        }
-        return system
+        return MLPGANSystem(self)
+
+
+class MLPGANSystem(NoiseSystem):
+    """An `MLPGenerator`, an `MLPCritic` and their Adam optimizers."""
+
+    channels = 1
+    fresh_draws = True
+
+    def __init__(self, recipe: MLPGAN) -> None:
+        super().__init__(recipe)
+        self.values = (0.0, 1.0) if recipe.literal_range else (-1.0, 1.0)
+        self.add_network("generator", MLPGenerator, width=recipe.width)
+        self.add_network("critic", MLPCritic, width=recipe.width)
+        self.objective = classifying()
+        self.optimizers = self.optimizer_each(ClippedAdam, lr=recipe.lr)

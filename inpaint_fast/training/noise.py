@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from inpaint_fast.completion.generators import at_rest
 from inpaint_fast.data import Batch
-from inpaint_fast.training.adversarial import AdversarialSystem, Made, at_rest
+from inpaint_fast.training.adversarial import AdversarialSystem, Made
 from inpaint_fast.training.evaluation import Evaluation, Generation
 from inpaint_fast.training.recipe import Recipe
 
@@ -25,32 +26,14 @@ class NoiseRecipe(Recipe):
 
 
 class NoiseSystem(AdversarialSystem):
-    """A generator of noise and a critic.
+    """A generator of noise, which has `noise(count, device)`, what it is called with; and a critic of its pictures.
 
-    Args:
-        generator: has `noise(count, device)`, what it is called with.
-        critic: of pictures like the generator's.
-        arguments: as `System`.
-        values: the range of the generator's pictures; real ones, in [0, 1], are brought to it.
-        channels: of the pictures; 1 takes the first of the real ones' three equal channels.
-        fresh_draws, shared_pass: as `AdversarialSystem`.
+    Real pictures, in [0, 1], are brought to `values`, the range of the generator's.
     """
 
-    def __init__(
-        self,
-        generator: nn.Module,
-        critic: nn.Module,
-        arguments: dict[str, dict[str, object]],
-        *,
-        values: tuple[float, float] = (0.0, 1.0),
-        channels: int = 3,
-        fresh_draws: bool = False,
-        shared_pass: bool = True,
-    ) -> None:
-        super().__init__()
-        self.generator, self.critic, self.arguments = generator, critic, arguments
-        self.values, self.channels = values, channels
-        self.fresh_draws, self.shared_pass = fresh_draws, shared_pass
+    channels = 3
+    """Of the pictures; 1 takes the first of the real ones' three equal channels."""
+    shared_pass = True
 
     def make(self, batch: Batch) -> Made:
         return Made(self.generator(self.generator.noise(len(batch.image), batch.image.device)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
 from inpaint_fast.training.evaluation import Evaluation
 
@@ -58,12 +59,15 @@ class Recipe(ABC):
     mathematics in less time, other roundings."""
 
     def __post_init__(self) -> None:
-        leasts = {"steps": 0, "batch_size": 1, "evaluate_every": 1, "heldout_crops": 1, "heldout_pictures": 1}
-        for name, least in leasts.items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: at least {least} is expected, got {getattr(self, name)}")
+        self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
         if self.seconds is not None and not self.seconds >= 0:
             raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+
+    def expect_at_least(self, **leasts: int) -> None:
+        """Raise ValueError where one of these settings is set, and smaller."""
+        for name, least in leasts.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name}: at least {least} is expected, got {value}")
 
     @property
     def milestones(self) -> Sequence[int]:
@@ -103,11 +107,14 @@ class Recipe(ABC):
 class System(nn.Module, ABC):
     """The networks and optimizers of one training system, and its step: all that a run learns.
 
-    The step is a function of this state and a batch: no file, no printing, and nothing that makes a GPU wait (metrics
-    stay tensors). Its random draws come from torch's default generator, which the run seeds for each step from its own
-    seed and the step's index. Networks are submodules, named as their weight files are.
+    A system builds itself of its recipe: `add_network` for each network, `generator` first, then `optimizers`. The
+    step is a function of this state and a batch: no file, no printing, and nothing that makes a GPU wait (metrics stay
+    tensors). Its random draws come from torch's default generator, which the run seeds for each step from its own seed
+    and the step's index. Networks are submodules, named as their weight files are.
     """
 
+    generator: nn.Module
+    """What makes the pictures."""
     optimizers: dict[str, torch.optim.Optimizer]
     arguments: dict[str, dict[str, object]]
     """Network name -> what its constructor was given; written into its weight file."""
@@ -115,6 +122,22 @@ class System(nn.Module, ABC):
     """What a user should know before the run, a sentence each; printed at its start."""
     lr_decay: float = 1.0
     """Factor of every learning rate at the start of each epoch, the first included."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.optimizers, self.arguments = {}, {}
+
+    def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
+        """Build a network from these arguments, which are kept, and make it the system's of that name."""
+        setattr(self, name, network(**arguments))
+        self.arguments[name] = arguments
+
+    def optimizer_each(
+        self, optimizer: Callable[..., torch.optim.Optimizer], **settings: object
+    ) -> dict[str, torch.optim.Optimizer]:
+        """For each network an optimizer of its own, with the same settings."""
+        return {name: optimizer(network.parameters(), **settings) for name, network in self.named_children()}
 
     def prepare(self, images: Sequence[Tensor]) -> None:  # noqa: B027  (a hook: most systems need none)
         """Look at the training pictures, once, before the first step: for statistics that a network needs."""
@@ -131,10 +154,10 @@ class System(nn.Module, ABC):
         """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
         _loss, and the signals of `inpaint_fast.training.health`."""
 
-    @abstractmethod
     def complete(self, batch: Batch) -> Tensor:
         """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were. Where the
         hole is everything these are new pictures."""
+        return complete_batch(self.generator, batch)
 
     def training_state(self) -> dict[str, Any]:
         """Networks and optimizers, all that `load_training_state` needs to go on."""

@@ -13,7 +13,7 @@ from torch import nn
 
 from inpaint_fast.models.unet_wgan import UNetGenerator, WassersteinCritic
 from inpaint_fast.optim import ClippedAdam
-from inpaint_fast.training.adversarial import clip_groups, clip_note, wasserstein
+from inpaint_fast.training.adversarial import wasserstein
 from inpaint_fast.training.centre import CentreRecipe, CentreSystem
 from inpaint_fast.training.recipe import System
 
@@ -34,13 +34,12 @@ class UNetL2(CentreRecipe):
     reconstruction_weight: float = 1.0
     """Factor of the squared error in the generator's loss."""
 
-    def network(self) -> tuple[nn.Module, dict[str, object]]:
-        """The generator, and what its constructor was given."""
-        arguments = {"filters": self.filters, "prefill": self.prefill}
-        return UNetGenerator(**arguments), arguments
+    def generator(self) -> tuple[type[nn.Module], dict[str, object]]:
+        """The generator's class, and what it is built of."""
+        return UNetGenerator, {"filters": self.filters, "prefill": self.prefill}
 
     def build(self) -> System:
-        return UNetSystem(self, None)
+        return UNetSystem(self)
 
 
 @dataclass
@@ -78,29 +77,24 @@ class UNetWGAN(UNetL2):
         return self.clip if self.clip is not None else (0.05 if self.critic_steps == 1 else 0.03)
 
     def build(self) -> System:
-        return UNetSystem(self, self)
+        return UNetWGANSystem(self)
 
 
 class UNetSystem(CentreSystem):
-    """Generator, critic (with `adversarial` settings) and their Adam optimizers.
+    """The recipe's generator and its Adam optimizer, on the squared error alone."""
 
-    Args:
-        recipe: settings of the generator and its optimizer.
-        adversarial: settings of the critic; None trains on the squared error alone.
-    """
+    def __init__(self, recipe: UNetL2) -> None:
+        super().__init__(recipe, *recipe.generator(), reconstruction_weight=recipe.reconstruction_weight)
+        self.optimizers = self.optimizer_each(ClippedAdam, lr=recipe.lr, betas=recipe.betas)
 
-    def __init__(self, recipe: UNetL2, adversarial: UNetWGAN | None) -> None:
-        super().__init__(recipe, *recipe.network(), reconstruction_weight=recipe.reconstruction_weight)
-        adam = {"lr": recipe.lr, "betas": recipe.betas}
-        self.optimizers["generator"] = ClippedAdam(self.generator.parameters(), **adam)
-        if adversarial:
-            self.arguments["critic"] = {
-                "filters": adversarial.critic_filters,
-                "variant": adversarial.critic_variant,
-            }
-            self.critic = WassersteinCritic(**self.arguments["critic"])
-            self.critic_steps = adversarial.critic_steps
-            self.objective = wasserstein(adversarial.critic_weight, adversarial.adversarial_weight)
-            groups = clip_groups(self.critic, adversarial.clip_bound, adversarial.clip_params)
-            self.optimizers["critic"] = ClippedAdam(groups, **adam)
-            self.notes = [clip_note(self.critic, adversarial.clip_bound, groups)]
+
+class UNetWGANSystem(UNetSystem):
+    """The same with a `WassersteinCritic` and its optimizer, which clips as it steps."""
+
+    def __init__(self, recipe: UNetWGAN) -> None:
+        super().__init__(recipe)
+        self.add_network("critic", WassersteinCritic, filters=recipe.critic_filters, variant=recipe.critic_variant)
+        self.critic_steps = recipe.critic_steps
+        self.objective = wasserstein(recipe.critic_weight, recipe.adversarial_weight)
+        groups = self.critic_groups(recipe.clip_bound, recipe.clip_params)
+        self.optimizers["critic"] = ClippedAdam(groups, lr=recipe.lr, betas=recipe.betas)

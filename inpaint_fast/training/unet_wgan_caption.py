@@ -40,6 +40,5 @@ class UNetWGANCaption(UNetWGAN):
         texts = [text for texts in captions for text in texts]
         return SentenceVectors.of(texts, word_vectors=self.word_vectors, size=self.vector, a=self.sif_weight)
 
-    def network(self) -> tuple[nn.Module, dict[str, object]]:
-        arguments = {"filters": self.filters, "vector": self.vector, "prefill": self.prefill}
-        return CaptionUNetGenerator(**arguments), arguments
+    def generator(self) -> tuple[type[nn.Module], dict[str, object]]:
+        return CaptionUNetGenerator, {"filters": self.filters, "vector": self.vector, "prefill": self.prefill}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from inpaint_fast.data import SentenceVectors, Vocabulary, captions_for, load_caption_encoder, samples
-from inpaint_fast.data.captions import STOP_WORDS, words
 from inpaint_fast.data.sentence_vectors import read_word_vectors
+from inpaint_fast.data.vocabulary import STOP_WORDS, words
 
 
 class TestWords:

@@ -119,6 +119,18 @@ def test_completion_network_equals_the_published_one(order: str, train: bool) ->
     torch.testing.assert_close(ours(picture, mask[:1]), ours(picture, mask[:1].expand(2, 1, 44, 36)))
 
 
+def test_every_layer_runs_channels_last_whatever_the_picture_has() -> None:
+    network, seen = CompletionNetwork(4).eval(), []
+    for layer in network:
+        layer.register_forward_hook(
+            lambda _module, _input, output: seen.append(output.is_contiguous(memory_format=torch.channels_last))
+        )
+    picture, mask = torch.rand(2, 3, 16, 20), torch.rand(2, 1, 16, 20) < 0.3
+    completed = network(picture, mask)
+    assert torch.equal(network(picture.contiguous(memory_format=torch.channels_last), mask), completed)
+    assert len(seen) == 2 * 17 and all(seen)
+
+
 def test_published_width() -> None:
     """The real network once, with 64 channels."""
     torch.manual_seed(0)

@@ -205,11 +205,10 @@ struct WeightGradient {
 };
 
 // Tiles [begin, end) of a block, in a workspace of workspace_floats().
-INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, int64_t begin, int64_t end,
-                                                   float* workspace))
+INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace))
 // Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.
-INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin,
-                                                       int64_t end))
+INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& weights, float* transformed,
+                                                       int64_t begin, int64_t end))
 // Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
 INPAINT_FAST_DECLARE_CPU_KERNEL(void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end,
                                                   float* workspace))

@@ -47,7 +47,8 @@ inline std::vector<Tiling> tilings_of(const Tiling& picture) {
   return cheapest_tilings(picture, [](int pixels) { return int64_t{pixels} + 2; });
 }
 
-// What a convolution by Winograd's algorithm costs: tiles, and products for a pair of channels. INT64_MAX: that or more.
+// What a convolution by Winograd's algorithm costs: tiles, and products for a pair of channels. INT64_MAX: that or
+// more.
 struct Cost {
   int64_t tiles = 0, products = 0;
 };

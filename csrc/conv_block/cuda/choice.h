@@ -1,4 +1,5 @@
-// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the whole).
+// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the
+// whole).
 #pragma once
 
 #include <cstdlib>
@@ -14,10 +15,10 @@ namespace {
 
 // ---- tiles ----
 
-typedef Tile<256, 128, 4, 2, 1> Huge;
-typedef Tile<128, 128, 2, 2, 2> Large;
-typedef Tile<128, 64, 2, 2, 3> Medium;
-typedef Tile<64, 64, 2, 2, 4> Small;
+typedef BlockTile<256, 128, 4, 2, 1> Huge;
+typedef BlockTile<128, 128, 2, 2, 2> Large;
+typedef BlockTile<128, 64, 2, 2, 3> Medium;
+typedef BlockTile<64, 64, 2, 2, 4> Small;
 
 // The same for sm_90a.
 typedef WarpgroupTile<256, 128, 2, 4, 1> WarpgroupHuge;
@@ -31,17 +32,17 @@ struct Candidate {
   int rows, columns, shared_bytes;
   double speed;
 };
-template <class Tile>
+template <class BlockTile>
 constexpr int shared_bytes() {
-  return Tile::kSharedBytes + kEpilogueRows * Tile::kColumns * static_cast<int>(sizeof(float));
+  return BlockTile::kSharedBytes + kEpilogueRows * BlockTile::kColumns * static_cast<int>(sizeof(float));
 }
-template <class Tile>
+template <class BlockTile>
 constexpr Candidate candidate(double speed) {
-  return {Tile::kRows, Tile::kColumns, shared_bytes<Tile>(), speed};
+  return {BlockTile::kRows, BlockTile::kColumns, shared_bytes<BlockTile>(), speed};
 }
-template <class Tile>
+template <class BlockTile>
 constexpr Candidate warpgroup_candidate(double speed) {
-  return {Tile::kRows, Tile::kColumns, Tile::kSharedBytes, speed};
+  return {BlockTile::kRows, BlockTile::kColumns, BlockTile::kSharedBytes, speed};
 }
 constexpr int kTiles = 4;
 constexpr Candidate kCandidates[kTiles] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
@@ -141,7 +142,7 @@ struct Choice {
 
 // For each tile the cut of the pixels that leaves the fewest taps to compute, and of the tiles the one that should be
 // done first. It changes no result, for each is the same sum.
-Choice choose(const Multiplication& how, const Convolution& args) {
+Choice choose(const Multiplication& how, const ConvolutionArgs& args) {
   const int multiprocessors = attribute_of_device(cudaDevAttrMultiProcessorCount),
             most_shared = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   const bool ieee = how.kind == ScalarKind::float32 && !how.tf32;

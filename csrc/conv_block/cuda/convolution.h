@@ -7,22 +7,22 @@ namespace inpaint_fast {
 namespace cuda {
 namespace {
 
-template <class Math, class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    convolution_kernel(const __grid_constant__ Convolution args) {
+template <class Math, class BlockTile>
+__global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
+    convolution_kernel(const __grid_constant__ ConvolutionArgs args) {
   typedef Element<Math> T;
   constexpr int kElementBytes = sizeof(T), kPack = kChunkBytes / kElementBytes, kStep = kStepBytes / kElementBytes;
   // 4 threads copy a row of a stage.
-  constexpr int kAtOnce = Tile::kThreads / 4, kM = Tile::kRows / kAtOnce, kN = Tile::kColumns / kAtOnce;
+  constexpr int kAtOnce = BlockTile::kThreads / 4, kM = BlockTile::kRows / kAtOnce, kN = BlockTile::kColumns / kAtOnce;
   char* const shared = dynamic_shared<char>();
-  float* const epilogue = reinterpret_cast<float*>(shared + Tile::kSharedBytes);
+  float* const epilogue = reinterpret_cast<float*>(shared + BlockTile::kSharedBytes);
 
-  const Place<Tile> place(args);
+  const Place<BlockTile> place(args);
   const TapRange vertical = place.vertical, horizontal = place.horizontal;
   const int height = static_cast<int>(args.input.height), width = static_cast<int>(args.input.width);
   const int channels = static_cast<int>(args.input.channels);
   const int steps = place.taps() * ((channels + kStep - 1) / kStep);
-  fold_epilogue<T, Tile>(args.epilogue, place.first_channel, args.output.channels, epilogue);
+  fold_epilogue<T, BlockTile>(args.epilogue, place.first_channel, args.output.channels, epilogue);
 
   // What this thread copies: one chunk of each of kM pixels and kN output channels. Of a pixel, the address of its
   // chunk at tap (0, 0), which may lie outside of the picture and is then not read, and a bit for each tap that is no
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     weights_at = weights + (tap_y * 3 + tap_x) * of_tap;
   };
   take_tap();
-  sum_steps<Sums<Math, Tile, true>, Tile>(steps, shared, [&](char* rows, char* columns) {
+  sum_steps<Sums<Math, BlockTile, true>, BlockTile>(steps, shared, [&](char* rows, char* columns) {
     const bool in_channels = channel + chunk * kPack < channels;
     const unsigned tap = in_channels ? 1u << (tap_y * 3 + tap_x) : 0;
 #pragma unroll
@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     }
     take_tap();
   });
-  finish_block<T, Tile>(place, reinterpret_cast<float*>(shared), epilogue);
+  finish_block<T, BlockTile>(place, reinterpret_cast<float*>(shared), epilogue);
 }
 
 }  // namespace

@@ -36,29 +36,29 @@ struct WarpgroupTile {
 
 // Barriers of each stage: `full` completes when its boxes are there, `empty` when all warps of consumers have read
 // them.
-template <class Tile>
+template <class BlockTile>
 struct Pipeline {
   char* stages;
   uint64_t *full, *empty;
 
   explicit __device__ __forceinline__ Pipeline(char* stages)
       : stages(stages),
-        full(reinterpret_cast<uint64_t*>(stages + Tile::kPipelineBytes + Tile::kEpilogueBytes)),
-        empty(full + Tile::kStages) {}
+        full(reinterpret_cast<uint64_t*>(stages + BlockTile::kPipelineBytes + BlockTile::kEpilogueBytes)),
+        empty(full + BlockTile::kStages) {}
 
   // By one thread; the others may use them after a __syncthreads().
   __device__ __forceinline__ void init() const {
 #pragma unroll
-    for (int stage = 0; stage < Tile::kStages; ++stage) {
+    for (int stage = 0; stage < BlockTile::kStages; ++stage) {
       device::mbarrier_init(full + stage, 1);
-      device::mbarrier_init(empty + stage, Tile::kThreads / 32);
+      device::mbarrier_init(empty + stage, BlockTile::kThreads / 32);
     }
     device::fence_mbarrier_init();
     device::fence_proxy_async();
   }
-  __device__ __forceinline__ char* rows(int stage) const { return stages + stage * Tile::kStageBytes; }
+  __device__ __forceinline__ char* rows(int stage) const { return stages + stage * BlockTile::kStageBytes; }
   __device__ __forceinline__ char* columns(int stage) const {
-    return rows(stage) + Tile::kRows * device::kAtomRowBytes;
+    return rows(stage) + BlockTile::kRows * device::kAtomRowBytes;
   }
   static __device__ __forceinline__ void wait(uint64_t* barrier, unsigned parity) {
     while (!device::mbarrier_try_wait(barrier, parity)) {
@@ -67,12 +67,12 @@ struct Pipeline {
 };
 
 // The stage of a step, and the parity of its round through the stages.
-template <class Tile>
+template <class BlockTile>
 struct Turn {
   int stage = 0;
   unsigned parity = 0;
   __device__ __forceinline__ void next() {
-    if (++stage < Tile::kStages) return;
+    if (++stage < BlockTile::kStages) return;
     stage = 0;
     parity ^= 1;
   }
@@ -80,12 +80,12 @@ struct Turn {
 
 // ---- the producer ----
 
-template <int kStep, class Tile>
-__device__ __forceinline__ void copy_steps(const Place<Tile>& place, const Pipeline<Tile>& pipeline,
+template <int kStep, class BlockTile>
+__device__ __forceinline__ void copy_steps(const Place<BlockTile>& place, const Pipeline<BlockTile>& pipeline,
                                            const CUtensorMap& pictures, const CUtensorMap& weights) {
-  const Convolution& args = place.args;
+  const ConvolutionArgs& args = place.args;
   const int channels = static_cast<int>(args.input.channels), image = static_cast<int>(place.image0);
-  Turn<Tile> turn;
+  Turn<BlockTile> turn;
   for (int tap_y = place.vertical.first; tap_y <= place.vertical.last; ++tap_y)
     for (int tap_x = place.horizontal.first; tap_x <= place.horizontal.last; ++tap_x) {
       const int y = place.y0 + tap_y * args.dilation[0] - args.padding[0];
@@ -93,7 +93,7 @@ __device__ __forceinline__ void copy_steps(const Place<Tile>& place, const Pipel
       for (int channel = 0; channel < channels; channel += kStep, turn.next()) {
         uint64_t* const full = pipeline.full + turn.stage;
         pipeline.wait(pipeline.empty + turn.stage, turn.parity ^ 1);  // true at once in the first round
-        device::mbarrier_arrive_expect_tx(full, Tile::kStageBytes);
+        device::mbarrier_arrive_expect_tx(full, BlockTile::kStageBytes);
         device::tma_load_4d(pipeline.rows(turn.stage), pictures, full, channel, x, y, image);
         device::tma_load_3d(pipeline.columns(turn.stage), weights, full, channel, static_cast<int>(place.first_channel),
                             tap_y * 3 + tap_x);
@@ -103,15 +103,15 @@ __device__ __forceinline__ void copy_steps(const Place<Tile>& place, const Pipel
 
 // ---- the consumers ----
 
-template <class Math, class Tile>
+template <class Math, class BlockTile>
 class WarpgroupSums {
-  static constexpr int kM = Tile::kRows / Tile::kGroups / 64;
+  static constexpr int kM = BlockTile::kRows / BlockTile::kGroups / 64;
   static constexpr int kProductRows = 64;
-  float sums_[kM][Tile::kColumns / 2] = {};
+  float sums_[kM][BlockTile::kColumns / 2] = {};
 
   static __device__ __forceinline__ int first_row() { return threadIdx.x / 128 * (kM * kProductRows); }
 
-  static __device__ __forceinline__ void multiply(float (&sums)[Tile::kColumns / 2], uint64_t a, uint64_t b) {
+  static __device__ __forceinline__ void multiply(float (&sums)[BlockTile::kColumns / 2], uint64_t a, uint64_t b) {
     if constexpr (std::is_same<Math, Tf32>::value)
       device::wgmma_k8_tf32(sums, a, b);
     else
@@ -120,15 +120,15 @@ class WarpgroupSums {
 
  public:
   // The products of one step are under way while the next is waited for: a stage is given back one step later.
-  __device__ __forceinline__ void add(int steps, const Pipeline<Tile>& pipeline) {
+  __device__ __forceinline__ void add(int steps, const Pipeline<BlockTile>& pipeline) {
     const uint64_t first_a =
         device::tile_descriptor(pipeline.rows(0) + first_row() / device::kAtomRows * device::kAtomBytes);
     const uint64_t first_b = device::tile_descriptor(pipeline.columns(0));
 #pragma unroll
     for (int i = 0; i < kM; ++i) device::keep_in_place(sums_[i]);
-    Turn<Tile> turn;
+    Turn<BlockTile> turn;
     for (int step = 0, before = 0; step < steps; ++step) {
-      const uint64_t moved = static_cast<uint64_t>(turn.stage * Tile::kStageBytes >> 4);
+      const uint64_t moved = static_cast<uint64_t>(turn.stage * BlockTile::kStageBytes >> 4);
       pipeline.wait(pipeline.full + turn.stage, turn.parity);
       device::wgmma_fence();
 #pragma unroll
@@ -153,10 +153,10 @@ class WarpgroupSums {
 #pragma unroll
     for (int i = 0; i < kM; ++i)
 #pragma unroll
-      for (int j = 0; j < Tile::kColumns / 8; ++j)
+      for (int j = 0; j < BlockTile::kColumns / 8; ++j)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int at = in_sums<Tile>(first_row() + kProductRows * i + 16 * warp + 8 * half + g, 8 * j + 2 * t);
+          const int at = in_sums<BlockTile>(first_row() + kProductRows * i + 16 * warp + 8 * half + g, 8 * j + 2 * t);
           const float* const two = sums_[i] + 4 * j + 2 * half;
           store_pack<2>(shared + at, Pack<float, 2>{{two[0], two[1]}});
         }
@@ -172,32 +172,32 @@ constexpr bool kHasSm90a = false;
 #endif
 
 // Compiled for other architectures it is empty and takes one thread, by which has_sm90a() knows it.
-template <class Math, class Tile>
-__global__ void __launch_bounds__(kHasSm90a ? Tile::kAllThreads : 1, kHasSm90a ? Tile::kBlocks : 1)
-    convolution_sm90_kernel(const __grid_constant__ Convolution args, const __grid_constant__ CUtensorMap pictures,
+template <class Math, class BlockTile>
+__global__ void __launch_bounds__(kHasSm90a ? BlockTile::kAllThreads : 1, kHasSm90a ? BlockTile::kBlocks : 1)
+    convolution_sm90_kernel(const __grid_constant__ ConvolutionArgs args, const __grid_constant__ CUtensorMap pictures,
                             const __grid_constant__ CUtensorMap weights) {
 #ifdef INPAINT_FAST_SM90A
   typedef Element<Math> T;
   constexpr int kStep = device::kAtomRowBytes / sizeof(T);
   char* const shared = dynamic_shared<char>();
-  const Pipeline<Tile> pipeline(shared + (-device::shared_address(shared) & (device::kAtomBytes - 1)));
+  const Pipeline<BlockTile> pipeline(shared + (-device::shared_address(shared) & (device::kAtomBytes - 1)));
   if (threadIdx.x == 0) pipeline.init();
   __syncthreads();
 
-  const Place<Tile> place(args);
-  if (threadIdx.x >= Tile::kThreads) {
-    if (threadIdx.x == Tile::kThreads) copy_steps<kStep>(place, pipeline, pictures, weights);
+  const Place<BlockTile> place(args);
+  if (threadIdx.x >= BlockTile::kThreads) {
+    if (threadIdx.x == BlockTile::kThreads) copy_steps<kStep>(place, pipeline, pictures, weights);
     return;
   }
   float* const sums = reinterpret_cast<float*>(pipeline.stages);
-  float* const epilogue = reinterpret_cast<float*>(pipeline.stages + Tile::kPipelineBytes);
-  fold_epilogue<T, Tile>(args.epilogue, place.first_channel, args.output.channels, epilogue);
-  WarpgroupSums<Math, Tile> own;
+  float* const epilogue = reinterpret_cast<float*>(pipeline.stages + BlockTile::kPipelineBytes);
+  fold_epilogue<T, BlockTile>(args.epilogue, place.first_channel, args.output.channels, epilogue);
+  WarpgroupSums<Math, BlockTile> own;
   own.add(place.taps() * ((static_cast<int>(args.input.channels) + kStep - 1) / kStep), pipeline);
-  Tile::sync();  // all stages have been read
+  BlockTile::sync();  // all stages have been read
   own.leave(sums);
-  Tile::sync();
-  finish_block<T, Tile>(place, sums, epilogue);
+  BlockTile::sync();
+  finish_block<T, BlockTile>(place, sums, epilogue);
 #endif
 }
 

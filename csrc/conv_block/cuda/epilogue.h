@@ -1,5 +1,5 @@
-// What the convolution kernels of dilated_block (kernels.cu tells the whole) have in common: their arguments, which pixels
-// a block has and which taps it computes, and what is made of its sums.
+// What the convolution kernels of dilated_block (kernels.cu tells the whole) have in common: their arguments, which
+// pixels a block has and which taps it computes, and what is made of its sums.
 #pragma once
 
 #include "common/device_activation.h"
@@ -12,7 +12,7 @@ namespace {
 
 // ---- arguments ----
 
-struct Convolution {
+struct ConvolutionArgs {
   Pictures input, output;
   const void* weights = nullptr;
   int dilation[2] = {}, padding[2] = {};
@@ -43,23 +43,23 @@ __device__ __forceinline__ TapRange taps_of(int begin, int end, int input, int d
 // ---- where a block is ----
 
 // The pixels and the output channels of a block, and the taps that see more than padding from there.
-template <class Tile>
+template <class BlockTile>
 struct Place {
   unsigned index;  // among all places; blocks that differ in their channels alone have the same
   int64_t first_channel, image0;
   int y0, x0;
   TapRange vertical, horizontal;
-  const Convolution& args;
+  const ConvolutionArgs& args;
 
   // The blocks of one place follow one another: they read the same pixels.
-  explicit __device__ __forceinline__ Place(const Convolution& args) : args(args) {
-    const unsigned column_blocks = static_cast<unsigned>(ceil_div(args.output.channels, Tile::kColumns));
+  explicit __device__ __forceinline__ Place(const ConvolutionArgs& args) : args(args) {
+    const unsigned column_blocks = static_cast<unsigned>(ceil_div(args.output.channels, BlockTile::kColumns));
     const unsigned across = static_cast<unsigned>(args.cut.across), down = static_cast<unsigned>(args.cut.down);
     index = blockIdx.x / column_blocks;
-    first_channel = static_cast<int64_t>(blockIdx.x - index * column_blocks) * Tile::kColumns;
+    first_channel = static_cast<int64_t>(blockIdx.x - index * column_blocks) * BlockTile::kColumns;
     x0 = static_cast<int>(index % across) << args.cut.width;
     y0 = static_cast<int>(index / across % down) << args.cut.height;
-    image0 = static_cast<int64_t>(index / across / down) * (Tile::kRows >> (args.cut.width + args.cut.height));
+    image0 = static_cast<int64_t>(index / across / down) * (BlockTile::kRows >> (args.cut.width + args.cut.height));
     const int y_end = min(out_height(), y0 + (1 << args.cut.height)),
               x_end = min(out_width(), x0 + (1 << args.cut.width));
     vertical = taps_of(y0, y_end, static_cast<int>(args.input.height), args.dilation[0], args.padding[0]);
@@ -94,40 +94,40 @@ __device__ __forceinline__ float number_of(const Vector& vector, int64_t channel
   return vector.data ? to_compute<float>(static_cast<const T*>(vector.data)[channel * vector.stride]) : otherwise;
 }
 
-// The rows of the epilogue in shared memory, one number for each of the block's output channels. By Tile::kThreads
-// threads; they may read the rows after a Tile::sync().
-template <class T, class Tile>
+// The rows of the epilogue in shared memory, one number for each of the block's output channels. By BlockTile::kThreads
+// threads; they may read the rows after a BlockTile::sync().
+template <class T, class BlockTile>
 __device__ __forceinline__ void fold_epilogue(const Epilogue& epilogue, int64_t first, int64_t channels, float* rows) {
-  for (int c = threadIdx.x; c < Tile::kColumns; c += Tile::kThreads) {
+  for (int c = threadIdx.x; c < BlockTile::kColumns; c += BlockTile::kThreads) {
     const int64_t channel = first + c < channels ? first + c : channels - 1;
     float folded[kEpilogueRows];
     inpaint_fast::fold_epilogue(epilogue.order, number_of<T>(epilogue.bias, channel, 0),
                                 number_of<T>(epilogue.scale, channel, 1), number_of<T>(epilogue.shift, channel, 0),
                                 folded);
 #pragma unroll
-    for (int row = 0; row < kEpilogueRows; ++row) rows[row * Tile::kColumns + c] = folded[row];
+    for (int row = 0; row < kEpilogueRows; ++row) rows[row * BlockTile::kColumns + c] = folded[row];
   }
 }
 
-// Makes results of a block's sums (in_sums(), written by all of Tile::kThreads) and stores them. epilogue: the rows of
-// fold_epilogue(), which the moments overwrite.
-template <class T, class Tile>
-__device__ __forceinline__ void finish_block(const Place<Tile>& place, float* sums, float* epilogue) {
+// Makes results of a block's sums (in_sums(), written by all of BlockTile::kThreads) and stores them. epilogue: the
+// rows of fold_epilogue(), which the moments overwrite.
+template <class T, class BlockTile>
+__device__ __forceinline__ void finish_block(const Place<BlockTile>& place, float* sums, float* epilogue) {
   // Four channels of a pixel at a time: neighbouring threads have neighbouring channels in channels_last, neighbouring
   // pixels otherwise.
-  const Convolution& args = place.args;
+  const ConvolutionArgs& args = place.args;
   const int channels_left = place.channels_left();
   T* const output = static_cast<T*>(args.output.data);
 #pragma unroll 1
-  for (int item = threadIdx.x; item < Tile::kRows * Tile::kColumns / 4; item += Tile::kThreads) {
-    constexpr int kFours = Tile::kColumns / 4;
+  for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
+    constexpr int kFours = BlockTile::kColumns / 4;
     const bool along_channels = args.output.of_channel == 1;
-    const int at = along_channels ? item / kFours : item % Tile::kRows;
-    const int column = (along_channels ? item % kFours : item / Tile::kRows) * 4;
+    const int at = along_channels ? item / kFours : item % BlockTile::kRows;
+    const int column = (along_channels ? item % kFours : item / BlockTile::kRows) * 4;
     if (!place.has(at) || column >= channels_left) continue;
-    Pack<float, 4> sum = load_pack<4>(sums + in_sums<Tile>(at, column));
+    Pack<float, 4> sum = load_pack<4>(sums + in_sums<BlockTile>(at, column));
     const auto epilogue_row = [&](EpilogueRow which) {
-      return load_pack<4>(epilogue + which * Tile::kColumns + column);
+      return load_pack<4>(epilogue + which * BlockTile::kColumns + column);
     };
     const Pack<float, 4> scale_before = epilogue_row(kScaleBefore), shift_before = epilogue_row(kShiftBefore);
 #pragma unroll
@@ -158,13 +158,13 @@ __device__ __forceinline__ void finish_block(const Place<Tile>& place, float* su
 #pragma unroll
       for (int i = 0; i < 4; ++i) sum.values[i] = to_compute<float>(result.values[i]);
       activate();
-      store_pack<4>(sums + in_sums<Tile>(at, column), sum);
+      store_pack<4>(sums + in_sums<BlockTile>(at, column), sum);
     }
   }
   if (!args.moments) return;
   const int64_t channels = args.output.channels;
-  leave_moments<Tile>(
-      sums, epilogue, static_cast<float>(pixels_of(args.cut, args.output, place.index, Tile::kRows)),
+  leave_moments<BlockTile>(
+      sums, epilogue, static_cast<float>(pixels_of(args.cut, args.output, place.index, BlockTile::kRows)),
       [&](int row) { return place.has(row); }, args.moments + place.index * 2 * channels + place.first_channel,
       channels, channels_left);
 }

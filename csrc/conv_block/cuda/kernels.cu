@@ -55,8 +55,8 @@ dim3 grid_of(const char* name, int64_t blocks) {
   return dim3(static_cast<unsigned>(blocks));
 }
 
-Convolution convolution_of(const Geometry& geometry, const Pictures& input, const Pictures& output) {
-  Convolution args;
+ConvolutionArgs convolution_of(const Geometry& geometry, const Pictures& input, const Pictures& output) {
+  ConvolutionArgs args;
   args.input = input, args.output = output;
   for (int side : {0, 1}) {
     args.dilation[side] = static_cast<int>(geometry.dilation[side]);
@@ -65,16 +65,16 @@ Convolution convolution_of(const Geometry& geometry, const Pictures& input, cons
   return args;
 }
 
-template <class Math, class Tile>
-void start_convolution(const Convolution& args, void* stream) {
-  const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, Tile::kColumns);
-  launch("dilated_block", convolution_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kThreads,
-         shared_bytes<Tile>(), stream, args);
+template <class Math, class BlockTile>
+void start_convolution(const ConvolutionArgs& args, void* stream) {
+  const int64_t blocks = args.cut.blocks() * ceil_div(args.output.channels, BlockTile::kColumns);
+  launch("dilated_block", convolution_kernel<Math, BlockTile>, grid_of("dilated_block", blocks), BlockTile::kThreads,
+         shared_bytes<BlockTile>(), stream, args);
 }
 
 // Boxes of the pictures of a block and of the weights of a tap, both of 128 bytes of channels.
-template <class Math, class Tile>
-void start_convolution_sm90(const Convolution& args, void* stream) {
+template <class Math, class BlockTile>
+void start_convolution_sm90(const ConvolutionArgs& args, void* stream) {
   constexpr uint64_t kElementBytes = sizeof(Element<Math>);
   constexpr uint32_t kStep = device::kAtomRowBytes / kElementBytes;
   constexpr CUtensorMapDataType kType = std::is_same<Math, Half>::value       ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
@@ -83,7 +83,7 @@ void start_convolution_sm90(const Convolution& args, void* stream) {
   const auto size = [](int64_t x) { return static_cast<uint64_t>(x); };
   const auto bytes = [](int64_t stride) { return static_cast<uint64_t>(stride) * kElementBytes; };
   const Pictures in = with_plain_strides(args.input);
-  const int rows = log2_of(Tile::kRows) - args.cut.width - args.cut.height;
+  const int rows = log2_of(BlockTile::kRows) - args.cut.width - args.cut.height;
   const CUtensorMap pictures = tensor_map<4>("the pictures", kType, in.data,
                                              {size(in.channels), size(in.width), size(in.height), size(in.images)},
                                              {bytes(in.of_column), bytes(in.of_row), bytes(in.of_image)},
@@ -91,25 +91,25 @@ void start_convolution_sm90(const Convolution& args, void* stream) {
   const int64_t out_channels = args.output.channels;
   const CUtensorMap weights = tensor_map<3>(
       "the weights", kType, args.weights, {size(in.channels), size(out_channels), size(kTaps)},
-      {bytes(in.channels), bytes(out_channels * in.channels)}, {kStep, static_cast<uint32_t>(Tile::kColumns), 1});
-  const int64_t blocks = args.cut.blocks() * ceil_div(out_channels, Tile::kColumns);
-  launch("dilated_block", convolution_sm90_kernel<Math, Tile>, grid_of("dilated_block", blocks), Tile::kAllThreads,
-         Tile::kSharedBytes, stream, args, pictures, weights);
+      {bytes(in.channels), bytes(out_channels * in.channels)}, {kStep, static_cast<uint32_t>(BlockTile::kColumns), 1});
+  const int64_t blocks = args.cut.blocks() * ceil_div(out_channels, BlockTile::kColumns);
+  launch("dilated_block", convolution_sm90_kernel<Math, BlockTile>, grid_of("dilated_block", blocks),
+         BlockTile::kAllThreads, BlockTile::kSharedBytes, stream, args, pictures, weights);
 }
 
 // Large where it does not stand half empty.
 bool large_weight_gradient(const Weights& weights) { return weights.out_channels > 64 && weights.in_channels > 64; }
 
-template <class Tile>
+template <class BlockTile>
 int64_t weight_gradient_blocks(const Weights& weights) {
-  return ceil_div(weights.out_channels, Tile::kRows) * ceil_div(weights.in_channels, Tile::kColumns) * kTaps;
+  return ceil_div(weights.out_channels, BlockTile::kRows) * ceil_div(weights.in_channels, BlockTile::kColumns) * kTaps;
 }
 
-template <class Math, class Tile>
-void start_weight_gradient(const WeightGradient& args, const Weights& weights, void* stream) {
-  launch("dilated_block (weight gradient)", weight_gradient_kernel<Math, Tile>,
-         grid_of("dilated_block (weight gradient)", args.parts * weight_gradient_blocks<Tile>(weights)), Tile::kThreads,
-         Tile::kSharedBytes, stream, args);
+template <class Math, class BlockTile>
+void start_weight_gradient(const WeightGradientArgs& args, const Weights& weights, void* stream) {
+  launch("dilated_block (weight gradient)", weight_gradient_kernel<Math, BlockTile>,
+         grid_of("dilated_block (weight gradient)", args.parts * weight_gradient_blocks<BlockTile>(weights)),
+         BlockTile::kThreads, BlockTile::kSharedBytes, stream, args);
 }
 
 }  // namespace
@@ -147,14 +147,15 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes) {
 
 const char* convolution_capability() { return use_sm90a() ? "sm_90a" : "sm_80"; }
 
-int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input, const Pictures& output) {
+int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input,
+                     const Pictures& output) {
   return 2 * choose(how, convolution_of(geometry, input, output)).cut.blocks() * output.channels;
 }
 
-void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights, const Pictures& output,
-                   const Epilogue& epilogue, const Statistics& statistics, void* stream) {
+void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights,
+                   const Pictures& output, const Epilogue& epilogue, const Statistics& statistics, void* stream) {
   if (output.pixels() == 0 || output.channels == 0) return;
-  Convolution args = convolution_of(geometry, input, output);
+  ConvolutionArgs args = convolution_of(geometry, input, output);
   args.weights = weights, args.epilogue = epilogue, args.moments = statistics.moments;
   args.wide_output = output.of_channel == 1 && output.channels % 4 == 0 && output.of_image % 4 == 0 &&
                      output.of_row % 4 == 0 && output.of_column % 4 == 0 &&
@@ -194,10 +195,10 @@ int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights) {
   return std::max<int64_t>(parts, 1);
 }
 
-void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input, const Weights& weights, float* sums,
-                     void* stream) {
+void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input,
+                     const Weights& weights, float* sums, void* stream) {
   if (weights.out_channels == 0 || weights.in_channels == 0) return;
-  WeightGradient args;
+  WeightGradientArgs args;
   args.grad = grad, args.input = input, args.sums = sums;
   args.out_channels = weights.out_channels, args.in_channels = weights.in_channels;
   for (int side : {0, 1}) {

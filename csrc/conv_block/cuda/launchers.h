@@ -41,20 +41,21 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes);
 // y = scale_after * activation(scale_before * convolution + shift_before) + shift_after. input: is_packed(), its
 // channels with the zeros behind them; weights: as pack_weights leaves them; output: any strides. Where statistics are
 // wanted they are of activation(y) and y itself has no activation; there are no scale and shift.
-void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights, const Pictures& output,
-                   const Epilogue& epilogue, const Statistics& statistics, void* stream);
+void dilated_block(const Multiplication& how, const Geometry& geometry, const Pictures& input, const void* weights,
+                   const Pictures& output, const Epilogue& epilogue, const Statistics& statistics, void* stream);
 
 // Whose convolution runs on the current device: "sm_80" or "sm_90a". Throws where INPAINT_FAST_CUDA_CAPABILITY, which
 // every call looks at, asks for what is not there.
 const char* convolution_capability();
 
 // How many floats the moments of the blocks take.
-int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input, const Pictures& output);
+int64_t moments_size(const Multiplication& how, const Geometry& geometry, const Pictures& input,
+                     const Pictures& output);
 
 // The gradient of the weights, into `weights`. grad (of the output) and input: is_packed(). sums: scratch of
 // weight_gradient_splits() * 9 * out channels * in channels floats.
-void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input, const Weights& weights, float* sums,
-                     void* stream);
+void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input,
+                     const Weights& weights, float* sums, void* stream);
 
 // In how many parts the pixels are summed: by the shapes alone, for the order of sums follows from it.
 int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights);

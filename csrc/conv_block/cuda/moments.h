@@ -30,30 +30,30 @@ __device__ __forceinline__ int64_t pixels_of(const Cut& cut, const Pictures& out
 }
 
 // The mean of each channel over `count` of the block's rows, those that are there, and the sum of squares about it.
-// values: in_sums(), written by all of Tile::kThreads; scratch: a float for each of them.
-template <class Tile, class There>
+// values: in_sums(), written by all of BlockTile::kThreads; scratch: a float for each of them.
+template <class BlockTile, class There>
 __device__ __forceinline__ void leave_moments(const float* values, float* scratch, float count, There there,
                                               float* moments, int64_t channels, int channels_left) {
-  constexpr int kParts = Tile::kThreads / Tile::kColumns, kAtOnce = 8;
-  const int column = threadIdx.x % Tile::kColumns, part = threadIdx.x / Tile::kColumns;
+  constexpr int kParts = BlockTile::kThreads / BlockTile::kColumns, kAtOnce = 8;
+  const int column = threadIdx.x % BlockTile::kColumns, part = threadIdx.x / BlockTile::kColumns;
   const auto over_rows = [&](auto number) {
-    Tile::sync();  // the values are there, and all have done with what was in scratch
+    BlockTile::sync();  // the values are there, and all have done with what was in scratch
     float sum = 0;
 #pragma unroll 1
-    for (int first = part; first < Tile::kRows; first += kParts * kAtOnce) {
+    for (int first = part; first < BlockTile::kRows; first += kParts * kAtOnce) {
       float some = 0;  // short sums: fewer digits are lost
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
         const int row = first + i * kParts;
-        if (there(row)) some += number(values[in_sums<Tile>(row, column)]);
+        if (there(row)) some += number(values[in_sums<BlockTile>(row, column)]);
       }
       sum += some;
     }
     scratch[threadIdx.x] = sum;
-    Tile::sync();
+    BlockTile::sync();
     sum = 0;
 #pragma unroll
-    for (int i = 0; i < kParts; ++i) sum += scratch[i * Tile::kColumns + column];
+    for (int i = 0; i < kParts; ++i) sum += scratch[i * BlockTile::kColumns + column];
     return sum;
   };
   const float mean = over_rows([](float x) { return x; }) / count;

@@ -21,8 +21,7 @@ __global__ void __launch_bounds__(kMovingThreads)
   constexpr int kAtOnce = kMovingThreads / kPackSide;
   const int lane = threadIdx.x % kPackSide, line = threadIdx.x / kPackSide;
   const int64_t pixels = in.height * in.width;
-  const int64_t channel_blocks = ceil_div(channels, kPackSide),
-                pixel_blocks = ceil_div(pixels, kPackSide);
+  const int64_t channel_blocks = ceil_div(channels, kPackSide), pixel_blocks = ceil_div(pixels, kPackSide);
   const int64_t first_channel = blockIdx.x % channel_blocks * kPackSide;
   const int64_t first_pixel = blockIdx.x / channel_blocks % pixel_blocks * kPackSide;
   const int64_t image = blockIdx.x / channel_blocks / pixel_blocks;

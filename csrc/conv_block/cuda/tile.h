@@ -51,7 +51,7 @@ constexpr int kChunkBytes = 16;
 // kRows x kColumns sums by kWarpsM x kWarpsN warps; kBlocks: blocks that a multiprocessor should hold at least, which
 // bounds the registers of a thread.
 template <int Rows, int Columns, int WarpsM, int WarpsN, int Blocks>
-struct Tile {
+struct BlockTile {
   static constexpr int kRows = Rows, kColumns = Columns, kWarpsM = WarpsM, kWarpsN = WarpsN, kBlocks = Blocks;
   static constexpr int kThreads = 32 * WarpsM * WarpsN;
   static constexpr int kStageBytes = (Rows + Columns) * kStepBytes;
@@ -73,24 +73,25 @@ __device__ __forceinline__ int in_columns(int pixel, int chunk) {
   return pixel * kBytes + (chunk ^ scattered(pixel)) * kChunkBytes;
 }
 // Index of a sum, in floats.
-template <class Tile>
+template <class BlockTile>
 __device__ __forceinline__ int in_sums(int row, int column) {
-  return row * Tile::kColumns + ((column >> 2) ^ scattered(row)) * 4 + (column & 3);
+  return row * BlockTile::kColumns + ((column >> 2) ^ scattered(row)) * 4 + (column & 3);
 }
 
 // ---- sums on the matrix units ----
 
 // kAlong: the factors lie as rows along the summed index (forward); otherwise as columns, a row being one pixel, whose
 // index is summed over (the weights' gradient).
-template <class Math, class Tile, bool kAlong>
+template <class Math, class BlockTile, bool kAlong>
 class Sums {
-  static constexpr int kM = Tile::kRows / Tile::kWarpsM / 16, kN = Tile::kColumns / Tile::kWarpsN / 8;
+  static constexpr int kM = BlockTile::kRows / BlockTile::kWarpsM / 16,
+                       kN = BlockTile::kColumns / BlockTile::kWarpsN / 8;
   static constexpr bool kTf32 = std::is_same<Math, Tf32>::value;
   static_assert(kN % 2 == 0, "ldmatrix loads two columns of 8 at once");
   float sums_[kM][kN][4] = {};
 
-  static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 / Tile::kWarpsN * (kM * 16); }
-  static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % Tile::kWarpsN * (kN * 8); }
+  static __device__ __forceinline__ int first_row() { return threadIdx.x / 32 / BlockTile::kWarpsN * (kM * 16); }
+  static __device__ __forceinline__ int first_column() { return threadIdx.x / 32 % BlockTile::kWarpsN * (kN * 8); }
 
   // Lane i of ldmatrix names row i % 8 of matrix i / 8; the four are a's registers, or b's of two neighbouring tiles.
   static __device__ __forceinline__ void load(uint32_t (&a)[kM][4], uint32_t (&b)[kN / 2][4], const char* rows,
@@ -107,23 +108,23 @@ class Sums {
 #pragma unroll
       for (int i = 0; i < kM; ++i)
         device::ldmatrix_x4_transposed(
-            a[i], rows + in_columns<Tile::kRows * 2>(16 * k + 8 * high + row, first_row() / 8 + 2 * i + low));
+            a[i], rows + in_columns<BlockTile::kRows * 2>(16 * k + 8 * high + row, first_row() / 8 + 2 * i + low));
 #pragma unroll
       for (int j = 0; j < kN / 2; ++j)
-        device::ldmatrix_x4_transposed(
-            b[j], columns + in_columns<Tile::kColumns * 2>(16 * k + 8 * low + row, first_column() / 8 + 2 * j + high));
+        device::ldmatrix_x4_transposed(b[j], columns + in_columns<BlockTile::kColumns * 2>(
+                                                           16 * k + 8 * low + row, first_column() / 8 + 2 * j + high));
     } else {  // ldmatrix transposes numbers of 16 bits alone
       const int g = lane / 4, t = lane % 4;
 #pragma unroll
       for (int i = 0; i < kM; ++i)
 #pragma unroll
         for (int r = 0; r < 4; ++r)
-          a[i][r] = number<Tile::kRows>(rows, 8 * k + t + r / 2 * 4, first_row() + 16 * i + r % 2 * 8 + g);
+          a[i][r] = number<BlockTile::kRows>(rows, 8 * k + t + r / 2 * 4, first_row() + 16 * i + r % 2 * 8 + g);
 #pragma unroll
       for (int j = 0; j < kN; ++j)
 #pragma unroll
         for (int r = 0; r < 2; ++r)
-          b[j / 2][j % 2 * 2 + r] = number<Tile::kColumns>(columns, 8 * k + t + 4 * r, first_column() + 8 * j + g);
+          b[j / 2][j % 2 * 2 + r] = number<BlockTile::kColumns>(columns, 8 * k + t + 4 * r, first_column() + 8 * j + g);
     }
     if constexpr (kTf32) {
 #pragma unroll
@@ -172,7 +173,7 @@ class Sums {
       for (int j = 0; j < kN; ++j)
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          const int at = in_sums<Tile>(first_row() + 16 * i + 8 * half + g, first_column() + 8 * j + 2 * t);
+          const int at = in_sums<BlockTile>(first_row() + 16 * i + 8 * half + g, first_column() + 8 * j + 2 * t);
           store_pack<2>(shared + at, Pack<float, 2>{{sums_[i][j][2 * half], sums_[i][j][2 * half + 1]}});
         }
   }
@@ -182,10 +183,10 @@ class Sums {
 
 // 8 lanes side by side have the columns, so that a chunk of rows is read once for 8 threads. Sums are kM x kN of a
 // thread; with factors as rows they lie kLanesM and 8 apart, as columns in groups of 4.
-template <class Tile, bool kAlong>
-class Sums<Ieee, Tile, kAlong> {
-  static constexpr int kLanesN = 8, kLanesM = Tile::kThreads / kLanesN;
-  static constexpr int kM = Tile::kRows / kLanesM, kN = Tile::kColumns / kLanesN;
+template <class BlockTile, bool kAlong>
+class Sums<Ieee, BlockTile, kAlong> {
+  static constexpr int kLanesN = 8, kLanesM = BlockTile::kThreads / kLanesN;
+  static constexpr int kM = BlockTile::kRows / kLanesM, kN = BlockTile::kColumns / kLanesN;
   static_assert(kM % 4 == 0 && kN % 4 == 0, "columns are read in groups of 4");
   typedef Pack<float, 4> Four;
   float sums_[kM][kN] = {};
@@ -226,10 +227,10 @@ class Sums<Ieee, Tile, kAlong> {
       for (int pixel = 0; pixel < kStepBytes / 4; ++pixel) {
         Four a[kM / 4];
 #pragma unroll
-        for (int i = 0; i < kM / 4; ++i) a[i] = load(rows + in_columns<Tile::kRows * 4>(pixel, row(4 * i) / 4));
+        for (int i = 0; i < kM / 4; ++i) a[i] = load(rows + in_columns<BlockTile::kRows * 4>(pixel, row(4 * i) / 4));
 #pragma unroll
         for (int j = 0; j < kN; j += 4) {
-          const Four b = load(columns + in_columns<Tile::kColumns * 4>(pixel, column(j) / 4));
+          const Four b = load(columns + in_columns<BlockTile::kColumns * 4>(pixel, column(j) / 4));
 #pragma unroll
           for (int i = 0; i < kM; ++i)
 #pragma unroll
@@ -244,7 +245,7 @@ class Sums<Ieee, Tile, kAlong> {
     for (int i = 0; i < kM; ++i)
 #pragma unroll
       for (int j = 0; j < kN; j += kAlong ? 1 : 4) {
-        float* const at = shared + in_sums<Tile>(row(i), column(j));
+        float* const at = shared + in_sums<BlockTile>(row(i), column(j));
         if constexpr (kAlong)
           *at = sums_[i][j];
         else
@@ -258,14 +259,14 @@ class Sums<Ieee, Tile, kAlong> {
 // Sums `steps` steps: load(step, rows, columns) starts the copies of the next step to a stage; it is called once for
 // each, in order. Up to kStages - 1 steps are on their way while one is added. Afterwards the sums are in shared memory
 // (in_sums), for all threads to read.
-template <class Sums, class Tile, class Load>
+template <class Sums, class BlockTile, class Load>
 __device__ __forceinline__ void sum_steps(int steps, char* shared, Load load) {
   Sums sums;
   int started = 0;
   const auto start = [&](int stage) {
     if (started < steps) {
-      char* const rows = shared + stage * Tile::kStageBytes;
-      load(rows, rows + Tile::kRows * kStepBytes);
+      char* const rows = shared + stage * BlockTile::kStageBytes;
+      load(rows, rows + BlockTile::kRows * kStepBytes);
       ++started;
     }
     device::cp_async_commit();  // an empty group at the end, so that the number of groups tells the number of steps
@@ -276,8 +277,8 @@ __device__ __forceinline__ void sum_steps(int steps, char* shared, Load load) {
   for (int step = 0; step < steps; ++step) {
     device::cp_async_wait<kStages - 2>();
     __syncthreads();  // this step's copies of all threads are there, and all have done with the stage before it
-    const char* const rows = shared + stage * Tile::kStageBytes;
-    sums.add(rows, rows + Tile::kRows * kStepBytes, [&] { start(free); });
+    const char* const rows = shared + stage * BlockTile::kStageBytes;
+    sums.add(rows, rows + BlockTile::kRows * kStepBytes, [&] { start(free); });
     free = stage;
     stage = stage + 1 == kStages ? 0 : stage + 1;
   }

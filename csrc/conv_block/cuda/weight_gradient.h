@@ -1,5 +1,5 @@
-// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels, and
-// the sum of the parts.
+// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels,
+// and the sum of the parts.
 #pragma once
 
 #include "common/launch.h"
@@ -10,7 +10,7 @@ namespace inpaint_fast {
 namespace cuda {
 namespace {
 
-struct WeightGradient {
+struct WeightGradientArgs {
   Pictures grad, input;
   float* sums = nullptr;  // [parts][9][out channels][in channels]
   int64_t out_channels = 0, in_channels = 0;
@@ -20,24 +20,24 @@ struct WeightGradient {
 
 // One tap, a tile of out x in channels, one part of the pixels: those at which the tap sees no padding, a rectangle of
 // each picture.
-template <class Math, class Tile>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    weight_gradient_kernel(const __grid_constant__ WeightGradient args) {
+template <class Math, class BlockTile>
+__global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
+    weight_gradient_kernel(const __grid_constant__ WeightGradientArgs args) {
   typedef Element<Math> T;
   constexpr int kElementBytes = sizeof(T), kPack = kChunkBytes / kElementBytes, kStep = kStepBytes / kElementBytes;
   // A thread copies chunks of one pixel, kLanes apart.
-  constexpr int kLanes = Tile::kThreads / kStep;
-  constexpr int kRowBytes = Tile::kRows * kElementBytes, kColumnBytes = Tile::kColumns * kElementBytes;
+  constexpr int kLanes = BlockTile::kThreads / kStep;
+  constexpr int kRowBytes = BlockTile::kRows * kElementBytes, kColumnBytes = BlockTile::kColumns * kElementBytes;
   constexpr int kM = kRowBytes / kChunkBytes / kLanes, kN = kColumnBytes / kChunkBytes / kLanes;
   char* const shared = dynamic_shared<char>();
 
   // Blocks that read the same pixels follow one another.
-  const unsigned in_blocks = static_cast<unsigned>(ceil_div(args.in_channels, Tile::kColumns));
-  const unsigned out_blocks = static_cast<unsigned>(ceil_div(args.out_channels, Tile::kRows));
+  const unsigned in_blocks = static_cast<unsigned>(ceil_div(args.in_channels, BlockTile::kColumns));
+  const unsigned out_blocks = static_cast<unsigned>(ceil_div(args.out_channels, BlockTile::kRows));
   unsigned block = blockIdx.x;
-  const int64_t first_in = static_cast<int64_t>(block % in_blocks) * Tile::kColumns;
+  const int64_t first_in = static_cast<int64_t>(block % in_blocks) * BlockTile::kColumns;
   block /= in_blocks;
-  const int64_t first_out = static_cast<int64_t>(block % out_blocks) * Tile::kRows;
+  const int64_t first_out = static_cast<int64_t>(block % out_blocks) * BlockTile::kRows;
   block /= out_blocks;
   const int tap = block % kTaps;
   const int64_t part = block / kTaps;
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   const T* const input = static_cast<const T*>(args.input.data) + first_in + (y0 + shift_y) * args.input.of_row +
                          (x0 + shift_x) * args.input.of_column;
 
-  sum_steps<Sums<Math, Tile, false>, Tile>(steps, shared, [&](char* rows, char* columns) {
+  sum_steps<Sums<Math, BlockTile, false>, BlockTile>(steps, shared, [&](char* rows, char* columns) {
     const bool inside = pixel < end;
     const T* const grad_at = grad + (image * args.grad.of_image + y * args.grad.of_row + x * args.grad.of_column);
     const T* const input_at = input + (image * args.input.of_image + y * args.input.of_row + x * args.input.of_column);
@@ -101,10 +101,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
   float* const to = args.sums + (part * kTaps + tap) * args.out_channels * args.in_channels;
   const bool wide = args.in_channels % 4 == 0;
 #pragma unroll 1
-  for (int item = threadIdx.x; item < Tile::kRows * Tile::kColumns / 4; item += Tile::kThreads) {
-    const int row = item / (Tile::kColumns / 4), column = item % (Tile::kColumns / 4) * 4;
+  for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
+    const int row = item / (BlockTile::kColumns / 4), column = item % (BlockTile::kColumns / 4) * 4;
     if (first_out + row >= args.out_channels) continue;
-    const Pack<float, 4> sum = load_pack<4>(sums + in_sums<Tile>(row, column));
+    const Pack<float, 4> sum = load_pack<4>(sums + in_sums<BlockTile>(row, column));
     float* const at = to + (first_out + row) * args.in_channels + first_in + column;
     if (wide) {
       if (first_in + column < args.in_channels) store_pack<4>(at, sum);

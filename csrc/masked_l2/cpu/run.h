@@ -34,7 +34,8 @@ inline double denominator_of(const MaskedL2& args, const std::optional<Tensor>& 
 }
 
 // Runs the kernel and returns the loss.
-inline double run(MaskedL2& args, const std::optional<Tensor>& mask, double weight, Reduction reduction, double grad_loss) {
+inline double run(MaskedL2& args, const std::optional<Tensor>& mask, double weight, Reduction reduction,
+                  double grad_loss) {
   const double scale = scale_of(weight, denominator_of(args, mask, reduction), reduction);
   args.factor = 2 * scale * grad_loss;
   args.walk.collapse();

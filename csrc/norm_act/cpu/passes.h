@@ -89,7 +89,8 @@ inline void join_moments(const NormAct& args, const Pairs& pairs, int64_t begin,
   }
 }
 
-inline void join_sums(const NormAct& args, const Pairs& pairs, int64_t begin, int64_t end, Numbers& first, Numbers& second) {
+inline void join_sums(const NormAct& args, const Pairs& pairs, int64_t begin, int64_t end, Numbers& first,
+                      Numbers& second) {
   for (int64_t part = 0; part < args.parts(); ++part)
     for (int64_t c = begin; c < end; ++c) {
       first[c] += pairs.first[pairs.at(part, c)];

@@ -397,9 +397,7 @@ void with_variant(const NormAct& args, const Shares& shares, F f) {
 }
 
 unsigned blocks_of(const Shares& shares) { return static_cast<unsigned>(shares.parts * shares.groups); }
-unsigned combining_blocks(const NormAct& args) {
-  return static_cast<unsigned>(ceil_div(args.channels, kCombined));
-}
+unsigned combining_blocks(const NormAct& args) { return static_cast<unsigned>(ceil_div(args.channels, kCombined)); }
 
 }  // namespace
 

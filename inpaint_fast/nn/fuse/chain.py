@@ -168,7 +168,7 @@ class Chain:
             y = conv_norm_act(
                 *found, input, parameters["weight"], parameters["bias"], normalisation, epilogue, precision, kept
             )
-        if normalisation is not None and normalisation.updates and normalisation.tracked is not None:
+        if norm is not None and norm.training and norm.track_running_stats and normalisation.tracked is not None:
             normalisation.tracked.add_(1)
         return y
 

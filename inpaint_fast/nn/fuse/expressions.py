@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from inpaint_fast.nn.fuse.proof import (
-    CONTAINERS,
     MISSING,
     PLAIN,
     Call,
@@ -38,7 +37,7 @@ from inpaint_fast.nn.fuse.values import (
     Several,
     Super,
     Torch,
-    is_sequential,
+    is_container,
     is_torch,
     name_of,
     of_others,
@@ -156,7 +155,7 @@ class Expressions:
 
     def _contents(self, of: Module, what: str) -> Several:
         """The modules of a container, by the method that names them."""
-        if type(of.module) not in CONTAINERS and not is_sequential(of.module):
+        if not is_container(of.module):
             raise self._unproved(f"a loop over the modules of a {type(of.module).__name__}")
         children = of.module._modules
         self.reading.grounds.append(Contents(of.module, tuple(children.values())))

@@ -20,7 +20,6 @@ from torch import nn
 
 PLAIN = (bool, int, str, type(None))  # values of these types are compared, all others only by identity
 MISSING = object()
-CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)  # these classes, not their subclasses
 
 
 # ---- the grounds ----

@@ -48,11 +48,12 @@ def read(owner: nn.Module, training: bool) -> Reading:
 class _Reader(Expressions):
     def read(self) -> Reading:
         cls = type(self.owner)
-        for name in ("__getattr__", "__getattribute__", "__setattr__"):
-            if getattr(cls, name) is not getattr(nn.Module, name):
-                raise Unproved(f"{cls.__name__} has a {name} of its own")
         try:
             forward = self._method("forward")
+            for name in ("__getattr__", "__getattribute__", "__setattr__"):
+                if getattr(cls, name) is not getattr(nn.Module, name):
+                    where = f"line {forward.__code__.co_firstlineno} of {forward.__qualname__}"
+                    raise Unproved(f"{where}: {cls.__name__} has a {name} of its own")
             arguments = inspect.signature(forward, follow_wrapped=False).parameters
             values = {name: Result() for name in arguments}
             values[next(iter(arguments))] = Module(self.owner)

@@ -72,6 +72,9 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     names = _names(model)
     report = Report()
     convolutions: list[nn.Module] = []
+    for name, module in model.named_modules():
+        if isinstance(module, ScriptModule) and getattr(module, "original_name", "") in ("Conv2d", "ConvTranspose2d"):
+            report.left.append(Left(name, "it is in a ScriptModule, which stays as it is"))
     for module, name in names.items():
         for forgotten in ("_fusions", "_fusion", "_kept"):
             vars(module).pop(forgotten, None)
@@ -217,7 +220,7 @@ def _has_forward(module: nn.Module) -> bool:
 def _after(chain: Chain, children: list[nn.Module]) -> str:
     if len(chain.modules) == 3:
         return ""
-    end = children.index(chain.conv) + len(chain.modules)
+    end = next(i for i, child in enumerate(children) if child is chain.conv) + len(chain.modules)
     return _left_beside(children[end]) if end < len(children) else "it ends its nn.Sequential"
 
 

@@ -11,6 +11,10 @@ from torch import nn
 from inpaint_fast.nn.fuse.proof import Child
 from inpaint_fast.nn.fuse.sequential import FusedSequential
 
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+# By what a container tells its modules.
+ORDERING = ("__iter__", "__getitem__", "__len__", "__contains__", "values", "items", "keys", "children", "modules")
+
 
 @dataclass(frozen=True, eq=False)
 class Known:
@@ -99,6 +103,15 @@ def is_torch(found: object) -> bool:
     name = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
     home = name if isinstance(name, str) else ""
     return home.partition(".")[0] == "torch" and (callable(found) or isinstance(found, ModuleType))
+
+
+def is_container(module: nn.Module) -> bool:
+    """A ModuleList, a ModuleDict or an nn.Sequential that names and orders its modules as these do."""
+    for base in CONTAINERS:
+        if isinstance(module, base):
+            classes = [cls for cls in type(module).__mro__ if cls not in (*base.__mro__, FusedSequential)]
+            return not any(name in cls.__dict__ for cls in classes for name in ORDERING)
+    return False
 
 
 def is_sequential(module: nn.Module) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
 from inpaint_fast.ops._activations import activation_of
 from inpaint_fast.ops._plans import Facts, planned
-from inpaint_fast.ops._torch_private import may_overwrite
+from inpaint_fast.ops._torch_private import is_ordinary, may_overwrite
 from inpaint_fast.ops.conv_block.choice import LEAST_CHANNELS, algorithm
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import HALVING, Block, Geometry
@@ -216,6 +216,8 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     backend = operator.choose(weight.device, None)
     if backend == "reference" or weight.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
         return
+    if not is_ordinary(weight):
+        return  # nothing would be kept
     compute = torch.float32 if backend == "cpp" else None
     if backend == "cpp" and _is_fast_in_torch(weight.dtype):
         return

@@ -490,36 +490,3 @@ def test_bad_input(changes, error, message) -> None:
     named = {"input": torch.ones(1, 4, 8, 8), "weight": torch.ones(6, 4, 3, 3)} | changes
     with pytest.raises(error, match=message):
         ipf.dilated_block(named.pop("input"), named.pop("weight"), **named)
-
-
-@compiled
-def test_direct_calls_of_the_operators_do_not_crash() -> None:
-    ops, input, weight = torch.ops.inpaint_fast, random(1, 4, 8, 8), weights(6, 4)
-    nothing, near, rest = (None, None, None, None), [1, 1, 1, 1], (0, 0.0, NORM_ACT, False, False)
-    for block in (ops.dilated_block, ops.dilated_block_forward):
-        for args, words in (
-            ((input, weights(6, 5), *nothing, near, *rest), "weight: its channels"),
-            ((input, weight, *nothing, [9, 9, 0, 0], *rest), "smaller than the dilated weights"),
-            ((input, weight, *nothing, [0, 1, 1, 1], *rest), "dilation: at least 1"),
-            ((input, weight, *nothing, [1, 1, 1], *rest), "geometry: .* got 3 numbers"),
-            ((input, weight, *nothing, near, 99, *rest[1:]), "activation"),
-            ((input, weight, *nothing, near, 0, 0.0, 2, False, False), "order"),
-            ((input, weight, random(7), None, None, None, near, *rest), "transformed: it is not of this weight"),
-            ((input, weight, None, random(7), None, None, near, *rest), "bias: one number for each"),
-            ((input.double(), weight, *nothing, near, *rest), "input: its dtype is not float32"),
-        ):
-            with pytest.raises(RuntimeError, match=words):
-                block(*args)
-    for call, words in (
-        (lambda: ops.dilated_block_weights(random(6, 4, 5, 5)), "3x3 taps"),
-        (
-            lambda: ops.dilated_block_input_gradient(random(1, 5, 8, 8), weight, near, False, False),
-            "grad: its channels",
-        ),
-        (
-            lambda: ops.dilated_block_weight_gradient(random(1, 6, 7, 8), input, weight, near, False),
-            "grad: it is not of",
-        ),
-    ):
-        with pytest.raises(RuntimeError, match=words):
-            call()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support import assert_as_good, laid_out
 from torch import Tensor
 
-from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops._dispatch import OPERATORS
 
@@ -155,8 +155,8 @@ def forward(
 ) -> Tensor:
     padding = dilation if padding is None else padding
     return call(
-        "dilated_block", input, weight, packed, *vectors, *pair(dilation), *pair(padding),
-        ACTIVATIONS.index(activation), slope, order == "norm_act", channels_last, mode.tf32,
+        "dilated_block", input, weight, packed, *vectors, [*pair(dilation), *pair(padding)],
+        ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, mode.tf32,
     )  # fmt: skip
 
 
@@ -182,9 +182,9 @@ def check_gradients(mode: Mode, input: Tensor, weight: Tensor, grad: Tensor, cha
     """Both gradients. Each multiplies grad by one of the two, so that the factors of each are its own."""
     dilation = settings.get("dilation", 1)
     padding = settings.get("padding", dilation)
-    numbers = (*pair(dilation), *pair(padding))
-    to_input = call("dilated_block_input_gradient", grad, weight, *numbers, channels_last, mode.tf32)
-    to_weight = call("dilated_block_weight_gradient", grad, input, weight, *numbers, mode.tf32)
+    geometry = [*pair(dilation), *pair(padding)]
+    to_input = call("dilated_block_input_gradient", grad, weight, geometry, channels_last, mode.tf32)
+    to_weight = call("dilated_block_weight_gradient", grad, input, weight, geometry, mode.tf32)
 
     def expected(dtype: torch.dtype) -> tuple[Tensor, ...]:
         sources = [mode.factor(t).to(dtype).requires_grad_() for t in (input, weight)]
@@ -319,7 +319,7 @@ def test_gradients_by_autograd(mode: Mode) -> None:
 def check_statistics(mode: Mode, input: Tensor, weight: Tensor, activation: str, channels_last: bool) -> None:
     """The result is that of the convolution alone; the statistics are those of it as it is rounded."""
     bias, slope = random(mode, weight.shape[0]), DEFAULT_SLOPE.get(activation, 0.0)
-    args = (input, weight, bias, 2, 3, 2, 3, ACTIVATIONS.index(activation), slope, channels_last, mode.tf32)
+    args = (input, weight, bias, [2, 3, 2, 3], ACTIVATIONS.index(activation), slope, channels_last, mode.tf32)
     y, mean, var = call_all("dilated_block_statistics", *args)
     alone = forward(mode, input, weight, (bias, None, None), dilation=(2, 3), channels_last=channels_last)
     assert torch.equal(y, alone) and y.stride() == alone.stride()
@@ -355,7 +355,7 @@ def test_statistics_in_every_tile(mode: Mode, monkeypatch: pytest.MonkeyPatch) -
 
 def test_statistics_of_nothing() -> None:
     y, mean, var = call_all(
-        "dilated_block_statistics", torch.empty(0, 3, 5, 5), torch.ones(4, 3, 3, 3), None, 1, 1, 1, 1, 0, 0.0, False,
+        "dilated_block_statistics", torch.empty(0, 3, 5, 5), torch.ones(4, 3, 3, 3), None, [1, 1, 1, 1], 0, 0.0, False,
         False,
     )  # fmt: skip
     assert y.shape == (0, 4, 5, 5) and not mean.any() and not var.any()
@@ -437,7 +437,7 @@ def test_weight_gradient_of_many_pixels(mode: Mode, out: int, channels: int) -> 
         input, weight = random(mode, images, channels, height, width), weights(mode, out, channels)
         grad = random(mode, images, out, height, width)
         check_gradients(mode, input, weight, grad, False, dilation=dilation)
-        numbers = (grad, input, weight, dilation, dilation, dilation, dilation, mode.tf32)
+        numbers = (grad, input, weight, [dilation] * 4, mode.tf32)
         first, again = (call("dilated_block_weight_gradient", *numbers) for _ in range(2))
         assert torch.equal(first, again)
 
@@ -448,7 +448,7 @@ def test_bitwise_equal_on_repeat(mode: Mode) -> None:
     input, weight = random(mode, 2, 24, 13, 17), weights(mode, 40, 24)
     assert torch.equal(*(forward(mode, input, weight, dilation=2) for _ in range(2)))
     grad = random(mode, 2, 40, 13, 17)
-    assert torch.equal(*(call("dilated_block_input_gradient", grad, weight, 2, 2, 2, 2, True, mode.tf32)
+    assert torch.equal(*(call("dilated_block_input_gradient", grad, weight, [2, 2, 2, 2], True, mode.tf32)
                          for _ in range(2)))  # fmt: skip
 
 
@@ -471,7 +471,7 @@ def test_offsets_of_more_than_32_bits(mode: Mode, channels: int, tmp_path: Path)
     check_launches(["-"] * (1 if channels == 8 else 2) + ["64 x 64"])
     assert torch.equal(value, forward(mode, near, weight, channels_last=True))
     grad = random(mode, 2, 8, 5, 6)
-    numbers = (weight, 1, 1, 1, 1, mode.tf32)
+    numbers = (weight, [1, 1, 1, 1], mode.tf32)
     assert torch.equal(call("dilated_block_weight_gradient", grad, input, *numbers),
                        call("dilated_block_weight_gradient", grad, near, *numbers))  # fmt: skip
 
@@ -486,9 +486,9 @@ def test_nothing_to_compute(mode: Mode) -> None:
     assert torch.equal(value, bias.relu().view(1, 5, 1, 1).expand(2, 5, 3, 3))
     for images, sides in ((0, (3, 3)), (2, (2, 3))):
         grad = random(mode, images, 5, *(side - 2 for side in sides))
-        args = (grad, random(mode, images, 4, *sides), weight, 1, 1, 0, 0, mode.tf32)
+        args = (grad, random(mode, images, 4, *sides), weight, [1, 1, 0, 0], mode.tf32)
         assert torch.equal(call("dilated_block_weight_gradient", *args), torch.zeros_like(weight))
-        assert call("dilated_block_input_gradient", grad, weight, 1, 1, 0, 0, False, mode.tf32).shape == (
+        assert call("dilated_block_input_gradient", grad, weight, [1, 1, 0, 0], False, mode.tf32).shape == (
             images, 4, *sides
         )  # fmt: skip
 
@@ -510,15 +510,15 @@ def test_what_does_not_fit_is_an_error() -> None:
         ("below 2\\^28", lambda: forward(mode, input, weight, dilation=2**28, padding=2**28)),
         (
             "activation: 0 to 5",
-            lambda: call("dilated_block", input, weight, *[None] * 4, 1, 1, 1, 1, 6, 0.0, True, False, False),
+            lambda: call("dilated_block", input, weight, *[None] * 4, [1, 1, 1, 1], 6, 0.0, 0, False, False),
         ),
         (
             "grad: its channels",
-            lambda: call("dilated_block_input_gradient", input, weight, 1, 1, 1, 1, False, False),
+            lambda: call("dilated_block_input_gradient", input, weight, [1, 1, 1, 1], False, False),
         ),
         (
             "grad: it is not of that input's output",
-            lambda: call("dilated_block_weight_gradient", grad[:, :, 1:], input, weight, 1, 1, 1, 1, False),
+            lambda: call("dilated_block_weight_gradient", grad[:, :, 1:], input, weight, [1, 1, 1, 1], False),
         ),
     ):
         with pytest.raises(RuntimeError, match=message):

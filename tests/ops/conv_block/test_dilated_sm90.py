@@ -129,7 +129,7 @@ def test_kernels_spill_nothing(tmp_path: Path) -> None:
             "-Xptxas",
             "-v",
         ]
-        command += [str(ROOT / "csrc" / "dilated_block" / "cuda.cu"), "-o", str(tmp_path / architecture)]
+        command += [str(ROOT / "csrc" / "conv_block" / "cuda" / "kernels.cu"), "-o", str(tmp_path / architecture)]
         ran = subprocess.run(command, capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         return ran.stderr

@@ -415,32 +415,3 @@ def test_bad_input(block, changes, error, message) -> None:
 def test_four_taps_need_two_pixels() -> None:
     with pytest.raises(ValueError, match=r"input: at least 2x2 pixels is expected, got shape \(1, 4, 1, 8\)"):
         ipf.strided_block(torch.ones(1, 4, 1, 8), torch.ones(6, 4, 4, 4))
-
-
-@compiled
-def test_direct_calls_of_the_operators_do_not_crash(block) -> None:
-    input, weight = random(1, 4, 8, 8), block.weights(4, 6)
-    nothing, rest = (None, None, None, None), (0, 0.0, ORDERS.index("norm_act"))
-    for op in (block.op, block.op_forward):
-        for args, words in (
-            ((input, block.weights(5, 6), *nothing, *rest), "weight: its channels"),
-            ((input, weight, *nothing, 99, *rest[1:]), "activation"),
-            ((input, weight, *nothing, 0, 0.0, 2), "order"),
-            ((input, weight, random(7), None, None, None, *rest), "transformed: it is not of this weight"),
-            ((input, weight, None, random(5), None, None, *rest), "bias: one number for each"),
-            ((input.double(), weight, *nothing, *rest), "input: its dtype is not float32"),
-        ):
-            with pytest.raises(RuntimeError, match=words):
-                op(*args)
-    for call, words in (
-        (lambda: block.op_weights(random(4, 6, 5, 5)), "taps are expected"),
-        (lambda: block.op_weights(random(4, 6, 3, 4)), "taps are expected"),
-        (lambda: block.op_weight_gradient(random(1, 6, 3, 3), input, weight), "grad: it is not of"),
-        (lambda: block.op_weight_gradient(block.seed(input.shape, 5), input, weight), "grad: its channels"),
-        (
-            lambda: block.op_weight_gradient(block.seed(input.shape, 6), random(1, 5, 8, 8), weight),
-            "weight: its channels",
-        ),
-    ):
-        with pytest.raises(RuntimeError, match=words):
-            call()

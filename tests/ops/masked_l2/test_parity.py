@@ -449,22 +449,6 @@ def test_bad_options_are_named() -> None:
         ipf.masked_l2(PICTURE, PICTURE, weight="2")
 
 
-@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
-def test_a_direct_call_of_the_registered_operator_never_crashes() -> None:
-    operator = torch.ops.inpaint_fast.masked_l2
-    for arguments in (
-        (PICTURE, torch.zeros(1), None, 1.0, 1, False),
-        (PICTURE, PICTURE.double(), None, 1.0, 1, False),
-        (PICTURE.long(), PICTURE.long(), None, 1.0, 1, False),
-        (PICTURE, PICTURE, torch.zeros(2, 1, 4, 4), 1.0, 1, False),
-        (PICTURE, PICTURE, PICTURE.long(), 1.0, 1, False),
-        (PICTURE, PICTURE, PICTURE, 1.0, 7, False),
-        (torch.zeros([1] * 6), torch.zeros([1] * 6), None, 1.0, 1, False),
-    ):
-        with pytest.raises(RuntimeError):
-            operator(*arguments)
-
-
 def test_use_backend_forces_and_restores() -> None:
     from inpaint_fast.ops import backend_of
 

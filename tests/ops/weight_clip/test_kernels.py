@@ -258,23 +258,6 @@ def test_bitwise_equal_on_repeat(backend: str) -> None:
         assert all(map(torch.equal, part, same))
 
 
-def test_what_a_direct_call_gets_wrong_is_an_error() -> None:
-    lists = lists_of([random(4), random(5)], "adam")
-    numbers = astuple(CASES["adam"][0])
-    for place, wrong, message in (
-        (1, [], "grads: they are missing"),
-        (2, lists[2][:1], "state0: 2 tensors are expected, got 1"),
-        (3, [s.double() for s in lists[3]], "dtype of params"),
-        (5, [], "steps: they are missing"),
-        (5, [torch.ones((), dtype=torch.float64)] * 2, "steps: float32"),
-    ):
-        broken = (*lists[:place], wrong, *lists[place + 1 :])
-        with pytest.raises(RuntimeError, match=message):
-            call("emulated", "clipped_step", *broken, *numbers, None, None)
-    with pytest.raises(RuntimeError, match="grad_scale: one float32"):
-        call("emulated", "clipped_step", *lists, *numbers, torch.ones(2), None)
-
-
 # ---- machine code ----
 
 

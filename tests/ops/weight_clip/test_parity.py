@@ -217,24 +217,3 @@ def test_compile() -> None:
 def test_bad_input_is_named(tensors, bound, error, words) -> None:
     with pytest.raises(error, match=words):
         ipf.clip_weights_(tensors, bound)
-
-
-@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
-def test_a_direct_call_never_crashes() -> None:
-    ones, step = [torch.ones(3)], [torch.zeros(())]
-    numbers = list(VARIANTS["adam"].__dict__.values())
-    call = torch.ops.inpaint_fast.clipped_step
-    for lists in (
-        (ones, [], [], [], [], []),
-        (ones, ones, [], [], [], step),
-        (ones, ones, ones, ones, [], []),
-        (ones, [torch.ones(4)], ones, ones, [], step),
-        (ones, [torch.ones(3).double()], ones, ones, [], step),
-        (ones, ones, ones, ones, [], [torch.zeros(2)]),
-        (ones, ones * 2, ones, ones, [], step),
-        ([torch.ones(3).long()], ones, ones, ones, [], step),
-    ):
-        with pytest.raises(RuntimeError):
-            call(*lists, *numbers, None, None)
-    with pytest.raises(RuntimeError, match="rule"):
-        call(ones, ones, ones, ones, [], step, 9, *numbers[1:], None, None)

@@ -1,7 +1,7 @@
-"""A completion network for other runtimes: a `torch.export` program, or ONNX. Every batch and picture size fits.
+"""A completion network as a graph for other runtimes: a `torch.export` program, or ONNX.
 
-The graphs are of PyTorch's own operators, since another runtime has none of ours, and are compared with the network
-before they are written.
+Every batch and picture size fits. The graphs are of PyTorch's own operators, since another runtime has none of ours,
+and are compared with the network before they are written.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inpaint_fast._files import write_whole
+from inpaint_fast.completion.generators import at_rest
 from inpaint_fast.models.glcic import CompletionNetwork
 from inpaint_fast.ops import use_backend
 
@@ -24,20 +25,6 @@ SUFFIXES = (".onnx", ".pt2")
 NAMES = ("picture", "mask")
 TOLERANCE = 1e-4  # of RGB in [0, 1]: where direct and Winograd convolutions may come to lie apart
 SIZES = ((2, 48, 64), (1, 60, 44))  # batch, height, width: of the example, and of another that must fit, too
-
-
-class _Plain(nn.Module):
-    """The network without its checks of shapes, which a graph of any shape has no place for."""
-
-    def __init__(self, network: CompletionNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        hole = mask > 0
-        mean = self.network.mean_pixel[:, None, None]
-        x = torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1)
-        return nn.Sequential.forward(self.network, x)
 
 
 def export(network: CompletionNetwork, path: str | os.PathLike[str]) -> float:
@@ -64,17 +51,13 @@ def export(network: CompletionNetwork, path: str | os.PathLike[str]) -> float:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"path: a file that ends in .onnx or .pt2 is expected, got {os.fspath(path)}")
-    was_training = network.training
-    try:
-        plain = _Plain(network.eval())
-        batch, rows, columns = torch.export.Dim("batch"), torch.export.Dim("rows"), torch.export.Dim("columns")
-        free = {0: batch, 2: 4 * rows, 3: 4 * columns}
-        with torch.no_grad(), use_backend("reference"):
-            program = torch.export.export(plain, _inputs(*SIZES[0]), dynamic_shapes=(free, dict(free)), strict=False)
+    batch, rows, columns = torch.export.Dim("batch"), torch.export.Dim("rows"), torch.export.Dim("columns")
+    free = {0: batch, 2: 4 * rows, 3: 4 * columns}
+    with at_rest(network), torch.no_grad():
+        with use_backend("reference"):
+            program = torch.export.export(network, _inputs(*SIZES[0]), dynamic_shapes=(free, dict(free)), strict=False)
         data = _onnx(program) if suffix == ".onnx" else _pt2(program)
         difference = max(_difference(network, data, suffix, _inputs(*size)) for size in SIZES)
-    finally:
-        network.train(was_training)
     if not difference <= TOLERANCE:
         raise RuntimeError(f"the exported graph's answers differ by {difference:.1e} from the network's")
     write_whole(path, lambda file: file.write(data))
@@ -107,14 +90,13 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
 
 
 def _difference(network: CompletionNetwork, data: bytes, suffix: str, inputs: tuple[Tensor, Tensor]) -> float:
-    with torch.no_grad():
-        wanted = network(*inputs)
-        if suffix == ".onnx":
-            import onnxruntime
+    wanted = network(*inputs)
+    if suffix == ".onnx":
+        import onnxruntime
 
-            session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-            feed = {name: tensor.numpy() for name, tensor in zip(NAMES, inputs, strict=True)}
-            answer = torch.from_numpy(np.asarray(session.run(None, feed)[0]))
-        else:
-            answer = torch.export.load(io.BytesIO(data)).module()(*inputs)
+        session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+        feed = {name: tensor.numpy() for name, tensor in zip(NAMES, inputs, strict=True)}
+        answer = torch.from_numpy(np.asarray(session.run(None, feed)[0]))
+    else:
+        answer = torch.export.load(io.BytesIO(data)).module()(*inputs)
     return (answer - wanted).abs().max().item()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from inpaint_fast.cli.main import main
-from inpaint_fast.completion import export, save_network
+from inpaint_fast.completion import export, graph, save_network
 from inpaint_fast.models import CompletionNetwork, UNetGenerator
 
 ARGUMENTS = {"channels": 4, "mean_pixel": [0.2, 0.5, 0.7]}
@@ -70,13 +69,12 @@ def test_what_is_wrong_is_said(network: CompletionNetwork, tmp_path: Path, capsy
 def test_a_graph_that_answers_otherwise_is_not_written(
     network: CompletionNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = sys.modules["inpaint_fast.completion.export"]  # its name is also that of its function
     other = CompletionNetwork(**ARGUMENTS).eval()
     program = torch.export.export(other, questions()[0])
     file = io.BytesIO()
     torch.export.save(program, file)
-    monkeypatch.setattr(module, "_pt2", lambda _: file.getvalue())
-    monkeypatch.setattr(module, "SIZES", ((3, 40, 52),))
+    monkeypatch.setattr(graph, "_pt2", lambda _: file.getvalue())
+    monkeypatch.setattr(graph, "SIZES", ((3, 40, 52),))
     with pytest.raises(RuntimeError, match="differ by .* from the network's"):
         export(network, tmp_path / "network.pt2")
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,7 @@
 """A trained generator, a picture and a mask to a completed picture; any size, any holes.
 
-A `CompletionNetwork` fills holes anywhere: see `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the
-centre of a small square (32 of 64 pixels), is led over a picture hole by hole: holes that lie close together are one;
-round each, a square twice its longer side is reduced to the generator's size, other holes in it are closed
-harmonically, and the answer is enlarged into the hole. Memory stays bounded by the picture itself, whatever the size of
-the hole.
+A `CompletionNetwork` fills holes anywhere: `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the
+centre of a small square, is led over a picture hole by hole: `inpaint_fast.completion.centres`.
 """
 
 from __future__ import annotations
@@ -18,17 +15,10 @@ from torch import Tensor, nn
 
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes, require_opencv
-from inpaint_fast.completion.fills import harmonic, prefilled
-from inpaint_fast.completion.holes import hole_boxes
-from inpaint_fast.completion.regions import fill_regions
-from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
+from inpaint_fast.completion.generators import at_rest, kind_of
+from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
-from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
-from inpaint_fast.models.glcic import CompletionNetwork
-
-MERGE = 8  # pixels: holes nearer than twice this are filled as one
-BATCH = 64  # holes given to the generator at a time
 
 
 def complete(
@@ -73,8 +63,7 @@ def complete(
             raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
     device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)
-    if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
-        raise ValueError(f"image: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}")
+    check_picture("image", picture)
     if mask.shape != (1, *picture.shape[1:]):
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
@@ -92,13 +81,9 @@ def complete(
         generator = load_network(weights).to(device or "cpu")
         caption_encoder = caption_encoder or load_caption_encoder(weights)
     captions = encoded_captions(generator, caption, caption_encoder)
-    was_training = generator.training
-    try:
-        with torch.random.fork_rng(devices=[]):  # noise, where the hole is filled with it: always the same
-            torch.manual_seed(0)
-            completed = _fill(picture, hole, generator.eval(), captions)
-    finally:
-        generator.train(was_training)
+    with at_rest(generator), torch.random.fork_rng(devices=[]):  # noise that fills the hole: always the same
+        torch.manual_seed(0)
+        completed = kind_of(generator).picture(generator, picture, hole, captions)
     return blend_holes(completed, picture, hole[None]) if blend else completed
 
 
@@ -106,8 +91,7 @@ def encoded_captions(
     generator: nn.Module, caption: str | Sequence[str] | None, encoder: CaptionEncoder | None
 ) -> Tensor | None:
     """(1, captions, ...) for a generator that reads captions, None for another; arguments and errors as `complete`."""
-    if not isinstance(generator, CentreGenerator | CompletionNetwork):
-        raise ValueError(f"weights: a generator that completes pictures is expected, got {type(generator).__name__}")
+    kind_of(generator)
     if not generator.reads_captions:
         if caption is not None:
             raise ValueError(f"caption: {type(generator).__name__} reads none")
@@ -117,41 +101,3 @@ def encoded_captions(
     if encoder is None:
         raise ValueError("caption_encoder: that of the generator's training is expected, got none")
     return encoder([[caption] if isinstance(caption, str) else list(caption)])
-
-
-def _fill(picture: Tensor, hole: Tensor, generator: nn.Module, captions: Tensor | None) -> Tensor:
-    if isinstance(generator, CompletionNetwork):
-        return fill_regions(picture, hole, generator)
-    return _fill_centres(picture, hole, generator, captions)
-
-
-def _around(box: tuple[int, int, int, int]) -> Region:
-    """A square of twice the longer side of the hole (top, left, bottom, right), never smaller than the input."""
-    top, left, bottom, right = box
-    side = max(2 * (bottom - top), 2 * (right - left), PICTURE)
-    return Region((top + bottom - side) / 2, (left + right - side) / 2, side, side)
-
-
-def _fill_centres(picture: Tensor, hole: Tensor, generator: CentreGenerator, captions: Tensor | None) -> Tensor:
-    result, device = picture.clone(), next(generator.parameters()).device
-    boxes = hole_boxes(hole, merge=MERGE)
-    for start in range(0, len(boxes), BATCH):
-        part = boxes[start : start + BATCH]
-        squares = [_around(box) for box in part]
-        inputs = torch.stack([_closed(picture, hole, square) for square in squares])
-        centre = torch.zeros(1, 1, PICTURE, PICTURE, dtype=torch.bool)
-        centre[..., CENTRE, CENTRE] = True
-        words = () if captions is None else (captions.expand(len(part), *captions.shape[1:]).to(device),)
-        with torch.inference_mode():
-            filled = answer(generator(prefilled(inputs, centre, generator.prefill).to(device), *words))
-        completed = inputs.clone()
-        completed[..., CENTRE, CENTRE] = filled
-        for box, square, small in zip(part, squares, completed, strict=True):
-            enlarge_into(result, hole, box, square, small)
-    return result
-
-
-def _closed(picture: Tensor, hole: Tensor, square: Region) -> Tensor:
-    """The square at the generator's size, (3, 64, 64) in [0, 1], its holes closed harmonically."""
-    small, unknown = reduced(picture, hole, square, (PICTURE, PICTURE))
-    return harmonic(small[None], unknown[None])[0]

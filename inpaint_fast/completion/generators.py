@@ -1,0 +1,77 @@
+"""The generators that complete pictures: what the two kinds of them have in common, told apart here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inpaint_fast.completion.centres import complete_centres, fill_centres
+from inpaint_fast.completion.regions import complete_holes, fill_regions
+from inpaint_fast.data import Batch
+from inpaint_fast.models import CentreGenerator, CompletionNetwork
+
+
+class Kind(NamedTuple):
+    """How the generators of one kind complete."""
+
+    network: type[nn.Module]
+    """Their class."""
+    batch: Callable[[nn.Module, Batch], Tensor]
+    """(generator, batch) -> the batch's pictures completed."""
+    picture: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
+    """(generator, picture, hole, encoded captions) -> a picture of any size completed."""
+    takes: tuple[int, str] | None = None
+    """Side and mask of the only batches that they complete; None: any."""
+
+
+KINDS = (
+    Kind(CentreGenerator, complete_centres, fill_centres, takes=(64, "center")),
+    Kind(CompletionNetwork, complete_holes, fill_regions),
+)
+
+
+def kind_of(generator: nn.Module) -> Kind:
+    """How this generator completes.
+
+    Raises:
+        ValueError: it completes no pictures.
+    """
+    for kind in KINDS:
+        if isinstance(generator, kind.network):
+            return kind
+    raise ValueError(f"weights: a generator that completes pictures is expected, got {type(generator).__name__}")
+
+
+def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
+    """A batch's holes filled by any generator that completes pictures; in eval mode, without gradients.
+
+    Args:
+        generator: left in the mode that it is in.
+        batch: pictures and holes of the kind that it completes, with captions where it reads them.
+
+    Returns:
+        (N, 3, H, W) in [0, 1]; known pixels as they were.
+
+    Raises:
+        ValueError: it completes no pictures.
+    """
+    kind = kind_of(generator)
+    with at_rest(generator), torch.no_grad():
+        return kind.batch(generator, batch)
+
+
+@contextmanager
+def at_rest(network: nn.Module) -> Iterator[None]:
+    """Inside, the network is in eval mode; afterwards each of its modules is in the mode that it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(modes[0][1])
+        for module, training in modes:
+            module.training = training
