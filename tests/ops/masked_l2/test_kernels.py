@@ -13,10 +13,11 @@ from support import assert_as_good
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import REDUCTIONS
 from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import masked_l2 as kernels
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.masked_l2 import REDUCTIONS, reference
+from inpaint_fast.ops.masked_l2 import reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BACKENDS = ("emulated", "triton")

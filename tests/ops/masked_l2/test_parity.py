@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
+from inpaint_fast._words import DTYPES, REDUCTIONS
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.masked_l2 import DTYPES, REDUCTIONS, reference, reference_composite
+from inpaint_fast.ops.masked_l2 import reference, reference_composite
 
 STEM = "masked_l2"
 MASKS = ("none", "bool", "uint8", "float32", "same", "soft")

@@ -13,12 +13,11 @@ from ops.norm_act.norm_acts import Parameters, check_against_plain, laid_out, ou
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast._words import ACTIVATIONS, DTYPES, ORDERS
 from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels._activations import NONE
 from inpaint_fast.kernels.norm_act import backward, forward
 from inpaint_fast.kernels.norm_act.walk import CHANNELS, COMBINED, MAX_PARTS, PROGRAMS, TILE, Walk
-from inpaint_fast.ops.norm_act import DTYPES
 
 ARGS = ("tanh", "norm_act", True, 0.1, 1e-5)
 

@@ -28,8 +28,7 @@ from support import relative_error
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
-from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.ops.norm_act import DTYPES
+from inpaint_fast._words import ACTIVATIONS, DTYPES, ORDERS
 
 STEM = "norm_act"
 FAST_BACKENDS = ["reference", "cpp"] if ipf._extension.module else ["reference"]

@@ -12,8 +12,9 @@ from support import assert_as_good
 from torch import Tensor
 
 import inpaint_fast as ipf
+from inpaint_fast._words import RULES
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.weight_clip import RULES, Settings, clipped_step, reference_step
+from inpaint_fast.ops.weight_clip import Settings, clipped_step, reference_step
 
 STEM = "weight_clip"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
