@@ -8,7 +8,7 @@ Elements are computed in float32 (float64 for float64) and summed in float64. De
 number of elements alone, and the programs' sums are added in a fixed order. One launch, and one more for the mask's sum
 with "mask_mean". The host waits for nothing: denominators and gradients of the loss are read where they are used.
 
-The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask expanded to pred's shape.
+The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask with pred's number of dimensions.
 """
 
 import itertools
@@ -200,6 +200,7 @@ def _run(
 ) -> Tensor | None:
     """Fills grad and composite where they are given; returns the loss where it is wanted."""
     numel = pred.numel()
+    mask = None if mask is None else mask.expand_as(pred)
     if mask is not None and mask.dtype == torch.bool:
         mask = mask.view(torch.uint8)
     loss = pred.new_empty((), dtype=torch.float64 if pred.dtype == torch.float64 else torch.float32)

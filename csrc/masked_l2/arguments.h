@@ -30,7 +30,11 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
   args.pred = pred.data_ptr();
   args.target = target.data_ptr();
   if (mask) {
-    check_same_sizes(*mask, pred, "mask (expanded)", "pred");
+    STD_TORCH_CHECK(mask->dim() == pred.dim(), "mask: the dimensions of pred, ", pred.dim(), ", are expected, got ",
+                    mask->dim());
+    for (int64_t d = 0; d < pred.dim(); ++d)
+      STD_TORCH_CHECK(mask->size(d) == pred.size(d) || mask->size(d) == 1, "mask: size ", pred.size(d),
+                      " or 1 is expected in dimension ", d, ", got ", mask->size(d));
     check_same_device(*mask, pred, "mask", "pred");
     args.mask_kind = kind_of(*mask);
     STD_TORCH_CHECK(args.mask_kind == ScalarKind::uint8 || args.mask_kind == args.kind ||
@@ -38,6 +42,8 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
                     "mask: its dtype is not bool, uint8, float32 or that of pred");
     check_memory(*mask, "mask");
     set_strides(args.walk, kMask, *mask);
+    for (int64_t d = 0; d < pred.dim(); ++d)
+      if (mask->size(d) != pred.size(d)) args.walk.strides[kMask][d] = 0;
     args.mask = mask->data_ptr();
   }
   return args;
@@ -56,15 +62,15 @@ inline void check_scaled(const Tensor& grad, const Tensor& scale) {
   check_same_device(scale, grad, "scale", "grad");
 }
 
-// The mask's own elements as a walk; every broadcast dimension only repeats their sum `times` times.
+// The mask's own elements as a walk; every dimension that it is broadcast over only repeats their sum `times` times.
 struct MaskWalk {
   Strided walk;
   double times = 1;
-  explicit MaskWalk(const Tensor& mask) {
+  MaskWalk(const Tensor& mask, const Strided& pred) {
     walk.operands = 1;
     for (int64_t d = 0; d < mask.dim(); ++d) {
-      if (mask.stride(d) == 0 && mask.numel() > 0) {
-        times *= static_cast<double>(mask.size(d));
+      if ((mask.stride(d) == 0 && mask.numel() > 0) || mask.size(d) != pred.sizes[d]) {
+        times *= static_cast<double>(pred.sizes[d]);
       } else {
         walk.strides[0][walk.dims] = mask.stride(d);
         walk.add_dim(mask.size(d));

@@ -24,7 +24,7 @@ double number_of(const Tensor& scalar) {
 // Loss, gradient (empty where it is not wanted).
 std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimensions at most
                                      const Tensor& target,        // as pred
-                                     std::optional<Tensor> mask,  // as pred, expanded
+                                     std::optional<Tensor> mask,  // as pred, or 1 in a dimension
                                      double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, target, mask);
@@ -37,7 +37,7 @@ std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimension
 // Loss, composite, gradient (empty where it is not wanted).
 std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 5 dimensions at most
                                                        const Tensor& image,  // as pred
-                                                       const Tensor& mask,   // as pred, expanded
+                                                       const Tensor& mask,   // as pred, or 1 in a dimension
                                                        double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, image, mask);
@@ -52,7 +52,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 
 Tensor masked_l2_backward(const Tensor& grad_loss,     // one number
                           const Tensor& pred,          // 5 dimensions at most
                           const Tensor& target,        // as pred
-                          std::optional<Tensor> mask,  // as pred, expanded
+                          std::optional<Tensor> mask,  // as pred, or 1 in a dimension
                           double weight, int64_t reduction) {
   const Reduction how = reduction_of(reduction);
   check_scalar(grad_loss, "grad_loss");

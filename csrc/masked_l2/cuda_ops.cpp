@@ -22,7 +22,7 @@ void run(MaskedL2& args, const Tensor& pred, const std::optional<Tensor>& mask, 
   double* const doubles = static_cast<double*>(workspace.data_ptr());
   GridSumScratch scratch{doubles, reinterpret_cast<uint64_t*>(doubles + kBlocks), next_tag()};
   if (reduction == Reduction::mask_mean && mask) {
-    const MaskWalk own(*mask);
+    const MaskWalk own(*mask, args.walk);
     double* const sum = doubles + 2 * kBlocks;
     cuda::mask_sum(own.walk, args.mask, args.mask_kind, own.times, scratch, sum, stream);
     scale.weight = weight;
@@ -39,7 +39,7 @@ void run(MaskedL2& args, const Tensor& pred, const std::optional<Tensor>& mask, 
 // Loss, gradient (empty where it is not wanted).
 std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimensions at most
                                      const Tensor& target,        // as pred
-                                     std::optional<Tensor> mask,  // as pred, expanded
+                                     std::optional<Tensor> mask,  // as pred, or 1 in a dimension
                                      double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, target, mask);
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimension
 // Loss, composite, gradient (empty where it is not wanted).
 std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 5 dimensions at most
                                                        const Tensor& image,  // as pred
-                                                       const Tensor& mask,   // as pred, expanded
+                                                       const Tensor& mask,   // as pred, or 1 in a dimension
                                                        double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, image, mask);
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 
 Tensor masked_l2_backward(const Tensor& grad_loss,     // one number
                           const Tensor& pred,          // 5 dimensions at most
                           const Tensor& target,        // as pred
-                          std::optional<Tensor> mask,  // as pred, expanded
+                          std::optional<Tensor> mask,  // as pred, or 1 in a dimension
                           double weight, int64_t reduction) {
   const Reduction how = reduction_of(reduction);
   check_scalar(grad_loss, "grad_loss");

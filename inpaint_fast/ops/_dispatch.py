@@ -90,6 +90,7 @@ class Definition:
             argument.
         backward: backward(call, ctx, *grads) -> {argument: gradient}; call(name, *args) calls a helper operator of the
             backend that ran forward.
+        results: how many of its results eager callers get, whose gradients alone `backward` is given then; None: all.
         triton_fake, cuda_fake: where shapes differ from those on the CPU, of Triton's operator and of CUDA's.
         flops: flops(*args, out_shape) of tensors' shapes, as torch.utils.flop_counter counts PyTorch's own operators
             (2 for a multiplication and an addition of a convolution, 0 for what goes element by element).
@@ -99,6 +100,7 @@ class Definition:
     fake: Callable
     setup_context: Callable | None = None
     backward: Callable | None = None
+    results: int | None = None
     triton_fake: Callable | None = None
     cuda_fake: Callable | None = None
     flops: Callable[..., int] | None = None
@@ -126,16 +128,17 @@ class Definition:
 
     def formula(self, call: Callable) -> Callable:
         """backward(ctx, *grads) with the gradients in the order of the arguments."""
+        arguments = self.arguments
 
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
             found = self.backward(call, ctx, *grads)
-            return tuple(found.get(name) for name in self.arguments)
+            return tuple([found.get(name) for name in arguments])
 
         return backward
 
     def keep(self, ctx: Any, inputs: tuple, output: Any) -> None:
         """`setup_context` of a call with these arguments in order."""
-        self.setup_context(ctx, self.inputs(*inputs), output)
+        self.setup_context(ctx, self.inputs._make(inputs), output)
 
 
 @dataclass
@@ -274,12 +277,12 @@ def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | Non
 def _function(full: str, definition: Definition, backward: Callable) -> type[torch.autograd.Function]:
     """The registered operator `full`, which has no gradient, with the gradient of `definition`."""
 
-    run = _registered(full)
+    run, keep, results = _registered(full), definition.keep, definition.results
 
     def forward(ctx: Any, *args: object) -> Any:
         output = run(*args)
-        definition.keep(ctx, args, output)
-        return output
+        keep(ctx, args, output)
+        return output if results is None else output[0] if results == 1 else output[:results]
 
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     return type(full, (torch.autograd.Function,), members)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 _C = torch._C
 _KEYS = _C.DispatchKeySet(_C.DispatchKey.BackendSelect)
@@ -34,6 +35,7 @@ def may_overwrite(slope: float) -> bool:
     return slope >= 0 and not torch.compiler.is_compiling() and not is_transformed()
 
 
+has_global_hooks = _has_any_global_hook  # hooks on all modules there are
 # torch.backends.cudnn.enabled, without the way through a property of a module.
 is_cudnn_enabled = _C._get_cudnn_enabled
 
@@ -43,9 +45,12 @@ def has_dispatch_mode() -> bool:
     return _C._len_torch_dispatch_stack() > 0
 
 
+is_autocast_enabled = _C._is_any_autocast_enabled  # on any type of device
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """The dtype that torch.autocast makes of a convolution's tensors on this device; None: it is off."""
-    if not _C._is_any_autocast_enabled() or not torch.is_autocast_enabled(device.type):
+    if not is_autocast_enabled() or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

@@ -99,7 +99,8 @@ def masked_l2(
     pred, target, mask = plan.converted(pred, target, mask)
     if plan.run is None:
         return reference(pred, target, mask, weight=weight, reduction=reduction)
-    return plan.run(pred, target, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)[0]
+    found = plan.run(pred, target, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)
+    return found if type(found) is Tensor else found[0]
 
 
 def masked_l2_composite(
@@ -150,18 +151,16 @@ class Plan:
     want_grad: bool
 
     def converted(self, pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The tensors as the operator takes them: the mask with pred's shape."""
+        """The tensors as the operator takes them."""
         if self.wide:
             pred, target = pred.float(), target.float()  # as PyTorch's own losses do under autocast
-        if mask is not None:
-            mask = (mask if self.mask is None else mask.to(self.mask)).expand_as(pred)
-        return pred, target, mask
+        return pred, target, mask if self.mask is None else mask.to(self.mask)
 
 
 def _plan_of(
     name: str, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, backend: str | None
 ) -> Plan:
-    if not isinstance(weight, Real):
+    if type(weight) is not float and not isinstance(weight, Real):
         raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
     try:
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
@@ -257,7 +256,7 @@ def _mask_factor(pred: Tensor, mask: Tensor | None, weight: float, reduction: in
     elif REDUCTIONS[reduction] == "mean" or wide is None:
         denominator = max(pred.numel(), 1)
     else:
-        count = wide.sum()
+        count = wide.expand_as(pred).sum()
         denominator = torch.where(count == 0, 1, count)
     return 2 * weight / denominator * (1 if wide is None else wide)
 
@@ -270,16 +269,38 @@ def _setup_context(ctx: Any, inputs: Any, output: tuple) -> None:
     ctx.ready = output[-1].detach() if want_grad else None
 
 
-def _loss_grad(
-    call: Callable, ctx: Any, grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None
-) -> Tensor:
-    """grad_loss * d loss / d pred."""
+def _backward(
+    target_name: str, call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor | None
+) -> dict[str, Tensor | None]:
+    """Gradients of (loss, gradient) or (loss, composite, gradient) with respect to pred and target."""
+    grad_composite = None
+    if target_name == "image":
+        grad_composite, *grads = grads
+    grad_ready = grads[0] if grads else None  # of the gradient, which eager callers do not get
+    to_pred = None if grad_loss is None else _ready(call, ctx, grad_loss)
+    if to_pred is None or grad_ready is not None or grad_composite is not None:
+        pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
+    if to_pred is None and grad_loss is not None:
+        to_pred = _loss_grad(call, ctx, grad_loss, pred, target, mask)
+    if grad_ready is not None and grad_ready.numel():
+        second = (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * grad_ready).to(pred.dtype)
+        to_pred = second if to_pred is None else to_pred + second
+    wants_pred, wants_target, *_ = ctx.needs_input_grad
+    to_target = -to_pred if to_pred is not None and wants_target else None
+    if grad_composite is not None:
+        inside = grad_composite * mask.to(pred.dtype)
+        to_pred = inside if to_pred is None else to_pred + inside
+        if wants_target:
+            outside = grad_composite - inside
+            to_target = outside if to_target is None else to_target + outside
+    return {"pred": to_pred if wants_pred else None, target_name: to_target}
+
+
+def _ready(call: Callable, ctx: Any, grad_loss: Tensor) -> Tensor | None:
+    """grad_loss * d loss / d pred by what the forward pass left; None where it has to be found anew."""
     ready, ctx.ready = ctx.ready, None
-    if torch.is_grad_enabled():  # a second derivative was asked for
-        difference = pred.to(grad_loss.dtype) - target.to(grad_loss.dtype)
-        return (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * difference * grad_loss).to(pred.dtype)
-    if ready is None:
-        return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
+    if ready is None or torch.is_grad_enabled():  # it was handed out, or a second derivative was asked for
+        return None
     # Being traced (a compiler fuses the product into what follows), or several gradients of the loss at a time.
     if type(ready) is not Tensor or is_several(grad_loss):
         return ready * grad_loss.to(ready.dtype)
@@ -287,27 +308,14 @@ def _loss_grad(
     return ready
 
 
-def _backward(
-    target_name: str, call: Callable, ctx: Any, grad_loss: Tensor | None, *grads: Tensor | None
-) -> dict[str, Tensor | None]:
-    """Gradients of (loss, gradient) or (loss, composite, gradient) with respect to pred and target."""
-    pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
-    grad_composite, grad_ready = grads if len(grads) == 2 else (None, grads[0])
-    to_pred = to_target = None
-    if grad_loss is not None:
-        to_pred = _loss_grad(call, ctx, grad_loss, pred, target, mask)
-    if grad_ready is not None and grad_ready.numel():
-        second = (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * grad_ready).to(pred.dtype)
-        to_pred = second if to_pred is None else to_pred + second
-    if to_pred is not None and ctx.needs_input_grad[1]:
-        to_target = -to_pred
-    if grad_composite is not None:
-        inside = grad_composite * mask.to(pred.dtype)
-        to_pred = inside if to_pred is None else to_pred + inside
-        if ctx.needs_input_grad[1]:
-            outside = grad_composite - inside
-            to_target = outside if to_target is None else to_target + outside
-    return {"pred": to_pred if ctx.needs_input_grad[0] else None, target_name: to_target}
+def _loss_grad(
+    call: Callable, ctx: Any, grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None
+) -> Tensor:
+    """grad_loss * d loss / d pred, from pred and target."""
+    if torch.is_grad_enabled():
+        difference = pred.to(grad_loss.dtype) - target.to(grad_loss.dtype)
+        return (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * difference * grad_loss).to(pred.dtype)
+    return call("masked_l2_backward", grad_loss, pred, target, mask, ctx.weight, ctx.reduction)
 
 
 _operator = Operator(
@@ -319,6 +327,7 @@ _operator = Operator(
             _fake,
             _setup_context,
             partial(_backward, "target"),
+            results=1,
         ),
         "masked_l2_composite": Definition(
             "(Tensor pred, Tensor image, Tensor mask, float weight, int reduction, bool want_grad)"
@@ -326,6 +335,7 @@ _operator = Operator(
             _fake_composite,
             _setup_context,
             partial(_backward, "image"),
+            results=2,
         ),
         "masked_l2_backward": Definition(
             "(Tensor grad_loss, Tensor pred, Tensor target, Tensor? mask, float weight, int reduction) -> Tensor",

@@ -26,7 +26,7 @@ double sum_chunks(int64_t numel, const Task& task) {
 inline double denominator_of(const MaskedL2& args, const std::optional<Tensor>& mask, Reduction reduction) {
   if (reduction == Reduction::sum) return 1;
   if (reduction == Reduction::mean || !mask) return static_cast<double>(args.walk.numel);
-  const MaskWalk mask_walk(*mask);
+  const MaskWalk mask_walk(*mask, args.walk);
   const auto kernel = INPAINT_FAST_CPU_KERNEL(mask_sum);
   return mask_walk.times * sum_chunks(mask_walk.walk.numel, [&](int64_t begin, int64_t end) {
            return kernel(mask_walk.walk, args.mask, args.mask_kind, begin, end);

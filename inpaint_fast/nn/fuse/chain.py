@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
 
 from inpaint_fast._words import DTYPES
 from inpaint_fast.ops.conv_block import (
@@ -19,10 +18,10 @@ from inpaint_fast.ops.conv_block import (
     STRIDED,
     TRANSPOSED,
     Block,
+    ConvNormAct,
     Epilogue,
     Geometry,
     Norm,
-    conv_norm_act,
 )
 from inpaint_fast.ops.norm_act import norm_act
 
@@ -60,13 +59,13 @@ def block_of(conv: nn.Module) -> tuple[Block, Geometry] | str:
     if plain not in CONVOLUTIONS:
         base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
         return f"{type(conv).__name__}" + (f", a subclass of nn.{base}, may compute something else" if base else "")
-    settings = _settings_of(conv, plain)
+    settings = _settings_of(conv)
     if settings is None:
         return "its weight is computed (weight_norm, spectral_norm, pruning)"
-    return _block_of(*settings)
+    return _block_of(plain is nn.ConvTranspose2d, *settings[1:])
 
 
-def _settings_of(conv: nn.Module, plain: type[nn.Module]) -> tuple | None:
+def _settings_of(conv: nn.Module) -> tuple | None:
     """What decides which block runs a convolution; None: it has no weight or no place for a bias."""
     own = conv.__dict__
     parameters = own["_parameters"]
@@ -74,7 +73,7 @@ def _settings_of(conv: nn.Module, plain: type[nn.Module]) -> tuple | None:
     if weight is None or "bias" not in parameters:
         return None
     return (
-        plain is nn.ConvTranspose2d, weight.shape, weight.dtype, own["stride"], own["padding"], own["output_padding"],
+        type(conv), weight.shape, weight.dtype, own["stride"], own["padding"], own["output_padding"],
         own["dilation"], own["groups"], own["padding_mode"],
     )  # fmt: skip
 
@@ -145,44 +144,52 @@ class Chain:
             return True
         return False
 
-    def __call__(self, input: Tensor, precision: str) -> Tensor:
+    def run(self, input: Tensor, precision: str) -> Tensor:
         """What the modules compute one after the other."""
         conv, norm = self.conv, self.norm
         if input.dim() != 4:
             if norm is not None:
                 norm._check_input_dim(input)
             if input.dim() == 3:  # one picture without a batch, as convolutions take it
-                return self(input.unsqueeze(0), precision).squeeze(0)
-        found, epilogue = self._decided()
+                return self.run(input.unsqueeze(0), precision).squeeze(0)
+        layer = self._layer(precision)
         normalisation = None if norm is None else _norm_of(norm)
-        if isinstance(found, str):
+        if type(layer) is not ConvNormAct:
             y = conv(input)
             if normalisation is None:
                 return y if self.activation is None else self.activation(y)
-            y = _after(y, normalisation, epilogue)
+            y = _after(y, normalisation, layer)
         else:
             own = conv.__dict__
             parameters, kept = own["_parameters"], own.get("_kept")
             if kept is not None and (own["training"] or (norm is not None and norm.training)):
                 kept = None  # the promise is of inference
-            y = conv_norm_act(
-                *found, input, parameters["weight"], parameters["bias"], normalisation, epilogue, precision, kept
-            )
+            y = layer(input, parameters["weight"], parameters["bias"], normalisation, kept)
         if norm is not None and norm.training and norm.track_running_stats and normalisation.tracked is not None:
             normalisation.tracked.add_(1)
         return y
 
-    def _decided(self) -> tuple[tuple[Block, Geometry] | str, Epilogue]:
-        """`block_of` the convolution and the epilogue, worked out when a setting of the modules has changed."""
-        plain, activation = plain_class(self.conv), self.activation
-        name = ACTIVATIONS.get(plain_class(activation), "none") if activation is not None else "none"
-        slope = activation.__dict__[SLOPES[name]] if name in SLOPES else None
-        settings = (_settings_of(self.conv, plain) if plain in CONVOLUTIONS else plain, name, slope)
-        if torch.compiler.is_compiling():
-            return block_of(self.conv), Epilogue(name, slope, self.order)
-        if self._seen is None or self._seen[0] != settings:
-            self._seen = settings, (block_of(self.conv), Epilogue(name, slope, self.order))
+    def _layer(self, precision: str) -> ConvNormAct | Epilogue:
+        """The chain in the words of the operators, found anew when a setting of the modules has changed.
+
+        The epilogue alone where no block runs the convolution.
+        """
+        activation = self.activation
+        told = {} if activation is None else activation.__dict__
+        settings = (
+            _settings_of(self.conv), type(activation), told.get("negative_slope"), told.get("alpha"), precision
+        )  # fmt: skip
+        if self._seen is None or self._seen[0] != settings or torch.compiler.is_compiling():
+            name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
+            found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
+            layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)
+            if torch.compiler.is_compiling():
+                return layer
+            self._seen = settings, layer
         return self._seen[1]
+
+    def __reduce__(self) -> tuple:
+        return Chain, (self.conv, self.norm, self.activation, self.order)
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
@@ -197,11 +204,6 @@ def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
     if chain.norm is None and why_not(conv) is not None:
         return None  # nothing is to be fused
     return chain
-
-
-def is_watched() -> bool:
-    """There are hooks on all modules: each is called by itself."""
-    return _has_any_global_hook()
 
 
 def _norm_of(norm: nn.BatchNorm2d) -> Norm:

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn.fuse.chain import Chain, block_of, is_watched, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, block_of, plain_class, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
+from inpaint_fast.ops._torch_private import has_global_hooks
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
 _OF_MODULE_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
@@ -59,13 +60,13 @@ class Fusion:
         """Whoever called: the convolution is this chain's, nobody looks at its modules, and the grounds hold."""
         return (
             conv is self.chain.conv
-            and not is_watched()
+            and not has_global_hooks()
             and all(undisturbed(module) and plain_class(module) is not None for module in self.modules)
             and all(ground.holds(self.owner) for ground in self.grounds)
         )
 
     def __call__(self, input: Tensor, precision: str) -> Tensor:
-        output = self.chain(input, precision)
+        output = self.chain.run(input, precision)
         setattr(output, MARK, (self, 1))
         return output
 
@@ -106,7 +107,7 @@ class _Convolution:
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
             return self._fusion(input, self.precision)
         # Its stride, say, may have changed after it was accelerated.
-        return None if isinstance(block_of(self), str) else Chain(self)(input, self.precision)
+        return None if isinstance(block_of(self), str) else Chain(self).run(input, self.precision)
 
 
 class AcceleratedConv2d(_Convolution, nn.Conv2d):

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn.fuse.chain import Chain, find_chain, is_watched, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, find_chain, plain_class, undisturbed
+from inpaint_fast.ops._torch_private import has_global_hooks
 
 
 class FusedSequential(nn.Sequential):
@@ -23,21 +24,19 @@ class FusedSequential(nn.Sequential):
     precision = "fast"
 
     def forward(self, input: Tensor) -> Tensor:
-        for step in self._steps():
-            input = step(input, self.precision) if type(step) is Chain else step(input)
+        modules = self.__dict__["_modules"]
+        if has_global_hooks():
+            steps: Sequence[Any] = tuple(modules.values())
+        elif torch.compiler.is_compiling():
+            steps = _steps(tuple(modules.values()))
+        else:
+            found: _Found | None = self.__dict__.get("_found")
+            if found is None or not found.holds(modules):
+                found = self.__dict__["_found"] = _Found(tuple(modules.values()))
+            steps = found.steps
+        for step in steps:
+            input = step.run(input, self.precision) if type(step) is Chain else step(input)
         return input
-
-    def _steps(self) -> Sequence[Chain | nn.Module]:
-        """The chains and the modules between them, in order."""
-        modules = self.__dict__["_modules"].values()
-        if is_watched():
-            return tuple(modules)
-        if torch.compiler.is_compiling():
-            return _steps(tuple(modules))
-        found: _Found | None = self.__dict__.get("_found")
-        if found is None or not found.holds(modules):
-            found = self.__dict__["_found"] = _Found(tuple(modules))
-        return found.steps
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_found"}  # of other modules
@@ -63,13 +62,13 @@ class _Found:
             (module, type(module), None if plain_class(module) is None else undisturbed(module)) for module in modules
         ]
 
-    def holds(self, modules: Any) -> bool:
+    def holds(self, modules: dict[str, nn.Module]) -> bool:
         if len(modules) != len(self.modules):
             return False
-        for module, (known, cls, free) in zip(modules, self.modules, strict=True):
-            if module is not known or module.__class__ is not cls:
-                return False
-            if free is not None and undisturbed(module) is not free:
+        known = iter(self.modules)
+        for module in modules.values():
+            same, cls, free = next(known)
+            if module is not same or type(module) is not cls or (free is not None and undisturbed(module) is not free):
                 return False
         return True
 

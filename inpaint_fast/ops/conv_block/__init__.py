@@ -10,7 +10,7 @@ kept.py        what is kept of parameters, and under which promise
 dilated.py, resampling.py, call.py   the public functions
 """
 
-from inpaint_fast.ops.conv_block.chain import Norm, conv_norm_act
+from inpaint_fast.ops.conv_block.chain import ConvNormAct, Norm
 from inpaint_fast.ops.conv_block.dilated import Plan, dilated_block, dilated_block_statistics, plan
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept, forget, prepare
@@ -19,7 +19,7 @@ from inpaint_fast.ops.conv_block.reference import dilated_reference, strided_ref
 from inpaint_fast.ops.conv_block.resampling import strided_block, transposed_block
 
 __all__ = [
-    "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "Epilogue", "Geometry", "Kept", "Norm", "Plan",
-    "conv_norm_act", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed",
+    "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "ConvNormAct", "Epilogue", "Geometry", "Kept", "Norm",
+    "Plan", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed",
     "plan", "prepare", "strided_block", "strided_reference", "transposed_block", "transposed_reference",
 ]  # fmt: skip

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, is_grad_enabled
+from torch.compiler import is_compiling
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
-from inpaint_fast.ops._plans import Facts, facts, planned, wants_grad
-from inpaint_fast.ops._torch_private import autocast_dtype
+from inpaint_fast.ops._plans import facts, wants_grad
+from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -25,7 +25,7 @@ from inpaint_fast.ops.conv_block.plan import (
     allows_tf32,
     plan_convolution,
 )
-from inpaint_fast.ops.norm_act import Normalisation, plan_norm
+from inpaint_fast.ops.norm_act import LEAST_ELEMENTS, Normalisation, plan_norm
 
 
 class Norm(NamedTuple):
@@ -48,6 +48,12 @@ class Norm(NamedTuple):
     momentum: float
     eps: float
 
+    @property
+    def operands(self) -> tuple[Tensor | None, ...]:
+        """The tensors that a normalisation is given."""
+        mean, var = (None, None) if self.batch and not self.updates else self[:2]
+        return mean, var, self.weight, self.bias
+
     def scale_and_shift(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The normalisation by the running statistics as scale * x + shift, computed in float32 or better."""
         wide = torch.promote_types(self.running_var.dtype, torch.float32)
@@ -60,135 +66,158 @@ class Norm(NamedTuple):
         return scale.to(dtype), shift.to(dtype)
 
 
-@dataclass(frozen=True)
-class Chain:
-    """How a chain runs.
+Run = Callable[[Tensor, Tensor, "Tensor | None", "Norm | None", "Kept | None"], Tensor]
 
-    Attributes:
-        convolution: its plan; with the activation, where that is computed with it.
-        folded: "kernel": the normalisation is scale and shift in the convolution's kernel; "weights": it is in the
-            weights of PyTorch's convolution, which are kept; "": it is neither.
-        normalisation: how it runs after the convolution; None: it does not.
-        statistics: the registered operator that convolves and finds the statistics of its result.
+
+class ConvNormAct:
+    """A convolution, and the normalisation and activation after it, with settings that stay.
+
+    `layer(input, weight, bias, norm, kept)` plans a call for each kind of arguments once. What is derived of weight,
+    bias and norm is put into `kept` while they do not change; None: it lives for one call.
+
+    Args:
+        block, geometry: the convolution.
+        epilogue: the activation, and which of the two comes first.
+        precision: as in `dilated_block`.
+
+    Raises:
+        As `dilated_block`, `strided_block`, `transposed_block` and `norm_act`, by the call.
     """
 
-    convolution: Convolution
-    folded: str = ""
-    normalisation: Normalisation | None = None
-    statistics: Callable | None = None
+    MOST = 64  # plans that are kept
+
+    def __init__(self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str) -> None:
+        self.settings = block, geometry, epilogue, precision
+        self._plans: dict[tuple, Run] = {}
+        self._last: tuple[tuple | None, Run | None] = None, None  # a comparison costs less than a hash
 
     def __call__(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None
     ) -> Tensor:
-        convolution, found = self.convolution, None
-        if self.folded == "weights":
-            tensors = weight, bias, *norm[:5]
-            weight, bias = kept.get(("weights", norm.eps), tensors, lambda: self._folded_weights(weight, bias, norm))
-            return convolution(input, weight, bias, None, None, None)
-        if self.folded:
-            dtype = convolution.compute or convolution.result
-            make = partial(norm.scale_and_shift, dtype)
-            scale, shift = make() if kept is None else kept.get((dtype, norm.eps), norm[:5], make)
-            return convolution(input, weight, bias, scale, shift, kept)
-        if self.statistics is not None:
-            y, *found = self.statistics(*convolution.converted(input, weight, bias), *convolution.settings)
-        elif convolution.algorithm == "plain":
-            y = convolution.activate(convolution.convolve(input, weight, bias))
-        else:
-            y = convolution(input, weight, bias, None, None, kept)
-        if self.normalisation is None:
-            return y
-        mean, var, scale, shift, _, batch, updates, momentum, eps = norm
-        if batch and not updates:
-            mean = var = None
-        return self.normalisation(y, mean, var, scale, shift, momentum, eps, found)
+        gradient = is_grad_enabled() and (
+            input.requires_grad
+            or weight.requires_grad
+            or (bias is not None and bias.requires_grad)
+            or (norm is not None and wants_grad(norm.weight, norm.bias))
+        )
+        # Kernels check the rest (and all of this) again.
+        key = (
+            input.shape, input.stride(), input.dtype, input.device, weight.shape, weight.stride(), weight.dtype,
+            bias is None, None if norm is None else (norm.batch, norm.updates, norm.eps > 0), kept is None, gradient,
+            is_autocast_enabled() and autocast_dtype(input.device), input.is_cuda and allows_tf32(), elsewhere(),
+        )  # fmt: skip
+        if type(input) is not Tensor or is_compiling():  # sizes may be symbols
+            return self._plan(input, weight, bias, key)(input, weight, bias, norm, kept)
+        last, run = self._last
+        if last != key:
+            run = self._plans.get(key)
+            if run is None:
+                if len(self._plans) >= self.MOST:
+                    self._plans.clear()
+                run = self._plans[key] = self._plan(input, weight, bias, key)
+            self._last = key, run
+        return run(input, weight, bias, norm, kept)
 
-    def _folded_weights(self, weight: Tensor, bias: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor]:
+    def _plan(self, input: Tensor, weight: Tensor, bias: Tensor | None, key: tuple) -> Run:
+        """How a call with this key runs."""
+        block, geometry, epilogue, precision = self.settings
+        norm, keeps_nothing, gradient, autocast, *rest = key[-6:]
+        circumstances = Circumstances(precision, None, gradient, autocast or None, *rest)
+        tensors = Tensors(facts(input), facts(weight), facts(bias))
+        whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
+        if norm is None:
+            return _convolution(whole)
+        batch, _, positive = norm
+        if not batch and not gradient and whole.is_ours:
+            return _in_the_kernel(whole)
+        size = block.size(input.shape, weight.shape, geometry)
+        shape = torch.Size((input.shape[0], block.channels(weight.shape)[1], *size))
+        if not (keeps_nothing or batch or gradient or autocast) and shape.numel() >= LEAST_ELEMENTS:
+            exact = whole.algorithm == "plain" and whole.result in (torch.float32, torch.float64)
+            if exact and epilogue.order == "norm_act":
+                return _in_the_weights(whole)
+        alone = plan_convolution(block, geometry, Epilogue(), tensors, circumstances)
+        if batch and shape[0] * shape[2] * shape[3] == 1:
+            raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
+        # On a GPU PyTorch's normalisation follows its convolution: no measurement stands behind another choice.
+        plain = not positive or (input.is_cuda and not alone.is_ours)
+        normalisation = plan_norm(
+            shape, input.device, batch, epilogue, "reference" if plain else None, circumstances.gradient,
+            circumstances.elsewhere,
+        )  # fmt: skip
+        if batch and alone.algorithm == "implicit_gemm":
+            return _with_statistics(alone, epilogue, normalisation)
+        return _one_by_one(alone, normalisation)
+
+
+# ---- the ways to run ----
+
+
+def _convolution(plan: Convolution) -> Run:
+    """No normalisation."""
+
+    def run(input, weight, bias, norm, kept):
+        return plan(input, weight, bias, None, None, kept)
+
+    return run
+
+
+def _one_by_one(plan: Convolution, normalisation: Normalisation) -> Run:
+    """The convolution, then normalisation and activation."""
+    convolve = plan.convolve
+
+    def plain(input, weight, bias, norm, kept):
+        return normalisation(convolve(input, weight, bias), *norm.operands, norm.momentum, norm.eps)
+
+    def run(input, weight, bias, norm, kept):
+        y = plan(input, weight, bias, None, None, kept)
+        return normalisation(y, *norm.operands, norm.momentum, norm.eps)
+
+    return plain if plan.algorithm == "plain" else run
+
+
+def _with_statistics(plan: Convolution, epilogue: Epilogue, normalisation: Normalisation) -> Run:
+    """The convolution's kernel finds what the normalisation needs."""
+    find, plan = with_statistics(plan, epilogue)
+
+    def run(input, weight, bias, norm, kept):
+        y, *statistics = find(*plan.converted(input, weight, bias), *plan.settings)
+        return normalisation(y, *norm.operands, norm.momentum, norm.eps, tuple(statistics))
+
+    return run
+
+
+def _in_the_kernel(plan: Convolution) -> Run:
+    """The normalisation by running statistics as scale and shift of the convolution's kernel."""
+    dtype = plan.compute or plan.result
+
+    def run(input, weight, bias, norm, kept):
+        if kept is None:
+            scale, shift = norm.scale_and_shift(dtype)
+        else:
+            scale, shift = kept.get((dtype, norm.eps), norm[:5], lambda: norm.scale_and_shift(dtype))
+        return plan(input, weight, bias, scale, shift, kept)
+
+    return run
+
+
+def _in_the_weights(plan: Convolution) -> Run:
+    """The normalisation by running statistics within the weights of PyTorch's convolution, which are kept.
+
+    For results of some size: to see whether all seven tensors are still the same takes longer than a small pass.
+    """
+    out = [1, -1, 1, 1] if plan.block.transposed else [-1, 1, 1, 1]
+
+    def folded(weight, bias, norm):
         scale, shift = norm.scale_and_shift(weight.dtype)
-        out = [1, -1, 1, 1] if self.convolution.block.transposed else [-1, 1, 1, 1]
         return weight * scale.view(out), shift if bias is None else torch.addcmul(shift, bias, scale)
 
+    def run(input, weight, bias, norm, kept):
+        tensors = (weight, bias, *norm[:5])
+        weights = kept.get(("weights", norm.eps), tensors, lambda: folded(weight, bias, norm))
+        return plan.activate(plan.convolve(input, *weights))
 
-def conv_norm_act(
-    block: Block,
-    geometry: Geometry,
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    norm: Norm | None,
-    epilogue: Epilogue,
-    precision: str,
-    kept: Kept | None,
-) -> Tensor:
-    """A convolution, and the normalisation and activation after it.
-
-    Args:
-        norm: None: without one.
-        epilogue: the activation, and the order of the two.
-        precision: as in `dilated_block`.
-        kept: where to keep what is derived of weight, bias and norm while they do not change; None: nowhere.
-
-    Raises:
-        As `dilated_block`, `strided_block`, `transposed_block` and `norm_act`.
-    """
-    gradient = torch.is_grad_enabled() and (
-        input.requires_grad or weight.requires_grad or wants_grad(bias) or (norm is not None and wants_grad(*norm[2:4]))
-    )
-    plan = _plan(
-        block, geometry, epilogue, facts(input), facts(weight), facts(bias),
-        None if norm is None else (norm[5], norm[6], norm[8] > 0), kept is not None, precision, gradient,
-        autocast_dtype(input.device), allows_tf32(input), elsewhere(),
-    )  # fmt: skip
-    return plan(input, weight, bias, norm, kept)
-
-
-@planned
-def _plan(
-    block: Block,
-    geometry: Geometry,
-    epilogue: Epilogue,
-    input: tuple,
-    weight: tuple,
-    bias: tuple | None,
-    norm: tuple[bool, bool, bool] | None,
-    keeps: bool,
-    precision: str,
-    gradient: bool,
-    *rest: Any,
-) -> Chain:
-    """How `conv_norm_act` runs.
-
-    Args:
-        input, weight, bias: their `facts`.
-        norm: its `batch`, `updates`, and whether eps is above 0.
-        keeps: what is derived of parameters may be kept.
-        rest: as in `Circumstances`.
-    """
-    tensors, circumstances = Tensors(input, weight, bias), Circumstances(precision, None, gradient, *rest)
-    whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
-    if norm is None:
-        return Chain(whole)
-    batch, _, positive = norm
-    if not batch and not gradient:
-        if whole.is_ours:
-            return Chain(whole, folded="kernel")
-        exact = whole.result in (torch.float32, torch.float64) and circumstances.autocast is None
-        if keeps and exact and whole.algorithm == "plain" and epilogue.order == "norm_act":
-            return Chain(whole, folded="weights")
-    alone = plan_convolution(block, geometry, Epilogue(), tensors, circumstances)
-    pictures, weights = Facts.all_of((input, weight))
-    size = block.size(pictures.shape, weights.shape, geometry)
-    shape = torch.Size((pictures.shape[0], block.channels(weights.shape)[1], *size))
-    if batch and shape[0] * shape[2] * shape[3] == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
-    # On a GPU PyTorch's normalisation follows its convolution: no measurement stands behind another choice.
-    plain = not positive or (pictures.device.type == "cuda" and not alone.is_ours)
-    backend = "reference" if plain else None
-    normalisation = plan_norm(shape, pictures.device, batch, epilogue, backend, gradient, circumstances.elsewhere)
-    statistics = None
-    if batch and alone.algorithm == "implicit_gemm":
-        statistics, alone = with_statistics(alone, epilogue)
-    return Chain(alone, normalisation=normalisation, statistics=statistics)
+    return run
 
 
 def with_statistics(convolution: Convolution, epilogue: Epilogue) -> tuple[Callable, Convolution]:

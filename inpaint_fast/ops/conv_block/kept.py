@@ -10,10 +10,11 @@ other processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from inpaint_fast.ops._plans import check_tensor
 from inpaint_fast.ops._torch_private import is_ordinary
@@ -25,26 +26,31 @@ class Kept:
     """Values that are derived from tensors, until one of these changes. A copy starts empty: its tensors are others."""
 
     def __init__(self) -> None:
-        # name -> (the tensors' state, aliases of them: these hold the memory, so that no other tensor can come to lie
-        # at the same address, the value)
-        self._values: dict[Hashable, tuple[tuple, list[Tensor | None], object]] = {}
+        # name -> (the tensors and their states, the value)
+        self._values: dict[Hashable, tuple[list[tuple], Any]] = {}
 
     def __reduce__(self) -> tuple:
         return Kept, ()
 
     def get(self, name: Hashable, tensors: tuple[Tensor | None, ...], make: Callable[[], Value]) -> Value:
         """make(), or what it made of these tensors in the state that they are in now."""
-        if torch.compiler.is_compiling() or not is_ordinary(*tensors):
+        if is_compiling() or not is_ordinary():
             return make()  # for this call alone
-        if any(t is not None and t.is_inference() for t in tensors):
-            return make()  # which have no version
-        state = tuple(None if t is None else (t._version, t.data_ptr(), t.dtype, t.stride()) for t in tensors)
+        present = [t for t in tensors if t is not None]
         found = self._values.get(name)
-        if found is None or found[0] != state:
-            with torch.inference_mode(False), torch.no_grad():
-                found = state, [None if t is None else t.detach() for t in tensors], make()
-            self._values[name] = found
-        return found[2]
+        if found is not None:
+            for t, (same, version, pointer, strides, _) in zip(present, found[0], strict=True):
+                if t is not same or t._version != version or t.data_ptr() != pointer or t.stride() != strides:
+                    break
+            else:
+                return found[1]
+        if not is_ordinary(*present) or any(t.is_inference() for t in present):  # which have no version
+            return make()
+        with torch.inference_mode(False), torch.no_grad():
+            # The alias holds the memory, so that no other tensor can come to lie at the same address.
+            found = [(t, t._version, t.data_ptr(), t.stride(), t.detach()) for t in present], make()
+        self._values[name] = found
+        return found[1]
 
 
 # id of a weight -> the weight, which keeps the id its own, and what is kept of it.

@@ -221,7 +221,7 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     compute = torch.float32 if backend == "cpp" else None
     if backend == "cpp" and _is_fast_in_torch(weight.dtype):
         return
-    tf32 = weight.dtype == torch.float32 and allows_tf32(weight)
+    tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
     plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32)
     plan.transformed(kept, weight, plan.converted(weight)[0])
 
@@ -240,7 +240,7 @@ def as_tf32(tensor: Tensor) -> Tensor:
     return torch.where(tensor.isfinite(), bits.view(torch.float32), tensor)
 
 
-def allows_tf32(tensor: Tensor) -> bool:
-    """Whether PyTorch's own convolution would compute with this tensor's numbers as TF32."""
+def allows_tf32() -> bool:
+    """Whether PyTorch's own convolution would compute with float32 numbers on a GPU as TF32."""
     # Of all the flags for this, the one that can be read whichever of them were set.
-    return tensor.is_cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"
