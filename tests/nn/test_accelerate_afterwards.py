@@ -173,25 +173,26 @@ def test_a_weight_assigned_to_the_memory_of_a_former_one() -> None:
 
 @pytest.mark.parametrize("winograd", [False, True])
 def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch, winograd: bool) -> None:
+    x = torch.randn(2, 3, 40, 40)  # for fewer numbers a look at what is kept costs more than it saves
     folds, fold, prepared = [], Norm.scale_and_shift, []
     monkeypatch.setattr(Norm, "scale_and_shift", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
     monkeypatch.setattr(swap, "keep_transformed", lambda kept, block, weight: prepared.append((kept, weight)))
     with always_winograd() if winograd else nullcontext(), torch.no_grad():
         _, ours = twins(Chain().eval(), inference=True)
         assert [(kept is ours.conv._kept, weight is ours.conv.weight) for kept, weight in prepared] == [(True, True)]
-        ours(X), ours(X)
+        ours(x), ours(x)
         assert len(folds) == 1
         assert list(ours.state_dict()) == list(Chain().state_dict())
         other = copy.deepcopy(ours)
-        other(X), other(X)
+        other(x), other(x)
         assert len(folds) == 2
-        ours.train()(X)
+        ours.train()(x)
         assert "_kept" not in vars(ours.conv) and len(folds) == 2
         ours.eval()
-        ours(X), ours(X)
+        ours(x), ours(x)
         # Into the kernel at each call; where the convolution is PyTorch's, not at all.
         assert len(folds) == (4 if winograd else 2)
-        other(X)
+        other(x)
         assert len(folds) == (4 if winograd else 2)
         assert "_kept" in vars(other.conv) and "_kept" not in vars(ipf.accelerate(other).conv)
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 import inpaint_fast as ipf
 from inpaint_fast.nn import acceleration_report
-from inpaint_fast.nn.fuse import chain
-from inpaint_fast.ops.conv_block import conv_norm_act
+from inpaint_fast.ops.conv_block import ConvNormAct
 
 
 def randomised(network: nn.Module) -> nn.Module:
@@ -142,16 +141,17 @@ class Chain(nn.Module):
 def fused_modules(network: nn.Module, input: Tensor) -> list[tuple[str, str, bool]]:
     """What each call for a convolution had fused in eval mode, activation, order and whether a norm: the fusion is
     there, and not only the result."""
-    calls = []
+    calls, run = [], ConvNormAct.__call__
 
-    def recorded(block, geometry, x, weight, bias, norm, epilogue, *rest) -> Tensor:
+    def recorded(layer: ConvNormAct, x: Tensor, weight: Tensor, bias: Tensor | None, norm: object, kept: object):
+        _, _, epilogue, _ = layer.settings
         calls.append((epilogue.activation, epilogue.order, norm is not None))
-        return conv_norm_act(block, geometry, x, weight, bias, norm, epilogue, *rest)
+        return run(layer, x, weight, bias, norm, kept)
 
     modes = {module: module.training for module in network.modules()}
     network.eval()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "conv_norm_act", recorded)
+        patch.setattr(ConvNormAct, "__call__", recorded)
         network(input)
     for module, mode in modes.items():
         module.training = mode

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -280,21 +279,19 @@ def test_tf32_is_that_of_rounded_weights() -> None:
     )
 
 
-def test_tf32_where_pytorch_takes_it(monkeypatch) -> None:
+def test_tf32_where_pytorch_takes_it() -> None:
     """Whatever flags were set and mixed: reading them raises nothing."""
-    tensor = SimpleNamespace(is_cuda=True, dtype=torch.float32)
     cudnn, before = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
     try:
         for allowed in (False, True):
             cudnn.allow_tf32 = allowed
-            assert allows_tf32(tensor) == allowed
+            assert allows_tf32() == allowed
         with cudnn.flags(enabled=True, allow_tf32=False):
-            assert not allows_tf32(tensor)
+            assert not allows_tf32()
         cudnn.conv.fp32_precision = "ieee"
-        assert not allows_tf32(tensor)
+        assert not allows_tf32()
         cudnn.conv.fp32_precision = "tf32"
-        assert allows_tf32(tensor)
-        assert not allows_tf32(torch.ones(1))
+        assert allows_tf32()
     finally:
         cudnn.allow_tf32 = before
 
@@ -449,7 +446,7 @@ def test_compile(arguments) -> None:
         assert relative_error(value, wanted) < 1e-6
     with torch.no_grad():
         assert relative_error(faster(*arguments), function(*arguments)) < 1e-6
-    flags = torch.compile(lambda t: t + allows_tf32(SimpleNamespace(is_cuda=True, dtype=torch.float32)))
+    flags = torch.compile(lambda t: t + allows_tf32())
     assert flags(torch.zeros(1)) == 1
 
 
