@@ -308,7 +308,7 @@ def test_tf32_where_pytorch_takes_it() -> None:
 )
 def test_tf32_is_for_float32_alone(dtype, precision, autocast, expected) -> None:
     found = plan_where_tf32_is_allowed(random(1, 3, 5, 5, dtype=dtype), weights(2, 3, dtype), precision, autocast)
-    assert found.tf32 == expected and (found.algorithm == "direct") == (dtype == torch.float64)
+    assert found.tf32 == expected and found.is_ours == (dtype != torch.float64)
     if found.is_ours:
         assert found.settings[-1] == expected
 

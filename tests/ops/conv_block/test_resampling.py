@@ -159,8 +159,7 @@ def test_any_shape(data) -> None:
     tensors, seed = block.arguments(shape=shape, out=out, affine=False), block.seed(shape, out)
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     tensors[0] = laid_out(tensors[0], layout)
-    with pytest.MonkeyPatch.context() as patch:
-        always_winograd(patch)
+    with always_winograd():
         values = run(block, tensors, seed, **settings)
     for value, wanted in zip(values, exact, strict=True):
         # A result that cancels to nothing has no relative error: 1e-6 of what was added up is allowed besides.
