@@ -132,7 +132,11 @@ def norm_act(
         if statistics is not None:
             raise _not_statistics(statistics) from None
         raise
-    return plan(*tensors, momentum, eps, statistics)
+    try:
+        return plan(*tensors, momentum, eps, statistics)
+    except RuntimeError:
+        check_tensors(**dict(zip(("input", *VECTORS), tensors, strict=True)))  # some that are not dense have strides
+        raise
 
 
 # ---- the plan ----

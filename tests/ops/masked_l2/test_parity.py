@@ -425,6 +425,8 @@ PICTURE = torch.zeros(2, 3, 4, 4)
         ((PICTURE, PICTURE, torch.zeros(2, 1, 4, 4, requires_grad=True)), ValueError, ["mask", "gradient", "detach"]),
         ((PICTURE, PICTURE.to("meta")), TypeError, ["target", "meta", "cpu"]),
         ((PICTURE.to_sparse(), PICTURE), TypeError, ["pred", "sparse"]),
+        ((PICTURE, PICTURE.to_sparse()), TypeError, ["target", "sparse"]),
+        ((PICTURE, PICTURE, PICTURE[:, :1].to_sparse()), TypeError, ["mask", "sparse"]),
         ((PICTURE, None), TypeError, ["target", "NoneType"]),
         ((torch.zeros(()), torch.zeros(())), ValueError, ["pred", "()"]),
         ((torch.zeros([1] * 6), torch.zeros([1] * 6)), ValueError, ["pred", "1 to 5"]),
