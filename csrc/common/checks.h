@@ -5,6 +5,7 @@
 // for anything: what does not fit is a RuntimeError, and nothing has happened.
 #pragma once
 
+#include <algorithm>
 #include <initializer_list>
 #include <vector>
 
@@ -47,9 +48,9 @@ inline ScalarKind check_scalar(const Tensor& tensor, const char* name) {
 // ---- one tensor by another ----
 
 inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char* name, const char* of) {
-  bool same = tensor.dim() == as.dim();
-  for (int64_t d = 0; same && d < as.dim(); ++d) same = tensor.size(d) == as.size(d);
-  STD_TORCH_CHECK(same, name, ": its shape is not that of ", of);
+  const auto sizes = tensor.sizes(), expected = as.sizes();
+  STD_TORCH_CHECK(sizes.size() == expected.size() && std::equal(sizes.begin(), sizes.end(), expected.begin()), name,
+                  ": its shape is not that of ", of);
 }
 
 inline void check_same_device(const Tensor& tensor, const Tensor& as, const char* name, const char* of) {

@@ -68,10 +68,11 @@ std::optional<Tensor> in_kept_block(const Tensor& like, torch::headeronly::IntHe
 }  // namespace
 
 Tensor empty_result_like(const Tensor& tensor) {
+  if (!tensor.is_contiguous() && !is_dense(tensor)) return torch::stable::empty_like(tensor);
   const int64_t bytes = tensor.numel() * bytes_of(kind_of(tensor));
-  if (bytes >= kLargeResult && is_dense(tensor))
+  if (bytes >= kLargeResult)
     if (auto result = in_kept_block(tensor, tensor.sizes(), tensor.strides(), bytes)) return *result;
-  return torch::stable::empty_like(tensor);
+  return new_tensor(tensor, tensor.sizes(), tensor.strides(), tensor.scalar_type());
 }
 
 Tensor empty_result(const Tensor& like, const std::vector<int64_t>& sizes) {
@@ -81,7 +82,7 @@ Tensor empty_result(const Tensor& like, const std::vector<int64_t>& sizes) {
   const int64_t bytes = numel * bytes_of(kind_of(like));
   if (bytes >= kLargeResult)
     if (auto result = in_kept_block(like, sizes, strides, bytes)) return *result;
-  return torch::stable::new_empty(like, sizes);
+  return new_tensor(like, sizes, strides, like.scalar_type());
 }
 
 }  // namespace inpaint_fast

@@ -21,7 +21,7 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
   check_same_kind(target, pred, "target", "pred");
   check_same_sizes(target, pred, "target", "pred");
   check_same_device(target, pred, "target", "pred");
-  for (int64_t d = 0; d < pred.dim(); ++d) args.walk.add_dim(pred.size(d));
+  for (const int64_t size : pred.sizes()) args.walk.add_dim(size);
   args.walk.numel = pred.numel();  // of sizes that are 0 together and too large without that
   args.walk.operands = kMaskedL2Operands;
   // An operand that is not there walks as pred does, so that it keeps no dimensions from merging.
@@ -32,9 +32,10 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
   if (mask) {
     STD_TORCH_CHECK(mask->dim() == pred.dim(), "mask: the dimensions of pred, ", pred.dim(), ", are expected, got ",
                     mask->dim());
-    for (int64_t d = 0; d < pred.dim(); ++d)
-      STD_TORCH_CHECK(mask->size(d) == pred.size(d) || mask->size(d) == 1, "mask: size ", pred.size(d),
-                      " or 1 is expected in dimension ", d, ", got ", mask->size(d));
+    const auto sizes = mask->sizes();
+    for (int d = 0; d < args.walk.dims; ++d)
+      STD_TORCH_CHECK(sizes[d] == args.walk.sizes[d] || sizes[d] == 1, "mask: size ", args.walk.sizes[d],
+                      " or 1 is expected in dimension ", d, ", got ", sizes[d]);
     check_same_device(*mask, pred, "mask", "pred");
     args.mask_kind = kind_of(*mask);
     STD_TORCH_CHECK(args.mask_kind == ScalarKind::uint8 || args.mask_kind == args.kind ||
@@ -42,8 +43,8 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
                     "mask: its dtype is not bool, uint8, float32 or that of pred");
     check_memory(*mask, "mask");
     set_strides(args.walk, kMask, *mask);
-    for (int64_t d = 0; d < pred.dim(); ++d)
-      if (mask->size(d) != pred.size(d)) args.walk.strides[kMask][d] = 0;
+    for (int d = 0; d < args.walk.dims; ++d)
+      if (sizes[d] != args.walk.sizes[d]) args.walk.strides[kMask][d] = 0;
     args.mask = mask->data_ptr();
   }
   return args;
@@ -88,7 +89,7 @@ inline double scale_of(double weight, double denominator, Reduction reduction) {
 
 inline Tensor new_loss(const Tensor& pred) {
   const bool wide = pred.scalar_type() == ScalarType::Double;
-  return torch::stable::new_empty(pred, {}, wide ? ScalarType::Double : ScalarType::Float);
+  return new_tensor(pred, {}, {}, wide ? ScalarType::Double : ScalarType::Float);
 }
 
 }  // namespace inpaint_fast

@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimension
   MaskedL2 args = arguments_of(pred, target, mask);
   const OnDeviceOf device(pred);
   Tensor loss = new_loss(pred);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
+  Tensor grad = want_grad ? torch::stable::empty_like(pred) : nothing(pred);
   if (want_grad) set_output(args, kGrad, grad);
   run(args, pred, mask, weight, how, nullptr, &loss, device.stream());
   return {loss, grad};
@@ -60,7 +60,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 
   MaskedL2 args = arguments_of(pred, image, mask);
   const OnDeviceOf device(pred);
   Tensor loss = new_loss(pred);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : torch::stable::new_empty(pred, {0});
+  Tensor grad = want_grad ? torch::stable::empty_like(pred) : nothing(pred);
   Tensor composite = torch::stable::empty_like(pred);
   if (want_grad) set_output(args, kGrad, grad);
   set_output(args, kComposite, composite);

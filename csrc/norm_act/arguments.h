@@ -117,6 +117,4 @@ inline void check_backward(const Tensor& grad, const Tensor& input, const std::o
   check_doubles(mean, input, "mean"), check_doubles(invstd, input, "invstd");
 }
 
-inline Tensor nothing(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
-
 }  // namespace inpaint_fast

@@ -19,7 +19,7 @@ import importlib.util
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import torch
@@ -293,7 +293,12 @@ def _registered(full: str) -> Callable:
 
 
 def _call(suffix: str, name: str, *args: object) -> Any:
-    return _registered(f"{name}{suffix}")(*args)
+    return _found(name, suffix)(*args)
+
+
+@cache
+def _found(name: str, suffix: str) -> Callable:
+    return _registered(f"{name}{suffix}")
 
 
 def _call_triton(home: str, name: str, *args: object) -> Any:

@@ -23,10 +23,8 @@ from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
 from inpaint_fast.ops._plans import (
     Facts,
     check_dtype,
-    check_place,
     check_tensor,
     check_tensors,
-    facts,
     planned,
     wants_grad,
 )
@@ -118,24 +116,21 @@ def norm_act(
             raise TypeError(f"{name}: a number is expected, got {type(number).__name__}")
     if not eps >= 0 or (training and eps == 0):
         raise ValueError(f"eps: a number above 0 is expected (0 outside training), got {eps}")
-    if statistics is not None and not isinstance(statistics, tuple):
-        raise _not_statistics(statistics)
-    tensors = input, running_mean, running_var, weight, bias
+    if statistics is not None:
+        if not isinstance(statistics, tuple):
+            raise _not_statistics(statistics)
+        _check_tensors(input, {}, statistics)
+    vectors = running_mean, running_var, weight, bias
     try:
         plan = _plan(
-            tuple(map(facts, tensors)), statistics and tuple(map(facts, statistics)), training,
-            (activation, slope, order), backend, wants_grad(input, weight, bias), elsewhere(),
+            input.shape, input.dtype, input.device, input.layout,
+            tuple([None if t is None else t.dtype for t in vectors]), statistics is not None, training,
+            (activation, slope, order), backend,
+            torch.is_grad_enabled() and (input.requires_grad or wants_grad(weight, bias)), elsewhere(),
         )  # fmt: skip
-    except (AttributeError, RuntimeError):  # of something that is no tensor, or no dense one
-        check_tensor("input", input)
-        check_tensors(**dict(zip(("input", *VECTORS), tensors, strict=True)))
-        if statistics is not None:
-            raise _not_statistics(statistics) from None
-        raise
-    try:
-        return plan(*tensors, momentum, eps, statistics)
-    except RuntimeError:
-        check_tensors(**dict(zip(("input", *VECTORS), tensors, strict=True)))  # some that are not dense have strides
+        return plan(input, *vectors, momentum, eps, statistics)
+    except (AttributeError, RuntimeError):
+        _check_tensors(input, dict(zip(VECTORS, vectors, strict=True)), statistics)
         raise
 
 
@@ -189,15 +184,27 @@ class Normalisation:
 
 @planned
 def _plan(
-    tensors: tuple[tuple | None, ...], statistics: tuple[tuple | None, ...] | None, training: bool, *settings: Any
+    shape: torch.Size,
+    dtype: torch.dtype,
+    device: torch.device,
+    layout: torch.layout,
+    vectors: tuple[torch.dtype | None, ...],
+    statistics: bool,
+    training: bool,
+    *rest: Any,
 ) -> Normalisation:
-    """How `norm_act` runs, for the `facts` of its tensors; or the error that names the argument that does not fit."""
-    input, *vectors = Facts.all_of(tensors)
-    check_activation(*settings[0])
-    _check(input, dict(zip(VECTORS, vectors, strict=True)), training)
-    if statistics is not None:
-        _check_statistics(Facts.all_of(statistics), input, training)
-    return plan_norm(input.shape, input.device, training, *settings)
+    """How `norm_act` runs, or the error that names the argument that does not fit.
+
+    Args:
+        shape, dtype, device, layout: of input.
+        vectors: the dtypes of the others. Shapes and devices are checked by what runs, and named by `_check_tensors`.
+        rest: as of `plan_norm`.
+    """
+    check_activation(*rest[0])
+    _check(Facts(shape, (), dtype, device), layout, dict(zip(VECTORS, vectors, strict=True)), training)
+    if statistics and not training:
+        raise ValueError("statistics: None is expected outside training, got a value")
+    return plan_norm(shape, device, training, *rest)
 
 
 def plan_norm(
@@ -234,9 +241,12 @@ def _is_small(shape: torch.Size, least: int) -> bool:
 VECTORS = ("running_mean", "running_var", "weight", "bias")
 
 
-def _check(input: Facts, vectors: dict[str, Facts | None], training: bool) -> None:
-    """Raises the error that names the wrong argument."""
-    check_place("input", input, input.device, "input")
+def _check(
+    input: Facts, layout: torch.layout, vectors: dict[str, torch.dtype | None], training: bool
+) -> None:  # fmt: skip
+    """Raises the error that names the wrong argument, as far as dtypes and what is there tell."""
+    if layout != torch.strided:
+        raise TypeError(f"input: a dense tensor is expected, got layout {layout}")
     check_dtype("input", input)
     if len(input.shape) < 2:
         raise ValueError(f"input: (N, C, ...), 2 dimensions or more, is expected, got shape {tuple(input.shape)}")
@@ -249,36 +259,39 @@ def _check(input: Facts, vectors: dict[str, Facts | None], training: bool) -> No
         raise ValueError("running_mean, running_var: both or neither are expected, got one")
     dtypes = [input.dtype] if input.dtype in (torch.float64, torch.float32) else [input.dtype, torch.float32]
     first = None
-    for name, tensor in vectors.items():
-        if tensor is None:
+    for name, dtype in vectors.items():
+        if dtype is None:
             continue
-        if tensor.device != input.device:
-            raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected")
-        if tuple(tensor.shape) != (input.shape[1],):
-            raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}")
-        if tensor.dtype not in dtypes:
-            raise TypeError(f"{name}: {' or '.join(map(str, dtypes))} is expected, got {tensor.dtype}")
-        first = first or (name, tensor.dtype)
-        if tensor.dtype != first[1]:
-            raise TypeError(f"{name}: the dtype of {first[0]}, {first[1]}, is expected, got {tensor.dtype}")
+        if dtype not in dtypes:
+            raise TypeError(f"{name}: {' or '.join(map(str, dtypes))} is expected, got {dtype}")
+        first = first or (name, dtype)
+        if dtype != first[1]:
+            raise TypeError(f"{name}: the dtype of {first[0]}, {first[1]}, is expected, got {dtype}")
     if training and input.shape[0] * math.prod(input.shape[2:]) == 1:
         # The words of F.batch_norm.
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
 
 
-def _check_statistics(statistics: list[Facts | None], input: Facts, training: bool) -> None:
-    if not training:
-        raise ValueError("statistics: None is expected outside training, got a value")
-    if len(statistics) != 2:
-        raise TypeError(f"statistics: (mean, variance) or None is expected, got {len(statistics)} of them")
-    for name, tensor in zip(("mean", "variance"), statistics, strict=True):
-        if tensor is None or tensor.dtype != torch.float64 or tensor.device != input.device:
-            got = "None" if tensor is None else f"{tensor.dtype} on {tensor.device}"
-            raise TypeError(f"statistics: a {name} of float64 on {input.device} is expected, got {got}")
-        if tuple(tensor.shape) != (input.shape[1],):
-            raise ValueError(
-                f"statistics: a {name} of shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}"
-            )
+def _check_tensors(input: Tensor, vectors: dict[str, Tensor | None], statistics: tuple[Tensor, Tensor] | None) -> None:
+    """Raises the error that names what is no tensor, or one of another shape or on another device; after an error."""
+    check_tensor("input", input)
+    check_tensors(input=input, **vectors)
+    if statistics is not None and not (len(statistics) == 2 and all(isinstance(part, Tensor) for part in statistics)):
+        raise _not_statistics(statistics) from None
+    if input.dim() < 2:
+        return
+    named = vectors | dict(zip(("statistics: mean", "statistics: variance"), statistics or (), strict=False))
+    for name, tensor in named.items():
+        if tensor is None:
+            continue
+        if tensor.device != input.device:
+            raise TypeError(
+                f"{name}: it is on {tensor.device} and input is on {input.device}; one device is expected"
+            ) from None
+        if tensor.shape != (input.shape[1],):
+            raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(tensor.shape)}") from None
+        if name.startswith("statistics") and tensor.dtype != torch.float64:
+            raise TypeError(f"{name} of float64 is expected, got {tensor.dtype}") from None
 
 
 def _not_statistics(statistics: object) -> TypeError:
