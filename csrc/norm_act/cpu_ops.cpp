@@ -32,8 +32,8 @@ Numbers numbers_of(const std::optional<Tensor>& tensor, int64_t channels, double
 
 Tensor tensor_of(const Numbers& numbers, const Tensor& like, ScalarType type) {
   const bool narrow = type == ScalarType::Float;
-  const Tensor made = torch::stable::new_empty(like, {static_cast<int64_t>(numbers.size())},
-                                               narrow ? ScalarType::Float : ScalarType::Double);
+  const Tensor made =
+      new_vector(like, static_cast<int64_t>(numbers.size()), narrow ? ScalarType::Float : ScalarType::Double);
   const auto write = [&](auto* to) {
     for (size_t c = 0; c < numbers.size(); ++c) to[c] = static_cast<std::remove_pointer_t<decltype(to)>>(numbers[c]);
   };
