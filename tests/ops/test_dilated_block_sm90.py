@@ -34,7 +34,7 @@ def code_of(input: Tensor, *, tf32: bool = True) -> str:
     weight = torch.randn(8, input.shape[1], 3, 3).to(input.dtype)
     launches("dilated_block")
     OPERATORS["dilated_block"].call(
-        "emulated", "dilated_block", input, weight, *[None] * 4, 1, 1, 1, 1, 0, 0.0, True, True, tf32
+        "emulated", "dilated_block", input, weight, *[None] * 4, [1, 1, 1, 1], 0, 0.0, 0, True, tf32
     )
     threads = launches("dilated_block")[-1].threads
     return "sm_90a" if threads % 128 == 32 else "sm_80"
