@@ -35,8 +35,8 @@ test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSan
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" PYTHONPATH=build/sanitized/lib \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TRITON_INTERPRET=1 \
 	  $(BIN)/python -m pytest -m "not long" -k "not compile and not emulated and not triton" $(SANITIZED_TESTS)
-SANITIZED_TESTS ?= $(addprefix tests/ops/test_,$(addsuffix .py,masked_l2 weight_clip dilated_block resampling \
-  norm_act activations)) tests/optim
+SANITIZED_TESTS ?= $(addprefix tests/ops/,$(addsuffix .py,conv_block/test_dilated conv_block/test_resampling \
+  masked_l2/test_parity norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim
 
 lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .

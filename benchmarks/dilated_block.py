@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from inpaint_fast.benchmarks import harness, peers
 from inpaint_fast.nn import DilatedConvBlock, accelerate
 from inpaint_fast.ops import backend_of
-from inpaint_fast.ops.dilated_block import plan
+from inpaint_fast.ops.conv_block import plan
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 SIZES = {64: (28, 56, 100, 128), 128: (28, 56, 100, 128), 256: (28, 56, 100, 128), 512: (28, 56)}  # channels: sides

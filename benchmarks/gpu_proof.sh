@@ -120,16 +120,16 @@ stage_info() {
 # dilated_block in CUDA C++, by either code. Both in stages of their own: a kernel that hangs costs no more than that.
 stage_tests_dilated_block() {
   local which="not triton"
-  [ -z "$QUICK" ] || which="not triton and (parity or capture)"
+  [ -z "$QUICK" ] || which="not triton and (parity[ or capture)"
   INPAINT_FAST_CUDA_CAPABILITY=$1 TRITON_INTERPRET=1 "$PYTHON" -m pytest -q -m "gpu and not long" \
-    tests/ops/test_dilated_block*.py tests/ops/test_capture.py -k "$which"
+    tests/ops/conv_block tests/ops/test_capture.py -k "$which"
 }
 
 # On CUDA tensors: the rest of CUDA C++; then Triton, whose kernels are compiled as they come and kept, so that a second
 # run is quick.
 stage_tests_gpu() {
-  local which="not triton and not dilated_block"
-  [ -z "$QUICK" ] || which="(parity or capture) and not dilated_block"
+  local which="not triton and not conv_block and not dilated_block"
+  [ -z "$QUICK" ] || which="(parity[ or capture) and not conv_block and not dilated_block"
   TRITON_INTERPRET=1 "$PYTHON" -m pytest -q -m "gpu and not long" tests -k "$which"
 }
 stage_tests_triton() {
@@ -141,7 +141,7 @@ stage_tests_triton() {
 # All else: Triton in its interpreter, CUDA C++ in the emulation, machine code read for spills.
 stage_tests_cpu() {
   local which=tests
-  [ -z "$QUICK" ] || which="tests/test_package.py tests/ops/test_masked_l2_gpu.py tests/ops/test_norm_act_gpu.py"
+  [ -z "$QUICK" ] || which="tests/test_package.py tests/ops/masked_l2/test_kernels.py tests/ops/norm_act/test_kernels.py"
   TRITON_INTERPRET=1 "$PYTHON" -m pytest -q -m "not gpu and not long" $which
 }
 

@@ -10,7 +10,6 @@ with the norm in training mode. b: batch, c: channels in and out, then the input
 from __future__ import annotations
 
 import copy
-import importlib
 import sys
 from functools import partial
 
@@ -20,6 +19,8 @@ from torch import Tensor, nn
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import backend_of
+from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED
+from inpaint_fast.ops.conv_block.choice import algorithm
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 KINK = 1e-4  # as in dilated_block.py: no gradient comes from where rounding decides whether it passes
@@ -29,7 +30,6 @@ def case(
     batch: int, channels: int, out: int, side: int, training: bool, *, stem: str = "transposed_block"
 ) -> harness.Case:  # fmt: skip
     """Of transposed_block or strided_block; `side` is the input's."""
-    algorithm = importlib.import_module(f"inpaint_fast.ops.{stem}").algorithm  # the module has its function's name
     transposed = stem == "transposed_block"
     kind, taps = (nn.ConvTranspose2d, 4) if transposed else (nn.Conv2d, 3)
     convolution = kind(channels, out, taps, stride=2, padding=1)
@@ -70,7 +70,8 @@ def case(
         return train if training else infer
 
     def backend() -> str:
-        return f"{backend_of(stem)}, {algorithm(input, block[0].weight, training)}"
+        sizes, which = (input.shape, block[0].weight.shape), TRANSPOSED if transposed else STRIDED
+        return f"{backend_of(stem)}, {algorithm(which, HALVING, input.dtype, *sizes, training)}"
 
     compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
     return harness.Case(

@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from types import ModuleType  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -43,9 +44,11 @@ class Implementation:
         return "-".join(filter(None, (self.backend, self.capability, self.device if self.device != "cpu" else "")))
 
 
-def stem_of(module: object) -> str:
+def stem_of(module: ModuleType) -> str:
     """The operator that a test module is about: its STEM."""
-    return getattr(module, "STEM", "masked_l2")
+    if not hasattr(module, "STEM"):
+        raise pytest.Collector.CollectError(f"{module.__file__}: STEM, the operator it is about, is missing")
+    return module.STEM
 
 
 def implementations(stem: str) -> list[Implementation]:

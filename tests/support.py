@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor
+
+from inpaint_fast.ops._plans import forget_plans
+from inpaint_fast.ops.conv_block import choice
 
 
 def relative_error(value: Tensor, exact: Tensor) -> float:
@@ -46,6 +51,18 @@ def output_shapes(network: torch.nn.Module, *inputs: Tensor) -> list[tuple[type,
 
 
 # ---- of the blocks of convolution, norm and activation ----
+
+
+@contextmanager
+def always_winograd() -> Iterator[None]:
+    """Winograd for every shape, however small: what plans depend on besides their keys, so all are made anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choice, "LEAST_CHANNELS", 0)
+        for name in ("LEAST_TILES", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
+            patch.setattr(choice, name, dict.fromkeys(getattr(choice, name), 0))
+        forget_plans()
+        yield
+    forget_plans()
 
 
 def laid_out(tensor: Tensor, layout: str) -> Tensor:

@@ -1,4 +1,4 @@
-// Checks, allocation and registration of dilated_block on CUDA. Its definition is inpaint_fast/ops/dilated_block.py.
+// Checks, allocation and registration of dilated_block on CUDA. Its definition is inpaint_fast/ops/conv_block.
 #include <tuple>
 
 #include "common/cuda_device.h"

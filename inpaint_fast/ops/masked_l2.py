@@ -97,9 +97,13 @@ def masked_l2(
     """
     plan = _plan_of("masked_l2", pred, target, mask, weight, reduction, backend)
     pred, target, mask = plan.converted(pred, target, mask)
-    if plan.run is None:
-        return reference(pred, target, mask, weight=weight, reduction=reduction)
-    found = plan.run(pred, target, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)
+    try:
+        if plan.run is None:
+            return reference(pred, target, mask, weight=weight, reduction=reduction)
+        found = plan.run(pred, target, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)
+    except RuntimeError:
+        check_tensors(pred=pred, target=target, mask=mask)  # some that are not dense have strides, and a plan
+        raise
     return found if type(found) is Tensor else found[0]
 
 
@@ -126,9 +130,13 @@ def masked_l2_composite(
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
     plan = _plan_of("masked_l2_composite", pred, image, mask, weight, reduction, backend)
     pred, image, mask = plan.converted(pred, image, mask)
-    if plan.run is None:
-        return reference_composite(pred, image, mask, weight=weight, reduction=reduction)
-    return plan.run(pred, image, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)[:2]
+    try:
+        if plan.run is None:
+            return reference_composite(pred, image, mask, weight=weight, reduction=reduction)
+        return plan.run(pred, image, mask, float(weight), REDUCTIONS.index(reduction), plan.want_grad)[:2]
+    except RuntimeError:
+        check_tensors(pred=pred, image=image, mask=mask)
+        raise
 
 
 # ---- the plan ----

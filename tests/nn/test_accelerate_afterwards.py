@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
 from nn.networks import INPUTS, UNet, VGGFeatures
 from nn.twins import Chain, X, assert_near, assert_same, fused_modules, notes, outputs, randomised, swapped, twins
+from support import always_winograd
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
 from inpaint_fast.nn import AcceleratedConv2d, DilatedConvBlock
+from inpaint_fast.nn.fuse import swap
+from inpaint_fast.ops.conv_block import Norm
 
 # ---- hooks, replaced modules, copies of parts ----
 
@@ -168,23 +171,30 @@ def test_a_weight_assigned_to_the_memory_of_a_former_one() -> None:
             assert_near(conv(input), nn.functional.conv2d(input, conv.weight, conv.bias))
 
 
-def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inpaint_fast.nn import blocks
-
-    folds, fold, prepared = [], blocks._fold, []
-    monkeypatch.setattr(blocks, "_fold", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
-    monkeypatch.setattr(sys.modules["inpaint_fast.nn.accelerate"], "prepare", prepared.append)
-    _, ours = twins(Chain().eval(), inference=True)
-    assert [conv is ours.conv for conv in prepared] == [True]
-    with torch.no_grad():
-        ours(X), ours(X)
-    assert folds == [ours.bn] and ours.bn._folded.values is not None
-    assert list(ours.state_dict()) == list(Chain().state_dict())
-    assert copy.deepcopy(ours).bn._folded.values is None
-    ours.train()(X)
-    assert ours.bn._folded.values is None
-    ipf.accelerate(ours)
-    assert "_folded" not in vars(ours.bn)
+@pytest.mark.parametrize("winograd", [False, True])
+def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch, winograd: bool) -> None:
+    x = torch.randn(2, 3, 40, 40)  # for fewer numbers a look at what is kept costs more than it saves
+    folds, fold, prepared = [], Norm.scale_and_shift, []
+    monkeypatch.setattr(Norm, "scale_and_shift", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
+    monkeypatch.setattr(swap, "keep_transformed", lambda kept, block, weight: prepared.append((kept, weight)))
+    with always_winograd() if winograd else nullcontext(), torch.no_grad():
+        _, ours = twins(Chain().eval(), inference=True)
+        assert [(kept is ours.conv._kept, weight is ours.conv.weight) for kept, weight in prepared] == [(True, True)]
+        ours(x), ours(x)
+        assert len(folds) == 1
+        assert list(ours.state_dict()) == list(Chain().state_dict())
+        other = copy.deepcopy(ours)
+        other(x), other(x)
+        assert len(folds) == 2
+        ours.train()(x)
+        assert "_kept" not in vars(ours.conv) and len(folds) == 2
+        ours.eval()
+        ours(x), ours(x)
+        # Into the kernel at each call; where the convolution is PyTorch's, not at all.
+        assert len(folds) == (4 if winograd else 2)
+        other(x)
+        assert len(folds) == (4 if winograd else 2)
+        assert "_kept" in vars(other.conv) and "_kept" not in vars(ipf.accelerate(other).conv)
 
 
 def test_inference_tensors_are_never_kept() -> None:

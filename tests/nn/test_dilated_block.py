@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import re
 
 import pytest
 import torch
+from support import always_winograd
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import inpaint_fast as ipf
 from inpaint_fast.kernels.norm_act import forward as norm_act_kernels
@@ -163,21 +166,38 @@ def test_a_frozen_norm_in_training() -> None:
     assert_equal_steps(ours, theirs, torch.randn(2, 3, 9, 11, dtype=torch.float64))
 
 
-def test_eval_is_one_operator_and_training_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    from inpaint_fast.nn import blocks
+class Operators(TorchDispatchMode):
+    """Names of the operators of ours, and of PyTorch's convolutions, norms and activations, that ran."""
 
-    called = []
-    for name in ("dilated_block", "norm_act"):
-        operator = getattr(blocks, name)
-        monkeypatch.setattr(blocks, name, lambda *a, _f=operator, _n=name, **k: called.append((_n, k)) or _f(*a, **k))
-    block = DilatedConvBlock(3, 5, 2, order="act_norm", precision="exact")
-    block.train()(torch.randn(2, 3, 8, 8))
-    assert [name for name, _ in called] == ["dilated_block", "norm_act"]
-    called.clear()
-    block.eval()(torch.randn(2, 3, 8, 8))
-    [(name, options)] = called
-    assert name == "dilated_block" and options["precision"] == "exact" and options["order"] == "act_norm"
-    assert options["scale"].shape == options["shift"].shape == (5,)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = str(function.overloadpacket)
+        if re.search("inpaint_fast|convolution|norm|relu", name):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+@pytest.mark.parametrize("order", ["norm_act", "act_norm"])
+def test_eval_is_one_operator_and_training_two(order: str) -> None:
+    def operators(block: nn.Module) -> list[str]:
+        with Operators() as ran:
+            block(torch.randn(2, 24, 24, 24))  # so many that norm_act pays
+        return ran.names
+
+    block = DilatedConvBlock(24, 24, 2, order=order)
+    ours = [f"inpaint_fast.{name}_forward" for name in ("dilated_block", "norm_act")]
+    with always_winograd():
+        assert operators(block.train()) == ours
+        assert operators(block.eval()) == ours  # with gradients
+        with torch.no_grad():
+            assert operators(block) == ours[:1]
+            block.precision = "exact"
+            first, *rest = operators(block)
+            assert first == "aten.convolution" and "inpaint_fast.dilated_block_forward" not in rest
 
 
 # ---- as a module ----

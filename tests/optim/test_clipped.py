@@ -13,6 +13,7 @@ from torch import nn
 from inpaint_fast.models import WassersteinCritic
 from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedRMSprop, ClippedSGD
 
+STEM = "weight_clip"
 CASES = {
     "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 0.03),
     "adam-amsgrad-decay": (ClippedAdam, torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.01}, None),
@@ -49,10 +50,6 @@ def assert_close(ours: nn.Module, theirs: nn.Module, limit: float = 1e-6) -> Non
 
 @pytest.mark.parametrize("name", CASES)
 def test_200_steps_on_the_critic(implementation, name) -> None:
-    if implementation.backend == "emulated":
-        from emulation.build import load
-
-        load("weight_clip")
     ours_class, theirs_class, settings, clip = CASES[name]
     torch.manual_seed(0)
     filters, steps = (4, 20) if implementation.slow else (32, 200)

@@ -22,7 +22,7 @@ from inpaint_fast.nn.fuse.reader import read
 from inpaint_fast.nn.fuse.report import Left, Report, Swapped
 from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.fuse.source import Unproved
-from inpaint_fast.nn.fuse.values import is_sequential
+from inpaint_fast.nn.fuse.values import is_container, is_sequential
 from inpaint_fast.ops.conv_block import Kept, keep_transformed
 
 
@@ -98,7 +98,7 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     for module in names:
         if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in chains_of(module)):
             module.__class__ = FusedSequential
-        if isinstance(module, FusedSequential):
+        if type(module) is FusedSequential:  # subclasses, DilatedConvBlock among them, have one of their own
             module.precision = precision
     vars(model)["_acceleration_report"] = report
     return model
@@ -145,7 +145,9 @@ class _Calls:
         )
         if sequential is not None and not owners:
             chain = next((chain for chain in chains_of(sequential) if chain.conv is conv), None)
-            return (Chain(conv), "it has hooks") if chain is None else (chain, _after(chain, list(sequential)))
+            if chain is None:
+                return Chain(conv), "it has hooks"
+            return chain, self._if_called(sequential, chain) or _after(chain, list(sequential))
         if not owners:
             return Chain(conv), self._why_unseen(conv)
         if len(owners) > 1 or len(parents) > 1:
@@ -176,6 +178,14 @@ class _Calls:
             fusion = Fusion(chain, owner, caller, _without_repeats([*paths, *grounds]))
             vars(owner).setdefault("_fusions", []).append(fusion)
         return chain, note
+
+    def _if_called(self, sequential: nn.Module, chain: Chain) -> str:
+        """Why it is not known that this nn.Sequential is called, and not its modules one by one."""
+        caller = sequential
+        while len(chain.modules) > 1 and (is_container(caller) or caller is sequential) and self.places[caller]:
+            caller = self.places[caller][0][0]
+        reason = self.unproved.get(caller, "")
+        return f"where {self.names[sequential]} is called as a whole; {reason}" if reason else ""
 
     def _why_unseen(self, conv: nn.Module) -> str:
         name = self.names[conv]

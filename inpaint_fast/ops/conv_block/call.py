@@ -34,7 +34,11 @@ def call(
     """The block; arguments and errors as those of its public function, geometry as that of `plan_convolution`."""
     tensors = {"input": input, "weight": weight, "bias": bias, "scale": scale, "shift": shift}
     plan = plan_of(block, geometry, tensors, epilogue, precision, backend)
-    return plan(input, weight, bias, scale, shift, prepared(weight))
+    try:
+        return plan(input, weight, bias, scale, shift, prepared(weight))
+    except RuntimeError:
+        check_tensors(**tensors)  # some that are not dense have strides, and a plan
+        raise
 
 
 def plan_of(

@@ -42,7 +42,7 @@ def _fake_statistics(input, weight, bias, geometry, activation, slope, channels_
 def transformed_numel(block: Block, weight: Any) -> int:
     """Of a weight of this shape in the Winograd domain, in blocks of 32 output channels (csrc/conv_block)."""
     channels, out = block.channels(weight)
-    numbers = 36 if block.stride == 1 else {3: 81, 4: 100}[weight[2]]
+    numbers = 36 if block.stride == 1 else 81 if weight[2] == 3 else 100  # no look-up: sizes may be symbols
     return (out + 31) // 32 * 32 * numbers * channels
 
 

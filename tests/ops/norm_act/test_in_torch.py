@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from ops.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
+from ops.norm_act.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -122,6 +122,7 @@ X, C3, C64 = torch.zeros(2, 3, 4, 4), torch.ones(3), torch.ones(3, dtype=torch.f
         ((None, C3, C3), {}, TypeError, ["input", "NoneType"]),
         ((X.long(), C3, C3), {}, TypeError, ["input", "int64"]),
         ((X.to_sparse(), C3, C3), {}, TypeError, ["input", "sparse"]),
+        ((X, C3.to_sparse(), C3), {}, TypeError, ["running_mean", "sparse"]),
         ((torch.zeros(3), C3, C3), {}, ValueError, ["input", "(3,)"]),
         ((X, torch.ones(4), C3), {}, ValueError, ["running_mean", "(3,)", "(4,)"]),
         ((X, C3, C3, torch.ones(1, 3)), {}, ValueError, ["weight", "(3,)", "(1, 3)"]),

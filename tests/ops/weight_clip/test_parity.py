@@ -12,9 +12,11 @@ from support import assert_as_good
 from torch import Tensor
 
 import inpaint_fast as ipf
+from inpaint_fast._words import RULES
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.weight_clip import RULES, Settings, clipped_step, reference_step
+from inpaint_fast.ops.weight_clip import Settings, clipped_step, reference_step
 
+STEM = "weight_clip"
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = [(), (1,), (3,), (0, 4), (17,), (5, 7), (4, 3, 4, 4), (2, 3, 67), (1031,)]
 FAST_BACKENDS = ["reference", "cpp"] if ipf._extension.module else ["reference"]
@@ -52,17 +54,9 @@ def lists_for(name: str, dtype: torch.dtype, device: str = "cpu") -> tuple[list[
     return make(2, -1), make(2, -1), *state, steps
 
 
-def prepare(implementation) -> None:
-    if implementation.backend == "emulated":
-        from emulation.build import load
-
-        load("weight_clip")
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bound", [0.3, (-0.5, 0.1), 0.0], ids=str)
 def test_clip_equals_clamp(implementation, dtype, bound) -> None:
-    prepare(implementation)
     tensors = [torch.randn(shape).to(dtype).to(implementation.device) for shape in SHAPES]
     tensors[4][3], tensors[4][5], tensors[4][7] = math.nan, math.inf, -math.inf
     low, high = bound if isinstance(bound, tuple) else (-bound, bound)
@@ -75,7 +69,6 @@ def test_clip_equals_clamp(implementation, dtype, bound) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_parity(implementation, dtype, name) -> None:
-    prepare(implementation)
     settings = Settings(**{**VARIANTS[name].__dict__, "low": -0.8, "high": 0.7})
     ours, plain = lists_for(name, dtype, implementation.device), lists_for(name, dtype)
     exact = [
@@ -96,7 +89,6 @@ def test_step_parity(implementation, dtype, name) -> None:
     "name", ["adam", "rmsprop-inside-centered-momentum", "sgd-momentum-dampening-decay", "adadelta"]
 )
 def test_views_of_any_stride(implementation, name) -> None:
-    prepare(implementation)
     lists = lists_for(name, torch.float32, implementation.device)
     expected = [[tensor.clone() for tensor in part] for part in lists]
 
@@ -119,7 +111,6 @@ def test_views_of_any_stride(implementation, name) -> None:
 
 
 def test_clip_of_views_changes_the_view_alone(implementation) -> None:
-    prepare(implementation)
     whole = torch.full((6, 8), 5.0, device=implementation.device)
     ipf.clip_weights_([whole[::2, 1:7:2], whole.t()[7]], 1.0, backend=implementation.backend)
     expected = torch.full((6, 8), 5.0, device=implementation.device)
@@ -128,7 +119,6 @@ def test_clip_of_views_changes_the_view_alone(implementation) -> None:
 
 
 def test_scale_and_found_inf(implementation) -> None:
-    prepare(implementation)
     device = implementation.device
     scaled, plain = lists_for("adam", torch.float32, device), lists_for("adam", torch.float32, device)
     for grad in scaled[1]:
@@ -146,7 +136,6 @@ def test_scale_and_found_inf(implementation) -> None:
 
 
 def test_a_grad_scale_beyond_float16(implementation) -> None:
-    prepare(implementation)
     device = implementation.device
     param, grad = (torch.full((8,), x, dtype=torch.float16, device=device) for x in (1.0, 32768.0))
     scale = torch.tensor(65536.0, device=device)
@@ -187,7 +176,6 @@ def test_autograd_notices_the_change() -> None:
 
 
 def test_opcheck(implementation) -> None:
-    prepare(implementation)
     suffix = OPERATORS["weight_clip"].suffixes.get(implementation.backend)
     if suffix is None:
         return  # the reference is plain PyTorch, no registered operator

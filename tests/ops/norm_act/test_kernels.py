@@ -1,5 +1,5 @@
 """What is particular to norm_act's GPU code: vectors and what has none, parts across samples, 64-bit indices, bounded
-grids, and that its kernels compile for real GPUs. Its numbers in general are test_norm_act.py's."""
+grids, and that its kernels compile for real GPUs. Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import pytest
 import torch
 from emulation.ahead_of_time import Kernel, compile_all, resources
 from emulation.build import load
-from ops.norm_acts import Parameters, check_against_plain, laid_out, ours, random, results
+from ops.norm_act.norm_acts import Parameters, check_against_plain, laid_out, ours, random, results
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast._words import ACTIVATIONS, DTYPES, ORDERS
 from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels._activations import NONE
 from inpaint_fast.kernels.norm_act import backward, forward
 from inpaint_fast.kernels.norm_act.walk import CHANNELS, COMBINED, MAX_PARTS, PROGRAMS, TILE, Walk
-from inpaint_fast.ops.norm_act import DTYPES
 
 ARGS = ("tanh", "norm_act", True, 0.1, 1e-5)
 

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
+from inpaint_fast._words import DTYPES, REDUCTIONS
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.masked_l2 import DTYPES, REDUCTIONS, reference, reference_composite
+from inpaint_fast.ops.masked_l2 import reference, reference_composite
 
+STEM = "masked_l2"
 MASKS = ("none", "bool", "uint8", "float32", "same", "soft")
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed", "mixed")
 SMALL = (2, 3, 5, 7)
@@ -423,6 +425,8 @@ PICTURE = torch.zeros(2, 3, 4, 4)
         ((PICTURE, PICTURE, torch.zeros(2, 1, 4, 4, requires_grad=True)), ValueError, ["mask", "gradient", "detach"]),
         ((PICTURE, PICTURE.to("meta")), TypeError, ["target", "meta", "cpu"]),
         ((PICTURE.to_sparse(), PICTURE), TypeError, ["pred", "sparse"]),
+        ((PICTURE, PICTURE.to_sparse()), TypeError, ["target", "sparse"]),
+        ((PICTURE, PICTURE, PICTURE[:, :1].to_sparse()), TypeError, ["mask", "sparse"]),
         ((PICTURE, None), TypeError, ["target", "NoneType"]),
         ((torch.zeros(()), torch.zeros(())), ValueError, ["pred", "()"]),
         ((torch.zeros([1] * 6), torch.zeros([1] * 6)), ValueError, ["pred", "1 to 5"]),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.norm_acts import (
+from ops.norm_act.norm_acts import (
     LAYOUTS,
     SHAPE,
     SHAPES,
@@ -28,8 +29,8 @@ from support import relative_error
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
-from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.ops.norm_act import DTYPES
+from inpaint_fast._words import ACTIVATIONS, DTYPES, ORDERS
+from inpaint_fast.ops._plans import forget_plans
 
 STEM = "norm_act"
 FAST_BACKENDS = ["reference", "cpp"] if ipf._extension.module else ["reference"]
@@ -292,6 +293,33 @@ def test_bitwise_deterministic_for_any_number_of_threads(kernel) -> None:
                     assert all(torch.equal(other[name], value) for name, value in found[0].items())
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+@pytest.mark.parametrize("training", [True, False])
+def test_unasked_pytorch_normalises_what_is_small(training, monkeypatch) -> None:
+    """The way to our one operator costs more there than PyTorch's two."""
+
+    def run(shape: tuple[int, ...], backend: str | None, function=ours) -> list[Tensor]:
+        torch.manual_seed(0)
+        x, args = random(*shape), ("relu", "norm_act", training, 0.1, 1e-5)
+        args = args if function is plain else (*args, backend)
+        return list(results(function, x, Parameters(5, torch.float32), x, *args).values())
+
+    def same(a: list[Tensor], b: list[Tensor]) -> bool:
+        return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+    small, large = (2, 5, 16, 16), (2, 5, 48, 48)
+    for shape in (small, large):
+        assert same(run(shape, None), run(shape, None, plain)) == (shape == small)
+        assert same(run(shape, None), run(shape, "cpp")) == (shape == large)
+    with ipf.use_backend("cpp"):  # is to ask
+        assert same(run(small, None), run(small, "cpp"))
+    monkeypatch.setattr(sys.modules["inpaint_fast.ops.norm_act"], "LEAST_ELEMENTS_TRAINING", 0)
+    forget_plans()
+    assert same(run(small, None), run(small, "cpp"))
+    monkeypatch.undo()
+    forget_plans()
 
 
 @pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")

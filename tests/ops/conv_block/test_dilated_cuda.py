@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from torch import Tensor
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops.conv_block import dilated_reference as reference
 
-reference = importlib.import_module("inpaint_fast.ops.dilated_block").reference
 NOTHING = (None, None, None)
 TILES = ((256, 128), (128, 128), (128, 64), (64, 64))
 # INPAINT_FAST_CUDA_CAPABILITY leaves one.

@@ -1,5 +1,5 @@
 """What is particular to masked_l2's GPU code: vectors and their tails, masks by index arithmetic, 64-bit indices,
-bounded grids, and that Triton's kernels compile for real GPUs. Its numbers in general are test_masked_l2.py's."""
+bounded grids, and that Triton's kernels compile for real GPUs. Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from support import assert_as_good
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import REDUCTIONS
 from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import masked_l2 as kernels
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.masked_l2 import REDUCTIONS, reference
+from inpaint_fast.ops.masked_l2 import reference
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BACKENDS = ("emulated", "triton")

@@ -12,7 +12,7 @@ import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.kernels.conv_block import moments, tiles
 from inpaint_fast.ops._activations import activate
-from inpaint_fast.ops.dilated_block import dilated_block_statistics
+from inpaint_fast.ops.conv_block import dilated_block_statistics
 
 EVERY = (0, 2, 3)
 
@@ -129,9 +129,11 @@ def test_gradients_are_those_of_the_convolution() -> None:
 
 
 def test_opcheck() -> None:
-    given = [tensor.requires_grad_() for tensor in tensors(1, 6, 5)]
-    arguments = (*given, [2, 2, 2, 2], ACTIVATIONS.index("elu"), 1.0, True, False)
-    torch.library.opcheck(torch.ops.inpaint_fast.dilated_block_statistics_triton.default, arguments)
+    given, settings = tensors(1, 6, 5), ([2, 2, 2, 2], ACTIVATIONS.index("elu"), 1.0, True, False)
+    ops = torch.ops.inpaint_fast
+    torch.library.opcheck(ops.dilated_block_statistics_forward_triton.default, (*given, *settings))
+    given = [tensor.requires_grad_() for tensor in given]
+    torch.library.opcheck(ops.dilated_block_statistics_triton.default, (*given, *settings))
 
 
 def test_direct_calls_of_the_operator_do_not_crash() -> None:

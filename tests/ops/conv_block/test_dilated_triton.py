@@ -1,11 +1,9 @@
 """What is particular to dilated_block's GPU code: edges of tiles, taps that are left out, tails of channels, strides,
-64-bit indices, TF32, and that Triton's kernels compile for real GPUs. Its numbers are test_dilated_block.py's."""
+64-bit indices, TF32, and that Triton's kernels compile for real GPUs. Its numbers are test_dilated.py's."""
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,14 +15,17 @@ from torch.nn import functional as F
 import inpaint_fast as ipf
 from inpaint_fast._layout import is_channels_last
 from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.kernels import _walk
+from inpaint_fast.kernels import _walk, conv_block
 from inpaint_fast.kernels.conv_block import convolution as kernels
 from inpaint_fast.kernels.conv_block import tiles
 from inpaint_fast.kernels.conv_block.tiles import Tile
-from inpaint_fast.ops import _blocks
+from inpaint_fast.ops import forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops._plans import facts
+from inpaint_fast.ops.conv_block import DILATED, Epilogue, Geometry, dilated_reference
+from inpaint_fast.ops.conv_block.kept import prepared
+from inpaint_fast.ops.conv_block.plan import Circumstances, Convolution, Tensors, allows_tf32, as_tf32, plan_convolution
 
-module = importlib.import_module("inpaint_fast.ops.dilated_block")
 NORM_ACT = ORDERS.index("norm_act")
 SMALL = Tile(16, 16, 16, warps=4, stages=2)  # 4x4 pixels: several of them fit a small picture
 
@@ -241,7 +242,7 @@ def test_activations_near_and_far_from_0(activation, scale) -> None:
 
     def plain(dtype: torch.dtype) -> Tensor:
         settings = {"slope": 0.5} if ACTIVATIONS[activation] in ("leaky_relu", "elu") else {}
-        return module.reference(input.to(dtype), weight.to(dtype), activation=ACTIVATIONS[activation], **settings)
+        return dilated_reference(input.to(dtype), weight.to(dtype), activation=ACTIVATIONS[activation], **settings)
 
     assert_as_good(y, plain(torch.float32), plain(torch.float64), ulps=8)
     input[0, 0, 2, 2] = float("nan")
@@ -256,7 +257,7 @@ def test_weights_are_rounded_to_tf32() -> None:
         [0x3F800FFF, 0x3F801000, 0x3F802FFF, -0x407FF000, 0x7F800000, 0x7FFFFFFF, 0x7F7FFFFF, 0x00000FFF]
     )
     weight = bits.to(torch.int32).view(torch.float32).repeat(9)[:36].reshape(2, 2, 3, 3)
-    rounded = _blocks.as_tf32(weight)
+    rounded = as_tf32(weight)
     packed = kernels._packed(weight, swapped=False, tf32=True).view(2, 3, 3, 2).permute(0, 3, 1, 2)
     assert torch.equal(packed.contiguous().view(torch.int32), rounded.view(torch.int32))
     numbers = rounded.flatten()[:8].view(torch.int32).tolist()
@@ -268,7 +269,7 @@ def test_weights_are_rounded_to_tf32() -> None:
 
 def test_tf32_is_that_of_rounded_weights() -> None:
     input, weight, dilation = random(1, 3, 5, 6), weights(4, 3), (2, 2)
-    rounded = _blocks.as_tf32(weight)
+    rounded = as_tf32(weight)
     assert not torch.equal(rounded, weight)
     plain, exact = (F.conv2d(x, w, padding=2, dilation=2) for x, w in ((input, rounded), exactly((input, rounded))))
     assert_as_good(forward(input, weight, dilation, dilation, tf32=True), plain, exact)
@@ -278,24 +279,46 @@ def test_tf32_is_that_of_rounded_weights() -> None:
     )
 
 
-def test_tf32_where_pytorch_takes_it(monkeypatch) -> None:
+def test_tf32_where_pytorch_takes_it() -> None:
     """Whatever flags were set and mixed: reading them raises nothing."""
-    tensor = SimpleNamespace(is_cuda=True, dtype=torch.float32)
     cudnn, before = torch.backends.cudnn, torch.backends.cudnn.allow_tf32
     try:
         for allowed in (False, True):
             cudnn.allow_tf32 = allowed
-            assert _blocks.allows_tf32(tensor) == allowed
+            assert allows_tf32() == allowed
         with cudnn.flags(enabled=True, allow_tf32=False):
-            assert not _blocks.allows_tf32(tensor)
+            assert not allows_tf32()
         cudnn.conv.fp32_precision = "ieee"
-        assert not _blocks.allows_tf32(tensor)
+        assert not allows_tf32()
         cudnn.conv.fp32_precision = "tf32"
-        assert _blocks.allows_tf32(tensor)
-        assert not _blocks.allows_tf32(SimpleNamespace(is_cuda=True, dtype=torch.float16))
-        assert not _blocks.allows_tf32(torch.ones(1))
+        assert allows_tf32()
     finally:
         cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "autocast", "expected"),
+    [
+        (torch.float32, "fast", None, True),
+        (torch.float32, "exact", None, False),
+        (torch.float32, "fast", torch.bfloat16, False),
+        (torch.float16, "fast", None, False),
+        (torch.float64, "fast", None, False),
+    ],
+)
+def test_tf32_is_for_float32_alone(dtype, precision, autocast, expected) -> None:
+    found = plan_where_tf32_is_allowed(random(1, 3, 5, 5, dtype=dtype), weights(2, 3, dtype), precision, autocast)
+    assert found.tf32 == expected and found.is_ours == (dtype != torch.float64)
+    if found.is_ours:
+        assert found.settings[-1] == expected
+
+
+def plan_where_tf32_is_allowed(
+    input: Tensor, weight: Tensor, precision: str = "fast", autocast: torch.dtype | None = None
+) -> Convolution:
+    circumstances = Circumstances(precision, "triton", False, autocast, True, (None, False))
+    tensors = Tensors(facts(input), facts(weight), None)
+    return plan_convolution(DILATED, Geometry.of(1, None), Epilogue(), tensors, circumstances)
 
 
 # ---- the public function ----
@@ -342,28 +365,39 @@ def test_autocast_takes_its_dtype_as_a_convolution_does(arguments) -> None:
     assert [g.dtype for g in grads] == [torch.float32] * 3
 
 
-def test_weights_are_kept_for_one_backend_and_dtype() -> None:
-    input, weight = random(1, 3, 5, 5), torch.nn.Parameter(weights(2, 3))
+def test_weights_are_kept_for_one_backend_and_dtype(monkeypatch) -> None:
+    input, weight, made = random(1, 3, 5, 5), torch.nn.Parameter(weights(2, 3)), []
+    transform = conv_block.dilated_block_weights
+    monkeypatch.setattr(conv_block, "dilated_block_weights", lambda w: made.append(w.dtype) or transform(w))
 
-    def kept(backend: str | None) -> Tensor:
-        with torch.no_grad():
-            y = ipf.dilated_block(input, weight, backend=backend)
-            assert relative_error(y, F.conv2d(input, weight, padding=1)) < 1e-6
-        owner, transform, _ = _blocks._kept[weight]
-        assert owner[:4] == ("dilated_block", "triton", torch.float32, False)
-        return transform
+    @torch.no_grad()
+    def right(backend: str | None = "triton") -> None:
+        y = ipf.dilated_block(input, weight, backend=backend)
+        assert relative_error(y, F.conv2d(input, weight, padding=1)) < 1e-6
 
-    first = kept("triton")
-    assert first.shape == (weight.numel(),) and kept("triton") is first
+    right()
+    assert not made and prepared(weight) is None  # the kernel's own call packs them
+    prepare(weight)
+    right()
+    right()
     with ipf.use_backend("triton"):
-        module.prepare(weight)
-        assert kept(None) is first
+        right(None)
+    right("reference")
+    assert made == [torch.float32]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        ipf.dilated_block(input, weight, backend="triton")
+    right()
+    assert made == [torch.float32, torch.bfloat16]
+    rounded = plan_where_tf32_is_allowed(input, weight).transformed(prepared(weight), weight, weight)
+    assert torch.equal(rounded, kernels._packed(weight.detach(), swapped=False, tf32=True))
+    right()
+    assert made == [torch.float32, torch.bfloat16, torch.float32]
     with torch.no_grad():
         weight.mul_(2)
-    assert kept("triton") is not first
-    _blocks.transformed(OPERATORS["dilated_block"], "triton", weight, weight.detach(), tf32=True)  # of another kind
-    assert torch.equal(_blocks._kept[weight][1], kernels._packed(weight.detach(), swapped=False, tf32=True))
-    kept("triton")
+    right()
+    right()
+    assert len(made) == 4
+    forget(weight)
 
 
 def test_second_derivatives(arguments) -> None:
@@ -387,6 +421,7 @@ def test_opcheck(arguments) -> None:
     for op, args in (
         (ops.dilated_block_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
         (ops.dilated_block_triton, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
+        (ops.dilated_block_forward_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
         (ops.dilated_block_weights_triton, (weight,)),
         (ops.dilated_block_input_gradient_triton, (grad, weight, [2, 2, 2, 2], True, False)),
         (ops.dilated_block_weight_gradient_triton, (grad, input, weight, [2, 2, 2, 2], False)),
@@ -411,7 +446,7 @@ def test_compile(arguments) -> None:
         assert relative_error(value, wanted) < 1e-6
     with torch.no_grad():
         assert relative_error(faster(*arguments), function(*arguments)) < 1e-6
-    flags = torch.compile(lambda t: t + _blocks.allows_tf32(SimpleNamespace(is_cuda=True, dtype=torch.float32)))
+    flags = torch.compile(lambda t: t + allows_tf32())
     assert flags(torch.zeros(1)) == 1
 
 

@@ -1,6 +1,6 @@
 """What is particular to the GPU code of weight_clip and clipped_step: tables that are full, chunks and their edges,
 vectors and their tails, numbers that only the device knows, and that kernels compile for real GPUs and spill nothing.
-Its numbers in general are test_weight_clip.py's."""
+Its numbers in general are test_parity.py's."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from support import assert_as_good
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import RULES
 from inpaint_fast.kernels import _walk
 from inpaint_fast.kernels import weight_clip as kernels
 from inpaint_fast.ops._dispatch import OPERATORS
-from inpaint_fast.ops.weight_clip import RULES, Settings, reference_step
+from inpaint_fast.ops.weight_clip import Settings, reference_step
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BACKENDS = ("emulated", "triton")

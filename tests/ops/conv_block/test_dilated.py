@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
+import gc
+import weakref
+from collections.abc import Iterator
 from itertools import product
 from types import SimpleNamespace
 
@@ -10,19 +12,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import assert_as_good, exactly, laid_out, relative_error, run
+from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run
 from torch import Tensor
 from torch.nn import functional as F
 
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.ops import _blocks
-from inpaint_fast.ops._blocks import forget
+from inpaint_fast.ops import forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops.conv_block import Plan, plan
+from inpaint_fast.ops.conv_block import dilated_reference as reference
+from inpaint_fast.ops.conv_block.definition import FASTEST
 
 STEM = "dilated_block"
-module = importlib.import_module("inpaint_fast.ops.dilated_block")  # its name is also that of its function
-reference, plan, prepare, Plan = (getattr(module, name) for name in ("reference", "plan", "prepare", "Plan"))
+NORM_ACT = ORDERS.index("norm_act")
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
 # The relative error that Winograd's F(4x4, 3x3) may have in float32 (2-norms), and what rounding a result adds.
 BOUND = 1e-5
@@ -33,14 +36,9 @@ SMALL = (2, 5, 6, 7)  # where a program takes milliseconds
 
 
 @pytest.fixture
-def winograd(monkeypatch) -> None:
-    """Winograd for every shape, however small."""
-    always_winograd(monkeypatch)
-
-
-def always_winograd(patch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
-        patch.setattr(module, name, 0)
+def winograd() -> Iterator[None]:
+    with always_winograd():
+        yield
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -79,7 +77,7 @@ def test_parity(implementation, winograd, activation, order, affine) -> None:
     values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
         assert relative_error(value, wanted) < BOUND
-    with torch.no_grad():  # the epilogue in the kernel, the weights kept
+    with torch.no_grad():  # the epilogue in the kernel
         named = dict(zip(("input", "weight", "bias", "scale", "shift"), tensors, strict=True))
         y = ipf.dilated_block(**named, backend=implementation.backend, **settings)
     assert relative_error(y, exact[0]) < BOUND
@@ -132,8 +130,7 @@ def test_any_shape_dilation_and_padding(data) -> None:
     seed = random(shape[0], out, *size)
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     tensors[0] = laid_out(tensors[0], layout)
-    with pytest.MonkeyPatch.context() as patch:
-        always_winograd(patch)
+    with always_winograd():
         values = run(ipf.dilated_block, tensors, seed, **settings)
     for value, wanted in zip(values, exact, strict=True):
         # A result that cancels to nothing has no relative error: 1e-6 of what was added up is allowed besides.
@@ -245,7 +242,7 @@ def test_functional_transforms_run_the_reference() -> None:
 @compiled
 def test_opcheck(winograd) -> None:
     input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
-    settings = ([2, 2, 2, 2], 1, 0.0, 0)
+    settings = ([2, 2, 2, 2], 1, 0.0, NORM_ACT)
     ops = torch.ops.inpaint_fast
     transformed = ops.dilated_block_weights(weight)
     grad = random(1, 7, 9, 8)
@@ -255,6 +252,8 @@ def test_opcheck(winograd) -> None:
         (ops.dilated_block, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
         (ops.dilated_block, (last, weight, None, None, None, None, *settings, True, False)),
         (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
+        (ops.dilated_block_forward, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
+        (ops.dilated_block_forward, (last, weight, None, None, None, None, *settings, True, False)),
         (ops.dilated_block_weights, (weight,)),
         (ops.dilated_block_input_gradient, (grad, weight, [2, 2, 2, 2], True, False)),
         (ops.dilated_block_weight_gradient, (grad, input, weight, [2, 2, 2, 2], False)),
@@ -289,14 +288,39 @@ def test_compile(winograd, channels_last) -> None:
 
 @compiled
 def test_autocast(winograd) -> None:
-    tensors = arguments(affine=False)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = ipf.dilated_block(tensors[0].bfloat16(), *tensors[1:3])
-        single = ipf.dilated_block(*tensors[:3])
-    assert y.dtype == torch.bfloat16 and single.dtype == torch.float32
-    exact = reference(*exactly(tensors[:3]))
-    assert relative_error(single, exact) < BOUND
-    assert relative_error(y, reference(tensors[0].bfloat16().double(), *exactly(tensors[1:3]))) < 2**-8
+    """As F.conv2d has it: dtypes may be mixed, and the result has autocast's."""
+    input, weight, bias = arguments(affine=False)[:3]
+    half = input.bfloat16()
+    for x in (input, half):
+        exact = reference(*exactly([x, weight, bias]))
+        with torch.autocast("cpu", torch.bfloat16):
+            plain = reference(x, weight, bias)
+            for backend in (None, "cpp", "reference"):
+                y = ipf.dilated_block(x, weight, bias, backend=backend)
+                assert y.dtype == plain.dtype == torch.bfloat16
+                assert relative_error(y, exact) < 2**-8
+                assert_as_good(y, plain, exact)
+            double = ipf.dilated_block(*exactly([x, weight, bias]))
+        assert double.dtype == torch.float64 and torch.equal(double, exact)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
+@pytest.mark.parametrize("instructions", (False, True))
+def test_half_precision_unasked(winograd, monkeypatch, dtype, instructions) -> None:
+    """PyTorch's convolution where the processor has instructions for the dtype, ours in float32 where it has none."""
+    for name in ("bf16", "fp16"):
+        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: instructions)
+    torch.manual_seed(0)
+    tensors, settings = arguments(dtype), {"dilation": 2, "activation": "relu"}
+    input, weight, bias, scale, shift = tensors
+    y = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, **settings)
+    ours = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, backend="cpp", **settings)
+    plain = reference(input, weight, bias, scale=scale, shift=shift, **settings)
+    assert torch.equal(y, plain if instructions else ours)
+    assert not torch.equal(plain, ours)  # or neither would tell
+    with ipf.use_backend("cpp"):  # is to ask
+        assert torch.equal(ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, **settings), ours)
 
 
 @compiled
@@ -336,35 +360,56 @@ def test_nan_and_inf(winograd, bad) -> None:
 
 
 @compiled
-def test_kept_weights_follow_every_change(winograd) -> None:
+@pytest.mark.parametrize("promised", (False, True))
+def test_weights_follow_every_change(winograd, promised) -> None:
+    """Nothing is kept of a weight; or, under `prepare`, until it changes in a way that PyTorch can see."""
     torch.manual_seed(0)
     input, weight = random(1, 20, 9, 9), torch.nn.Parameter(weights(20, 20))
+    if promised:
+        prepare(weight)
 
-    def right() -> None:
+    def right() -> Tensor:
         with torch.no_grad():
-            assert relative_error(ipf.dilated_block(input, weight), reference(input.double(), weight.double())) < BOUND
+            y = ipf.dilated_block(input, weight)
+        assert relative_error(y, reference(input.double(), weight.double())) < BOUND
+        return y
 
     right()
-    assert weight in _blocks._kept
+    right()
     with torch.no_grad():
         weight.mul_(2)  # as an optimizer does
     right()
     weight.data = weights(20, 20)
-    right()
+    before = right()
     weight.data.zero_()  # PyTorch does not count this one
-    forget(weight)
+    if promised:
+        with torch.no_grad():
+            assert torch.equal(ipf.dilated_block(input, weight), before)
+        forget(weight)
     right()
     half = weight.detach().bfloat16()
     assert ipf.dilated_block(input.bfloat16(), half).dtype == torch.bfloat16
     with torch.inference_mode():
         right()
         assert torch.equal(ipf.dilated_block(input, weights(20, 20) * 0), torch.zeros(1, 20, 9, 9))
-    other = torch.nn.Parameter(weights(20, 20))
-    prepare(other)
-    assert other in _blocks._kept
-    count = len(_blocks._kept)
-    del other
-    assert len(_blocks._kept) == count - 1
+
+
+@compiled
+def test_a_promise_is_kept_for_its_weight_alone(winograd) -> None:
+    input, weight = random(1, 20, 9, 9), torch.nn.Parameter(weights(20, 20))
+    prepare(weight)
+    forget(weight)
+    forget(weight)  # of one that nobody promised
+    with torch.no_grad():
+        ipf.dilated_block(input, weight)
+        weight.data.zero_()
+        assert torch.equal(ipf.dilated_block(input, weight), torch.zeros(1, 20, 9, 9))
+    alive = weakref.ref(weight)
+    del weight
+    gc.collect()
+    assert alive() is None
+    with pytest.raises(TypeError, match="weight: a torch.Tensor is expected, got list"):
+        prepare([1])
 
 
 def test_exact_is_the_direct_convolution() -> None:
@@ -406,7 +451,7 @@ def test_what_runs_unasked(monkeypatch) -> None:
     assert "no measurements for this GPU" in operator.describe(gpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
-    monkeypatch.setitem(module.FASTEST, (9, 0), "triton")
+    monkeypatch.setitem(FASTEST, (9, 0), "triton")
     assert operator.choose(gpu, None) == "triton" and operator.describe(gpu) == "triton runs"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=0))
     assert operator.choose(gpu, None) == "reference"
@@ -422,6 +467,9 @@ def test_what_runs_unasked(monkeypatch) -> None:
         ({"input": torch.ones(4, 8, 8)}, ValueError, r"input: \(N, C, H, W\) is expected"),
         ({"input": torch.ones(1, 4, 3, 8), "padding": 0, "dilation": 2}, ValueError, "its height must be at least 5"),
         ({"input": torch.ones(1, 4, 8, 8).to_sparse()}, TypeError, "input: a dense tensor"),
+        ({"input": torch.ones(1, 4, 8, 8).to_sparse(), "backend": "reference"}, TypeError, "input: a dense tensor"),
+        ({"weight": torch.ones(6, 4, 3, 3).to_sparse()}, TypeError, "weight: a dense tensor"),
+        ({"bias": torch.ones(6).to_sparse()}, TypeError, "bias: a dense tensor"),
         ({"weight": torch.ones(6, 4, 5, 5)}, ValueError, r"weight: \(C_out, 4, 3, 3\) is expected"),
         ({"weight": torch.ones(6, 2, 3, 3)}, ValueError, r"weight: \(C_out, 4, 3, 3\) is expected"),
         ({"weight": torch.ones(6, 4, 3, 3, dtype=torch.float64)}, TypeError, "weight: the dtype of input"),

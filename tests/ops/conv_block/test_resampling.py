@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -10,13 +10,15 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support import assert_as_good, exactly, laid_out, relative_error, run
+from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run
 from torch import Tensor
 
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.ops import _blocks, _resampling, forget
+from inpaint_fast.ops import forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED, strided_reference, transposed_reference
+from inpaint_fast.ops.conv_block.choice import algorithm
 
 STEM = "transposed_block"  # strided_block has the same implementations
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
@@ -40,12 +42,20 @@ class Block:
     def __call__(self, *args, **options) -> Tensor:
         return getattr(ipf, self.stem)(*args, **options)
 
-    def __getattr__(self, name: str):  # reference, algorithm, prepare
-        return getattr(importlib.import_module(f"inpaint_fast.ops.{self.stem}"), name)
+    def reference(self, *args, **options) -> Tensor:
+        return (transposed_reference if self.transposed else strided_reference)(*args, **options)
+
+    def algorithm(self, input: Tensor, weight: Tensor, training: bool = False) -> str:
+        block = TRANSPOSED if self.transposed else STRIDED
+        return algorithm(block, HALVING, input.dtype, input.shape, weight.shape, training)
 
     @property
     def op(self):
         return getattr(torch.ops.inpaint_fast, self.stem)
+
+    @property
+    def op_forward(self):
+        return getattr(torch.ops.inpaint_fast, f"{self.stem}_forward")
 
     @property
     def op_weights(self):
@@ -81,15 +91,9 @@ def block(request: pytest.FixtureRequest) -> Block:
 
 
 @pytest.fixture
-def winograd(monkeypatch) -> None:
-    """Winograd for every shape, however small."""
-    always_winograd(monkeypatch)
-
-
-def always_winograd(patch: pytest.MonkeyPatch) -> None:
-    for name in ("LEAST_CHANNELS", "LEAST_TILES", "LEAST_GAIN"):
-        patch.setattr(_resampling, name, 0)
-    patch.setattr(_resampling, "LEAST_TILES_TRAINING", {3: 0, 4: 0})
+def winograd() -> Iterator[None]:
+    with always_winograd():
+        yield
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -155,8 +159,7 @@ def test_any_shape(data) -> None:
     tensors, seed = block.arguments(shape=shape, out=out, affine=False), block.seed(shape, out)
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     tensors[0] = laid_out(tensors[0], layout)
-    with pytest.MonkeyPatch.context() as patch:
-        always_winograd(patch)
+    with always_winograd():
         values = run(block, tensors, seed, **settings)
     for value, wanted in zip(values, exact, strict=True):
         # A result that cancels to nothing has no relative error: 1e-6 of what was added up is allowed besides.
@@ -245,7 +248,7 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
-    settings = (1, 0.0, 0)
+    settings = (1, 0.0, ORDERS.index("norm_act"))
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
@@ -253,6 +256,8 @@ def test_opcheck(block, winograd) -> None:
         (block.op, (input, weight, transformed, bias, scale, shift, *settings)),
         (block.op, (last, weight, None, None, None, None, *settings)),
         (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
+        (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings)),
+        (block.op_forward, (last, weight, None, None, None, None, *settings)),
         (block.op_weights, (weight,)),
         (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight)),
     ):
@@ -279,11 +284,18 @@ def test_compile(block, winograd) -> None:
 
 @compiled
 def test_autocast(block, winograd) -> None:
-    tensors = block.arguments(affine=False)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = block(tensors[0].bfloat16(), *tensors[1:3])
-    assert y.dtype == torch.bfloat16
-    assert relative_error(y, block.reference(tensors[0].bfloat16().double(), *exactly(tensors[1:3]))) < 2**-8
+    """As PyTorch's convolutions have it: dtypes may be mixed, and the result has autocast's."""
+    input, weight, bias = block.arguments(affine=False)[:3]
+    half = input.bfloat16()
+    for x in (input, half):
+        exact = block.reference(*exactly([x, weight, bias]))
+        with torch.autocast("cpu", torch.bfloat16):
+            plain = block.reference(x, weight, bias)
+            for backend in (None, "cpp", "reference"):
+                y = block(x, weight, bias, backend=backend)
+                assert y.dtype == plain.dtype == torch.bfloat16
+                assert relative_error(y, exact) < 2**-8
+                assert_as_good(y, plain, exact)
 
 
 @compiled
@@ -314,28 +326,33 @@ def test_functional_transforms_run_the_reference(block) -> None:
 
 
 @compiled
-def test_kept_weights_follow_every_change(block, winograd) -> None:
+@pytest.mark.parametrize("promised", (False, True))
+def test_weights_follow_every_change(block, winograd, promised) -> None:
+    """Nothing is kept of a weight; or, under `prepare`, until it changes in a way that PyTorch can see."""
     torch.manual_seed(0)
     input, weight = random(1, 20, 9, 9), torch.nn.Parameter(block.weights(20, 20))
+    if promised:
+        prepare(weight)
 
-    def right() -> None:
+    def right() -> Tensor:
         with torch.no_grad():
-            exact = block.reference(input.double(), weight.double())
-            assert relative_error(block(input, weight), exact) < BOUND
+            y = block(input, weight)
+        assert relative_error(y, block.reference(input.double(), weight.double())) < BOUND
+        return y
 
     right()
-    assert weight in _blocks._kept
+    right()
     with torch.no_grad():
         weight.mul_(2)
     right()
     weight.data = block.weights(20, 20)
-    right()
+    before = right()
     weight.data.zero_()  # PyTorch does not count this one
-    forget(weight)
+    if promised:
+        with torch.no_grad():
+            assert torch.equal(block(input, weight), before)
+        forget(weight)
     right()
-    other = torch.nn.Parameter(block.weights(20, 20))
-    block.prepare(other)
-    assert other in _blocks._kept
 
 
 def test_exact_is_the_direct_convolution(block) -> None:
