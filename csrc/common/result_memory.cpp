@@ -56,9 +56,9 @@ Kept& kept() {
 }
 
 // A tensor in a kept block; nothing when there is no memory.
-std::optional<Tensor> in_kept_block(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
-                                    torch::headeronly::IntHeaderOnlyArrayRef strides, int64_t bytes) {
-  const int64_t size = (bytes + kLargePage - 1) / kLargePage * kLargePage;
+std::optional<Tensor> in_kept_block(const Tensor& like, Sizes sizes, Sizes strides, int64_t bytes) {
+  if (bytes > INT64_MAX - kLargePage) return std::nullopt;
+  const int64_t size = round_up(bytes, kLargePage);
   void* const block = kept().take(size);
   if (!block) return std::nullopt;
   return torch::stable::from_blob(block, sizes, strides, like.device(), like.scalar_type(),
@@ -68,21 +68,18 @@ std::optional<Tensor> in_kept_block(const Tensor& like, torch::headeronly::IntHe
 }  // namespace
 
 Tensor empty_result_like(const Tensor& tensor) {
-  if (!tensor.is_contiguous() && !is_dense(tensor)) return torch::stable::empty_like(tensor);
   const int64_t bytes = tensor.numel() * bytes_of(kind_of(tensor));
-  if (bytes >= kLargeResult)
+  if (bytes >= kLargeResult && is_dense(tensor))
     if (auto result = in_kept_block(tensor, tensor.sizes(), tensor.strides(), bytes)) return *result;
-  return new_tensor(tensor, tensor.sizes(), tensor.strides(), tensor.scalar_type());
+  return new_like(tensor);
 }
 
-Tensor empty_result(const Tensor& like, const std::vector<int64_t>& sizes) {
-  std::vector<int64_t> strides(sizes.size());
-  int64_t numel = 1;
-  for (size_t d = sizes.size(); d-- > 0; numel *= sizes[d]) strides[d] = numel;
-  const int64_t bytes = numel * bytes_of(kind_of(like));
+Tensor empty_result(const Tensor& like, Sizes sizes, Sizes strides) {
+  int64_t bytes = bytes_of(kind_of(like));
+  for (const int64_t size : sizes) bytes = saturating_product(bytes, size);
   if (bytes >= kLargeResult)
     if (auto result = in_kept_block(like, sizes, strides, bytes)) return *result;
-  return new_tensor(like, sizes, strides, like.scalar_type());
+  return new_strided(like, sizes, strides, like.scalar_type());
 }
 
 }  // namespace inpaint_fast

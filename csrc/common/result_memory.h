@@ -5,8 +5,6 @@
 // up to kKeptBytes in all; and blocks are aligned to 2 MB, which lets the system back them with large pages.
 #pragma once
 
-#include <vector>
-
 #include "common/torch.h"
 
 namespace inpaint_fast {
@@ -16,7 +14,7 @@ constexpr int64_t kKeptBytes = int64_t{64} << 20;
 
 // As torch.empty_like(tensor), for a CPU tensor.
 Tensor empty_result_like(const Tensor& tensor);
-// A tensor of these sizes, contiguous, with the dtype and device of `like`, a CPU tensor.
-Tensor empty_result(const Tensor& like, const std::vector<int64_t>& sizes);
+// A tensor of these sizes and strides, without gaps, with the dtype and device of `like`, a CPU tensor.
+Tensor empty_result(const Tensor& like, Sizes sizes, Sizes strides);
 
 }  // namespace inpaint_fast

@@ -1,6 +1,7 @@
 // What bindings need of PyTorch's stable ABI, in one place.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -8,6 +9,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
+#include <array>
 #include <optional>
 
 #include "common/scalar_kind.h"
@@ -69,26 +72,42 @@ inline bool is_dense(const Tensor& tensor) {
   return walk.dims == 1 && walk.strides[0][0] == 1;
 }
 
-// An uninitialised tensor on the device of `like`. By the shim itself: torch::stable::new_empty and empty_like look for
-// an operator by its name first, which takes longer than a small kernel.
-inline Tensor new_tensor(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
-                         torch::headeronly::IntHeaderOnlyArrayRef strides, ScalarType type) {
-  int32_t device_type, device_index;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
-  const int32_t dtype = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
-  AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
-                                                         strides.data(), dtype, device_type, device_index, &made));
+// ---- new tensors: without the dispatcher, which takes longer than the kernels of small tensors ----
+
+typedef torch::headeronly::IntHeaderOnlyArrayRef Sizes;
+
+// On the device of `like`; nothing is written.
+inline Tensor new_strided(const Tensor& like, Sizes sizes, Sizes strides, ScalarType type) {
+  int32_t device_type = 0, device_index = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  const auto kind = torch::stable::detail::to<int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle made = nullptr;
+  const AOTITorchError error = aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                        strides.data(), kind, device_type, device_index, &made);
+  STD_TORCH_CHECK(error == AOTI_TORCH_SUCCESS, "there is no memory for a result");
   return Tensor(made);
 }
 
-inline Tensor new_vector(const Tensor& like, int64_t size, ScalarType type) {
-  const int64_t one = 1;
-  return new_tensor(like, {&size, 1}, {&one, 1}, type);
+// The strides of sizes in this order of the dimensions, outermost first; as torch has them where sizes are 0.
+template <size_t kDims>
+std::array<int64_t, kDims> strides_of(const std::array<int64_t, kDims>& sizes, const std::array<int, kDims>& order) {
+  std::array<int64_t, kDims> strides;
+  int64_t next = 1;
+  for (size_t i = kDims; i-- > 0; next = saturating_product(next, std::max<int64_t>(sizes[order[i]], 1)))
+    strides[order[i]] = next;
+  return strides;
 }
 
-// What an operator returns where nothing was asked for.
-inline Tensor nothing(const Tensor& like) { return new_vector(like, 0, like.scalar_type()); }
+inline Tensor new_vector(const Tensor& like, int64_t size, ScalarType type) {
+  return new_strided(like, {size}, {int64_t{1}}, type);
+}
+inline Tensor new_vector(const Tensor& like, int64_t size) { return new_vector(like, size, like.scalar_type()); }
+
+// As torch.empty_like(tensor).
+inline Tensor new_like(const Tensor& tensor) {
+  if (tensor.numel() == 0 || !is_dense(tensor)) return torch::stable::empty_like(tensor);
+  return new_strided(tensor, tensor.sizes(), tensor.strides(), tensor.scalar_type());
+}
 
 }  // namespace inpaint_fast

@@ -164,13 +164,14 @@ inline void check_transformed(const Tensor& transformed, const Tensor& pictures,
 
 // ---- the result ----
 
-// allocate(sizes): a contiguous tensor of them.
+// allocate(sizes, strides): a tensor of them.
 template <class Allocate>
 Tensor new_pictures(const Convolution& convolution, int64_t images, bool channels_last, const Allocate& allocate) {
-  const int64_t channels = convolution.weights.out_channels, height = convolution.height, width = convolution.width;
-  if (!channels_last) return allocate(std::vector<int64_t>{images, channels, height, width});
-  const Tensor pixels_first = allocate(std::vector<int64_t>{images, height, width, channels});
-  return torch::stable::transpose(torch::stable::transpose(pixels_first, 1, 3), 2, 3);
+  const std::array<int64_t, 4> sizes = {images, convolution.weights.out_channels, convolution.height,
+                                        convolution.width};
+  const std::array<int, 4> planes = {0, 1, 2, 3}, pixels = {0, 2, 3, 1};
+  const std::array<int64_t, 4> strides = strides_of(sizes, channels_last ? pixels : planes);
+  return allocate(Sizes(sizes.data(), 4), Sizes(strides.data(), 4));
 }
 
 }  // namespace inpaint_fast

@@ -11,8 +11,9 @@ namespace {
 constexpr Kinds kKinds = Kinds::float32_or_half;
 
 Tensor new_output(const Convolution& convolution, const Tensor& input, bool channels_last) {
-  return new_pictures(convolution, input.size(0), channels_last,
-                      [&](const std::vector<int64_t>& sizes) { return torch::stable::new_empty(input, sizes); });
+  return new_pictures(convolution, input.size(0), channels_last, [&](Sizes sizes, Sizes strides) {
+    return new_strided(input, sizes, strides, input.scalar_type());
+  });
 }
 
 int64_t packed_numel(const Tensor& like, const Weights& weights) {
@@ -25,7 +26,7 @@ Pictures packed_pictures(const Tensor& tensor, std::optional<Tensor>& memory, vo
   const int64_t element_bytes = bytes_of(kind_of(tensor));
   if (cuda::is_packed(pictures, element_bytes)) return pictures;
   const int64_t channels = cuda::packed_channels(pictures.channels, element_bytes);
-  memory = torch::stable::new_empty(tensor, {pictures.pixels() * channels});
+  memory = new_vector(tensor, pictures.pixels() * channels);
   cuda::pack_pictures(pictures, kind_of(tensor), memory->data_ptr(), stream);
   pictures.data = memory->data_ptr();
   pictures.channels = channels;
@@ -35,7 +36,7 @@ Pictures packed_pictures(const Tensor& tensor, std::optional<Tensor>& memory, vo
 }
 
 Tensor packed_weights(const Tensor& like, const Weights& weights, void* stream) {
-  Tensor packed = torch::stable::new_empty(like, {packed_numel(like, weights)});
+  Tensor packed = new_vector(like, packed_numel(like, weights));
   cuda::pack_weights(weights, kind_of(like), packed.data_ptr(), stream);
   return packed;
 }
@@ -59,7 +60,7 @@ Tensor convolve(const OnDeviceOf& device, const Convolution& convolution, const 
   std::optional<Tensor> moments;
   if (wanted) {
     const int64_t size = cuda::moments_size(how, convolution.geometry, pictures, pictures_of(output));
-    moments = torch::stable::new_empty(input, {size}, ScalarType::Float);
+    moments = new_vector(input, size, ScalarType::Float);
     statistics = {static_cast<float*>(moments->data_ptr()), static_cast<double*>(wanted->mean.data_ptr()),
                   static_cast<double*>(wanted->var.data_ptr())};
   }
@@ -123,15 +124,14 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
   check_weight_gradient(convolution, grad, input);
   const OnDeviceOf device(input);
-  Tensor grad_weight = torch::stable::empty_like(weight);
+  Tensor grad_weight = new_like(weight);
   if (grad_weight.numel() == 0) return grad_weight;
   const Weights weights = weights_of(grad_weight);
   std::optional<Tensor> grad_memory, input_memory;
   const Pictures grads = packed_pictures(grad, grad_memory, device.stream());
   const Pictures pictures = packed_pictures(input, input_memory, device.stream());
   const int64_t splits = cuda::weight_gradient_splits(grads, weights);
-  Tensor sums = torch::stable::new_empty(input, {splits * cuda::kTaps * weights.out_channels * weights.in_channels},
-                                         ScalarType::Float);
+  Tensor sums = new_vector(input, splits * cuda::kTaps * weights.out_channels * weights.in_channels, ScalarType::Float);
   cuda::weight_gradient({kind_of(input), tf32}, convolution.geometry, grads, pictures, weights,
                         static_cast<float*>(sums.data_ptr()), device.stream());
   return grad_weight;

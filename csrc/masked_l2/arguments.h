@@ -89,7 +89,7 @@ inline double scale_of(double weight, double denominator, Reduction reduction) {
 
 inline Tensor new_loss(const Tensor& pred) {
   const bool wide = pred.scalar_type() == ScalarType::Double;
-  return new_tensor(pred, {}, {}, wide ? ScalarType::Double : ScalarType::Float);
+  return new_strided(pred, {}, {}, wide ? ScalarType::Double : ScalarType::Float);
 }
 
 }  // namespace inpaint_fast

@@ -28,7 +28,7 @@ std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimension
                                      double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, target, mask);
-  Tensor grad = want_grad ? empty_result_like(pred) : nothing(pred);
+  Tensor grad = want_grad ? empty_result_like(pred) : new_vector(pred, 0);
   if (want_grad) set_output(args, kGrad, grad);
   Tensor loss = loss_tensor(pred, run(args, mask, weight, how, 1));
   return {loss, grad};
@@ -41,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 
                                                        double weight, int64_t reduction, bool want_grad) {
   const Reduction how = reduction_of(reduction);
   MaskedL2 args = arguments_of(pred, image, mask);
-  Tensor grad = want_grad ? empty_result_like(pred) : nothing(pred);
+  Tensor grad = want_grad ? empty_result_like(pred) : new_vector(pred, 0);
   Tensor composite = empty_result_like(pred);
   if (want_grad) set_output(args, kGrad, grad);
   set_output(args, kComposite, composite);

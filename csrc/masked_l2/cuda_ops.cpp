@@ -18,7 +18,7 @@ void run(MaskedL2& args, const Tensor& pred, const std::optional<Tensor>& mask, 
   }
   // Partial sums and their tags, then the mask's sum. The loss takes over what the mask's sum is done with.
   constexpr int64_t kBlocks = cuda::kMaskedL2MaxBlocks;
-  Tensor workspace = torch::stable::new_empty(pred, {2 * kBlocks + 1}, ScalarType::Double);
+  Tensor workspace = new_vector(pred, 2 * kBlocks + 1, ScalarType::Double);
   double* const doubles = static_cast<double*>(workspace.data_ptr());
   GridSumScratch scratch{doubles, reinterpret_cast<uint64_t*>(doubles + kBlocks), next_tag()};
   if (reduction == Reduction::mask_mean && mask) {
@@ -45,7 +45,7 @@ std::tuple<Tensor, Tensor> masked_l2(const Tensor& pred,          // 5 dimension
   MaskedL2 args = arguments_of(pred, target, mask);
   const OnDeviceOf device(pred);
   Tensor loss = new_loss(pred);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : nothing(pred);
+  Tensor grad = want_grad ? new_like(pred) : new_vector(pred, 0);
   if (want_grad) set_output(args, kGrad, grad);
   run(args, pred, mask, weight, how, nullptr, &loss, device.stream());
   return {loss, grad};
@@ -60,8 +60,8 @@ std::tuple<Tensor, Tensor, Tensor> masked_l2_composite(const Tensor& pred,   // 
   MaskedL2 args = arguments_of(pred, image, mask);
   const OnDeviceOf device(pred);
   Tensor loss = new_loss(pred);
-  Tensor grad = want_grad ? torch::stable::empty_like(pred) : nothing(pred);
-  Tensor composite = torch::stable::empty_like(pred);
+  Tensor grad = want_grad ? new_like(pred) : new_vector(pred, 0);
+  Tensor composite = new_like(pred);
   if (want_grad) set_output(args, kGrad, grad);
   set_output(args, kComposite, composite);
   run(args, pred, mask, weight, how, nullptr, &loss, device.stream());
@@ -78,7 +78,7 @@ Tensor masked_l2_backward(const Tensor& grad_loss,     // one number
   check_same_device(grad_loss, pred, "grad_loss", "pred");
   MaskedL2 args = arguments_of(pred, target, mask);
   const OnDeviceOf device(pred);
-  Tensor grad = torch::stable::empty_like(pred);
+  Tensor grad = new_like(pred);
   set_output(args, kGrad, grad);
   run(args, pred, mask, weight, how, &grad_loss, nullptr, device.stream());
   return grad;

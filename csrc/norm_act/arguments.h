@@ -33,7 +33,7 @@ inline Tensor dense_like(const Tensor& tensor, const Tensor& like) {
   bool same = true;
   for (int64_t d = 0; d < like.dim(); ++d) same &= tensor.size(d) == 1 || tensor.stride(d) == like.stride(d);
   if (same) return tensor;
-  Tensor copy = torch::stable::empty_like(like);
+  Tensor copy = new_like(like);
   return torch::stable::copy_(copy, tensor);
 }
 
@@ -116,5 +116,7 @@ inline void check_backward(const Tensor& grad, const Tensor& input, const std::o
   check_of_channels(bias, input, "bias");
   check_doubles(mean, input, "mean"), check_doubles(invstd, input, "invstd");
 }
+
+inline Tensor nothing(const Tensor& like) { return new_vector(like, 0); }
 
 }  // namespace inpaint_fast

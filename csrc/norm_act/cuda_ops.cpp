@@ -23,7 +23,7 @@ class Channels : public cuda::NormActChannels {
     return {tensor.data_ptr(), kind_of(tensor)};
   }
   double* doubles(int64_t count) {
-    return static_cast<double*>(keep(torch::stable::new_empty(input_, {count}, ScalarType::Double)).data);
+    return static_cast<double*>(keep(new_vector(input_, count, ScalarType::Double)).data);
   }
 
  private:
@@ -55,16 +55,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act(const Tensor& given,
   // Without a value nothing is updated.
   const auto updated = [&](const std::optional<Tensor>& running) {
     if (!update) return nothing(input);
-    return empty ? torch::stable::clone(*running)
-                 : torch::stable::new_empty(input, {args.channels}, running->scalar_type());
+    return empty ? torch::stable::clone(*running) : new_vector(input, args.channels, running->scalar_type());
   };
   const Tensor new_mean = updated(running_mean), new_var = updated(running_var);
-  Tensor output = torch::stable::empty_like(input);
+  Tensor output = new_like(input);
   if (empty) {
     const auto zeros = [&] { return torch::stable::new_zeros(input, {args.channels}, ScalarType::Double); };
     return {output, zeros(), zeros(), new_mean, new_var};
   }
-  const auto doubles = [&] { return torch::stable::new_empty(input, {args.channels}, ScalarType::Double); };
+  const auto doubles = [&] { return new_vector(input, args.channels, ScalarType::Double); };
   const Tensor mean = doubles(), invstd = doubles();
   channels.mean = channels.read_doubles(mean);
   channels.invstd = channels.read_doubles(invstd);
@@ -103,11 +102,10 @@ std::tuple<Tensor, Tensor, Tensor> norm_act_backward(const Tensor& given_grad,  
   const auto of_parameter = [&](const std::optional<Tensor>& parameter) {
     if (!parameter || !want_parameters) return nothing(input);
     const auto type = parameter->scalar_type();
-    return empty ? torch::stable::new_zeros(input, {args.channels}, type)
-                 : torch::stable::new_empty(input, {args.channels}, type);
+    return empty ? torch::stable::new_zeros(input, {args.channels}, type) : new_vector(input, args.channels, type);
   };
   const Tensor grad_weight = of_parameter(weight), grad_bias = of_parameter(bias);
-  Tensor grad_input = want_input ? torch::stable::empty_like(input) : nothing(input);
+  Tensor grad_input = want_input ? new_like(input) : nothing(input);
   if (empty) return {grad_input, grad_weight, grad_bias};
   if (want_parameters && weight) channels.grad_weight = channels.keep(grad_weight);
   if (want_parameters && bias) channels.grad_bias = channels.keep(grad_bias);

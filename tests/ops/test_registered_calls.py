@@ -399,9 +399,9 @@ except Exception as error:
     ("call", "words"),
     [
         ("ops.dilated_block(x, w, None, None, None, None, [1, 1, 2**27, 2**27], 0, 0.0, 0, False, False)", "too large"),
-        ("ops.strided_block_weights(w[:1, :1].expand(2**27, 2**27, 3, 3))", "new_empty"),
+        ("ops.strided_block_weights(w[:1, :1].expand(2**27, 2**27, 3, 3))", "no memory"),
         ("ops.dilated_block(torch.ones(1).expand(1, 2**27, 8, 8), torch.ones(1).expand(1, 2**27, 3, 3), None, None, "
-         "None, None, [1, 1, 1, 1], 0, 0.0, 0, False, False)", "new_empty"),
+         "None, None, [1, 1, 1, 1], 0, 0.0, 0, False, False)", "no memory"),
         ("module.dilated_block_workspace(1, 4, 4, 8, 8, 0, 0, False)", "dilation: at least 1"),
         ("module.dilated_block_workspace(huge, huge, huge, huge, huge, huge, huge, False)", "too large"),
         ("module.dilated_block_workspace(-1, 4, 4, 8, 8, 1, 1, False)", "0 or more"),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -30,8 +31,15 @@ inline float* workspace(int64_t floats) {
   return memory.data;
 }
 
+// At the start of a cache line, as torch's memory is.
+inline Tensor zeros_for(const Tensor& like, int64_t floats) {
+  const Tensor zeros = new_vector(like, floats);
+  memset(zeros.data_ptr(), 0, sizeof(float) * floats);
+  return zeros;
+}
+
 inline Tensor transformed_weights(const Tensor& like, const QuarteredWeights& weights) {
-  Tensor transformed = empty_result(like, {weights.transformed_floats()});
+  Tensor transformed = empty_result(like, {weights.transformed_floats()}, {int64_t{1}});
   const auto kernel = INPAINT_FAST_CPU_KERNEL(transform_weights);
   float* const data = static_cast<float*>(transformed.data_ptr());
   torch::stable::parallel_for(0, weights.quarters.of_output() * weights.blocks(), 1,
@@ -77,7 +85,7 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
   const QuarteredWeights weights = block.quartered();
   if (transformed) check_transformed(*transformed, input, weights.transformed_floats());
   Tensor output = new_pictures(block, input.size(0), channels_last,
-                               [&](const std::vector<int64_t>& sizes) { return empty_result(input, sizes); });
+                               [&](Sizes sizes, Sizes strides) { return empty_result(input, sizes, strides); });
   if (output.numel() == 0) return output;
   if (!transformed) transformed = transformed_weights(weight, weights);
   const std::vector<float> rows = folded(epilogue, weights.out_channels);
@@ -89,7 +97,7 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
   args.epilogue = rows.data();
   args.activation = epilogue.activation, args.slope = epilogue.slope;
 
-  Tensor zeros = torch::stable::new_zeros(input, {round_up(std::max<int64_t>(args.input.channels, 1), kPanel)});
+  const Tensor zeros = zeros_for(input, round_up(std::max<int64_t>(args.input.channels, 1), kPanel));
   args.zeros = static_cast<const float*>(zeros.data_ptr());
   const Tasks tasks(args);
   const auto kernel = INPAINT_FAST_CPU_KERNEL(conv_block);
@@ -106,7 +114,7 @@ constexpr int64_t kChunkBytes = int64_t{20} << 20;
 // The gradient of block's weights, in a tensor like `weight`; `grad` is that of the output.
 inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
   check_weight_gradient(block, grad, input);
-  Tensor grad_weight = torch::stable::empty_like(weight);
+  Tensor grad_weight = new_like(weight);
   if (grad_weight.numel() == 0) return grad_weight;
   const bool transposed = block.quarters.stride == Stride::transposed_two;
   const QuarteredWeights weights{weights_of(grad_weight, transposed, weight.size(2), weight.size(2)), block.quarters};
@@ -122,9 +130,9 @@ inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const 
       (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
   // A multiple of 16, the depth of one step of the product.
   args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));
-  Tensor zeros = torch::stable::new_zeros(input, {std::max(args.panels() * kPanel, args.blocks() * kColumns)});
-  Tensor patches = empty_result(input, {args.patch_floats()});
-  Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()});
+  const Tensor zeros = zeros_for(input, std::max(args.panels() * kPanel, args.blocks() * kColumns));
+  Tensor patches = empty_result(input, {args.patch_floats()}, {int64_t{1}});
+  Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()}, {int64_t{1}});
   Tensor sums = torch::stable::new_zeros(input, {args.sum_floats()});
   args.zeros = static_cast<const float*>(zeros.data_ptr());
   args.patches = static_cast<float*>(patches.data_ptr());

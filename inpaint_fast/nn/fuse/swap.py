@@ -98,7 +98,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     for module in names:
         if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in chains_of(module)):
             module.__class__ = FusedSequential
-        if type(module) is FusedSequential:  # subclasses, DilatedConvBlock among them, have one of their own
+        # Subclasses, DilatedConvBlock among them, have one of their own, which only a stricter one replaces.
+        if type(module) is FusedSequential or (precision == "exact" and isinstance(module, FusedSequential)):
             module.precision = precision
     vars(model)["_acceleration_report"] = report
     return model
