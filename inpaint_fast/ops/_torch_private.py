@@ -35,7 +35,11 @@ def may_overwrite(slope: float) -> bool:
     return slope >= 0 and not torch.compiler.is_compiling() and not is_transformed()
 
 
-has_global_hooks = _has_any_global_hook  # hooks on all modules there are
+def is_watched() -> bool:
+    """Each module is to be called by itself: there are hooks on all modules, or torch.jit.trace records."""
+    return _has_any_global_hook() or _C._get_tracing_state() is not None
+
+
 # torch.backends.cudnn.enabled, without the way through a property of a module.
 is_cudnn_enabled = _C._get_cudnn_enabled
 

@@ -123,7 +123,7 @@ def norm_act(
     try:
         plan = _plan(
             input.shape, input.dtype, input.device, input.layout,
-            tuple([None if t is None else t.dtype for t in vectors]), statistics is not None, training,
+            tuple([None if t is None else (t.dtype, t.shape) for t in vectors]), statistics is not None, training,
             (activation, slope, order), backend,
             torch.is_grad_enabled() and (input.requires_grad or wants_grad(weight, bias)), elsewhere(),
         )  # fmt: skip
@@ -187,7 +187,7 @@ def _plan(
     dtype: torch.dtype,
     device: torch.device,
     layout: torch.layout,
-    vectors: tuple[torch.dtype | None, ...],
+    vectors: tuple[tuple[torch.dtype, torch.Size] | None, ...],
     statistics: bool,
     training: bool,
     *rest: Any,
@@ -196,7 +196,7 @@ def _plan(
 
     Args:
         shape, dtype, device, layout: of input.
-        vectors: the dtypes of the others. Shapes and devices are checked by what runs, and named by `_check_tensors`.
+        vectors: dtype and shape of the others. Devices are checked by what runs, and named by `_check_tensors`.
         rest: as of `plan_norm`.
     """
     check_activation(*rest[0])
@@ -242,9 +242,9 @@ VECTORS = ("running_mean", "running_var", "weight", "bias")
 
 
 def _check(
-    input: Facts, layout: torch.layout, vectors: dict[str, torch.dtype | None], training: bool
+    input: Facts, layout: torch.layout, vectors: dict[str, tuple[torch.dtype, torch.Size] | None], training: bool
 ) -> None:  # fmt: skip
-    """Raises the error that names the wrong argument, as far as dtypes and what is there tell."""
+    """Raises the error that names the wrong argument, as far as dtypes and shapes tell."""
     if layout != torch.strided:
         raise TypeError(f"input: a dense tensor is expected, got layout {layout}")
     check_dtype("input", input)
@@ -259,9 +259,12 @@ def _check(
         raise ValueError("running_mean, running_var: both or neither are expected, got one")
     dtypes = [input.dtype] if input.dtype in (torch.float64, torch.float32) else [input.dtype, torch.float32]
     first = None
-    for name, dtype in vectors.items():
-        if dtype is None:
+    for name, vector in vectors.items():
+        if vector is None:
             continue
+        dtype, shape = vector
+        if tuple(shape) != (input.shape[1],):
+            raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(shape)}")
         if dtype not in dtypes:
             raise TypeError(f"{name}: {' or '.join(map(str, dtypes))} is expected, got {dtype}")
         first = first or (name, dtype)

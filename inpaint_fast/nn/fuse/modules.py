@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from inpaint_fast.nn.fuse.chain import Chain, block_of, plain_class, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
-from inpaint_fast.ops._torch_private import has_global_hooks
+from inpaint_fast.ops._torch_private import is_watched
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
 _OF_MODULE_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
@@ -60,7 +60,7 @@ class Fusion:
         """Whoever called: the convolution is this chain's, nobody looks at its modules, and the grounds hold."""
         return (
             conv is self.chain.conv
-            and not has_global_hooks()
+            and not is_watched()
             and all(undisturbed(module) and plain_class(module) is not None for module in self.modules)
             and all(ground.holds(self.owner) for ground in self.grounds)
         )
@@ -102,8 +102,8 @@ class _Convolution:
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
-        if not isinstance(input, Tensor):
-            return None  # torch.fx looks on
+        if not isinstance(input, Tensor) or is_watched():
+            return None  # torch.fx or torch.jit.trace look on
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
             return self._fusion(input, self.precision)
         # Its stride, say, may have changed after it was accelerated.

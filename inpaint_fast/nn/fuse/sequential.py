@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.nn.fuse.chain import Chain, find_chain, plain_class, undisturbed
-from inpaint_fast.ops._torch_private import has_global_hooks
+from inpaint_fast.ops._torch_private import is_watched
 
 
 class FusedSequential(nn.Sequential):
@@ -25,7 +25,7 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         modules = self.__dict__["_modules"]
-        if has_global_hooks():
+        if is_watched() or not isinstance(input, Tensor):  # torch.fx looks on
             steps: Sequence[Any] = tuple(modules.values())
         elif torch.compiler.is_compiling():
             steps = _steps(tuple(modules.values()))
