@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, batch_norm
 from torch.nn import functional as F
 
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
@@ -143,38 +142,36 @@ def norm_act(
 LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 13, 1 << 14
 
 
-@dataclass(frozen=True)
-class Normalisation:
-    """How a normalisation and its activation run. `normalisation(input, running_mean, ...)` follows it.
+# How a normalisation and its activation run: a function of (input, running_mean, running_var, weight, bias, momentum,
+# eps, statistics), the last of which may be left out.
+Normalisation = Callable[..., Tensor]
 
-    Attributes:
-        run: the registered operator; None: PyTorch's own operators.
-        activate: the activation; after the normalisation it may overwrite that's result.
-    """
 
-    training: bool
-    activation: str
-    slope: float
-    order: str
-    run: Callable | None
-    activate: Callable[[Tensor], Tensor]
+def _by_torch(training: bool, activate: Callable[[Tensor], Tensor], order: str) -> Normalisation:
+    """PyTorch's own operators. After the normalisation the activation may overwrite that's result."""
 
-    def __call__(
-        self, input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
-        bias: Tensor | None, momentum: float, eps: float, statistics: tuple[Tensor, Tensor] | None = None,
-    ) -> Tensor:  # fmt: skip
-        if self.run is None:
-            first = self.order == "act_norm"
-            y = torch.batch_norm(
-                self.activate(input) if first else input, weight, bias, running_mean, running_var, self.training,
-                momentum, eps, is_cudnn_enabled(),
-            )  # fmt: skip
-            return y if first else self.activate(y)
-        y, _, _, new_mean, new_var = self.run(
-            input, running_mean, running_var, weight, bias, *(statistics or (None, None)), self.training,
-            float(momentum), float(eps), ACTIVATIONS.index(self.activation), self.slope, ORDERS.index(self.order),
+    def norm_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+        return activate(
+            batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
+        )
+
+    def activation_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+        y = activate(input)
+        return batch_norm(y, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
+
+    return norm_first if order == "norm_act" else activation_first
+
+
+def _by_kernel(run: Callable, training: bool, activation: str, slope: float, order: str) -> Normalisation:
+    """The registered operator `run`."""
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
+
+    def normalise(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+        y, _, _, new_mean, new_var = run(
+            input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training, float(momentum),
+            float(eps), *settings,
         )  # fmt: skip
-        if self.training and running_mean is not None:
+        if training and running_mean is not None:
             updated = [running_mean, running_var]
             if not torch.compiler.is_compiling():
                 # Not counted, as F.batch_norm does not: it saves them for its backward, and one norm may go both ways.
@@ -182,6 +179,8 @@ class Normalisation:
             with torch.no_grad():
                 torch._foreach_copy_(updated, [new_mean, new_var])
         return y
+
+    return normalise
 
 
 @planned
@@ -229,9 +228,10 @@ def plan_norm(
     chosen = _operator.choose(device, backend)
     least = LEAST_ELEMENTS_TRAINING if gradient else LEAST_ELEMENTS
     small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(shape, least)
-    run = None if chosen == "reference" or small else _operator.entry(chosen, "norm_act", gradient)
-    in_place = order == "norm_act" and may_overwrite(slope)
-    return Normalisation(training, activation, slope, order, run, activation_of(activation, slope, in_place))
+    if chosen == "reference" or small:
+        in_place = order == "norm_act" and may_overwrite(slope)
+        return _by_torch(training, activation_of(activation, slope, in_place), order)
+    return _by_kernel(_operator.entry(chosen, "norm_act", gradient), training, activation, slope, order)
 
 
 def _is_small(shape: torch.Size, least: int) -> bool:

@@ -48,12 +48,6 @@ class Norm(NamedTuple):
     momentum: float
     eps: float
 
-    @property
-    def operands(self) -> tuple[Tensor | None, ...]:
-        """The tensors that a normalisation is given."""
-        mean, var = (None, None) if self.batch and not self.updates else self[:2]
-        return mean, var, self.weight, self.bias
-
     def scale_and_shift(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The normalisation by the running statistics as scale * x + shift, computed in float32 or better."""
         wide = torch.promote_types(self.running_var.dtype, torch.float32)
@@ -127,7 +121,7 @@ class ConvNormAct:
         whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
         if norm is None:
             return _convolution(whole)
-        batch, _, positive = norm
+        batch, updates, positive = norm
         if not batch and not gradient and whole.is_ours:
             return _in_the_kernel(whole)
         size = block.size(input.shape, weight.shape, geometry)
@@ -141,13 +135,13 @@ class ConvNormAct:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
         # On a GPU PyTorch's normalisation follows its convolution: no measurement stands behind another choice.
         plain = not positive or (input.is_cuda and not alone.is_ours)
-        normalisation = plan_norm(
+        normalise = plan_norm(
             shape, input.device, batch, epilogue, "reference" if plain else None, circumstances.gradient,
             circumstances.elsewhere,
         )  # fmt: skip
         if batch and alone.algorithm == "implicit_gemm":
-            return _with_statistics(alone, epilogue, normalisation)
-        return _one_by_one(alone, normalisation)
+            return _with_statistics(alone, epilogue, normalise, not updates)
+        return _one_by_one(alone, normalise, batch and not updates)
 
 
 # ---- the ways to run ----
@@ -162,27 +156,29 @@ def _convolution(plan: Convolution) -> Run:
     return run
 
 
-def _one_by_one(plan: Convolution, normalisation: Normalisation) -> Run:
-    """The convolution, then normalisation and activation."""
-    convolve = plan.convolve
-
-    def plain(input, weight, bias, norm, kept):
-        return normalisation(convolve(input, weight, bias), *norm.operands, norm.momentum, norm.eps)
+def _one_by_one(plan: Convolution, normalise: Normalisation, hides: bool) -> Run:
+    """The convolution, then normalisation and activation. hides: the running statistics are not to be updated."""
+    convolve = plan.convolve if plan.algorithm == "plain" else lambda *tensors: plan(*tensors, None, None, None)
 
     def run(input, weight, bias, norm, kept):
-        y = plan(input, weight, bias, None, None, kept)
-        return normalisation(y, *norm.operands, norm.momentum, norm.eps)
+        mean, var, scale, shift, _, _, _, momentum, eps = norm
+        if hides:
+            mean = var = None
+        return normalise(convolve(input, weight, bias), mean, var, scale, shift, momentum, eps)
 
-    return plain if plan.algorithm == "plain" else run
+    return run
 
 
-def _with_statistics(plan: Convolution, epilogue: Epilogue, normalisation: Normalisation) -> Run:
+def _with_statistics(plan: Convolution, epilogue: Epilogue, normalise: Normalisation, hides: bool) -> Run:
     """The convolution's kernel finds what the normalisation needs."""
     find, plan = with_statistics(plan, epilogue)
 
     def run(input, weight, bias, norm, kept):
-        y, *statistics = find(*plan.converted(input, weight, bias), *plan.settings)
-        return normalisation(y, *norm.operands, norm.momentum, norm.eps, tuple(statistics))
+        mean, var, scale, shift, _, _, _, momentum, eps = norm
+        if hides:
+            mean = var = None
+        y, *found = find(*plan.converted(input, weight, bias), *plan.settings)
+        return normalise(y, mean, var, scale, shift, momentum, eps, tuple(found))
 
     return run
 
