@@ -132,7 +132,10 @@ def memory_written(net, use):
 @_listed(INVISIBLE)
 def storage_copied(net, use):
     for tensor in numbers(net):
-        tensor.untyped_storage().copy_((tensor.detach() * 0.25).contiguous().untyped_storage())
+        storage = tensor.untyped_storage()  # of other tensors, too, where these are parts of one vector
+        other = torch.empty(0, dtype=tensor.dtype).set_(storage.clone())
+        other.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset()).mul_(0.25)
+        storage.copy_(other.untyped_storage())
 
 
 @_listed(INVISIBLE)
