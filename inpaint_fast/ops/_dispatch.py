@@ -154,6 +154,7 @@ class Operator:
         home: the name that finds its code: csrc/<home>, kernels/<home>, ops/<home>; the stem, where it has its own.
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
         backends: those that have been written, whether or not this build and this machine have them.
+        unless: where PyTorch's own operators run unasked instead of "cpp", in words.
         fastest: a GPU's compute capability -> the backend that runs there unasked; None: by `PREFERENCE`.
         suffixes: backend -> what its registered operators add to these names.
         compiled: the device types that the extension has a kernel for.
@@ -164,6 +165,7 @@ class Operator:
     definitions: dict[str, Definition]
     backends: tuple[str, ...] = BACKENDS
     home: str = ""
+    unless: str = ""
     fastest: dict[tuple[int, int], str] | None = None
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
@@ -228,7 +230,8 @@ class Operator:
         """What runs on tensors of `device` unasked, and, where that is not what was written for it, why."""
         chosen = self.choose(device, None)
         if chosen != "reference" or device.type != "cuda" or self.fastest is None or _forced is not None:
-            return f"{chosen} runs"
+            unless = f"; PyTorch's own {self.unless}" if chosen == "cpp" and self.unless and _forced is None else ""
+            return f"{chosen} runs{unless}"
         ours = " or ".join(repr(name) for name in self.backends if name in ("triton", "cuda"))
         return f"reference (PyTorch's own) runs: no measurements for this GPU; backend={ours} runs ours"
 

@@ -54,7 +54,11 @@ def facts(tensor: Tensor | None) -> tuple | None:
     Raises:
         AttributeError, RuntimeError: it is no tensor, or no dense one; `check_tensors` says so with its name.
     """
-    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+    if tensor is None:
+        return None
+    if tensor.layout is not torch.strided:
+        raise RuntimeError(f"a dense tensor is expected, got layout {tensor.layout}")
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def check_tensors(**tensors: object) -> None:

@@ -174,8 +174,7 @@ def _plan_of(
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
             raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
         return _plan(
-            name, (pred.shape, pred.dtype, pred.device), (target.shape, target.dtype, target.device),
-            None if mask is None else (mask.shape, mask.dtype, mask.device), reduction, backend,
+            name, facts(pred), facts(target), facts(mask), reduction, backend,
             torch.is_grad_enabled() and (pred.requires_grad or target.requires_grad),
             autocast_dtype(pred.device) is not None, elsewhere(),
         )  # fmt: skip

@@ -127,8 +127,6 @@ def norm_act(
             (activation, slope, order), backend,
             torch.is_grad_enabled() and (input.requires_grad or wants_grad(weight, bias)), elsewhere(),
         )  # fmt: skip
-        if any([t is not None and t.dim() != 1 for t in vectors]):  # of which PyTorch's operator takes some
-            _check_tensors(input, dict(zip(VECTORS, vectors, strict=True)), statistics)
         return plan(input, *vectors, momentum, eps, statistics)
     except (AttributeError, RuntimeError):
         _check_tensors(input, dict(zip(VECTORS, vectors, strict=True)), statistics)
@@ -397,4 +395,5 @@ _operator = Operator(
         ),
     },
     backends=("cuda", "triton", "cpp", "reference"),
+    unless=f"below {LEAST_ELEMENTS} elements, {LEAST_ELEMENTS_TRAINING} with a gradient",
 )

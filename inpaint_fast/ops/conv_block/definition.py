@@ -20,6 +20,7 @@ from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue,
 # dilated_block` on such a GPU fills it: benchmarks/results/<device>/dilated_block.csv must show it. Where there is none
 # PyTorch's own convolution runs.
 FASTEST: dict[tuple[int, int], str] = {}
+UNLESS = "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
 # ---- shape functions ----
@@ -185,7 +186,7 @@ def _operator(block: Block, settings: str, helpers: dict[str, Definition], **kwa
             flops=partial(_flops, block),
         )
     }
-    return Operator(stem, definitions | helpers, home="conv_block", **kwargs)
+    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, **kwargs)
 
 
 _EPILOGUE = "int activation, float slope, int order"
