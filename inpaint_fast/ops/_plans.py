@@ -95,7 +95,7 @@ def planned(make: Callable[..., Plan]) -> Callable[..., Plan]:
     Not while compiling, where the plan is part of the graph, and not for a key without a hash: sizes that are symbols,
     lists where numbers are expected.
     """
-    kept = lru_cache(KEPT)(make)
+    kept = lru_cache(KEPT, typed=True)(make)
     _kept.append(kept)
 
     @wraps(make)

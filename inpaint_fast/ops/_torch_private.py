@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 _C = torch._C
 _KEYS = _C.DispatchKeySet(_C.DispatchKey.BackendSelect)
@@ -36,8 +38,13 @@ def may_overwrite(slope: float) -> bool:
 
 
 def is_watched() -> bool:
-    """Each module is to be called by itself: there are hooks on all modules, or torch.jit.trace records."""
-    return _has_any_global_hook() or _C._get_tracing_state() is not None
+    """Each module is to be called by itself: there are hooks on all modules, torch.jit.trace records, or a
+    TorchFunctionMode looks on (not that of torch.device, which is everybody's)."""
+    if _has_any_global_hook() or _C._get_tracing_state() is not None:
+        return True
+    return _C._len_torch_function_stack() > 0 and not all(
+        isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()
+    )
 
 
 # torch.backends.cudnn.enabled, without the way through a property of a module.

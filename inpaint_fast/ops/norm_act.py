@@ -123,8 +123,8 @@ def norm_act(
     try:
         plan = _plan(
             input.shape, input.dtype, input.device, input.layout,
-            tuple([None if t is None else (t.dtype, t.shape) for t in vectors]), statistics is not None, training,
-            (activation, slope, order), backend,
+            tuple([None if t is None else (t.dtype, t.shape, t.device) for t in vectors]), statistics is not None,
+            training, (activation, slope, order), backend,
             torch.is_grad_enabled() and (input.requires_grad or wants_grad(weight, bias)), elsewhere(),
         )  # fmt: skip
         return plan(input, *vectors, momentum, eps, statistics)
@@ -165,6 +165,9 @@ def _by_kernel(run: Callable, training: bool, activation: str, slope: float, ord
     settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
 
     def normalise(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+        for name, tensor in zip(VECTORS, (running_mean, running_var, weight, bias), strict=True):
+            if tensor is not None and tensor.device != input.device:  # another kernel would run, or none
+                raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one is expected")
         y, _, _, new_mean, new_var = run(
             input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training, float(momentum),
             float(eps), *settings,
@@ -187,7 +190,7 @@ def _plan(
     dtype: torch.dtype,
     device: torch.device,
     layout: torch.layout,
-    vectors: tuple[tuple[torch.dtype, torch.Size] | None, ...],
+    vectors: tuple[tuple[torch.dtype, torch.Size, torch.device] | None, ...],
     statistics: bool,
     training: bool,
     *rest: Any,
@@ -196,7 +199,7 @@ def _plan(
 
     Args:
         shape, dtype, device, layout: of input.
-        vectors: dtype and shape of the others. Devices are checked by what runs, and named by `_check_tensors`.
+        vectors: dtype, shape and device of the others.
         rest: as of `plan_norm`.
     """
     check_activation(*rest[0])
@@ -242,9 +245,12 @@ VECTORS = ("running_mean", "running_var", "weight", "bias")
 
 
 def _check(
-    input: Facts, layout: torch.layout, vectors: dict[str, tuple[torch.dtype, torch.Size] | None], training: bool
-) -> None:  # fmt: skip
-    """Raises the error that names the wrong argument, as far as dtypes and shapes tell."""
+    input: Facts,
+    layout: torch.layout,
+    vectors: dict[str, tuple[torch.dtype, torch.Size, torch.device] | None],
+    training: bool,
+) -> None:
+    """Raises the error that names the wrong argument, as far as dtypes, shapes and devices tell."""
     if layout != torch.strided:
         raise TypeError(f"input: a dense tensor is expected, got layout {layout}")
     check_dtype("input", input)
@@ -262,7 +268,9 @@ def _check(
     for name, vector in vectors.items():
         if vector is None:
             continue
-        dtype, shape = vector
+        dtype, shape, device = vector
+        if device != input.device:
+            raise TypeError(f"{name}: it is on {device} and input is on {input.device}; one device is expected")
         if tuple(shape) != (input.shape[1],):
             raise ValueError(f"{name}: shape ({input.shape[1]},) is expected, got {tuple(shape)}")
         if dtype not in dtypes:
@@ -344,6 +352,7 @@ def _setup_context(ctx: Any, inputs: Any, output: tuple) -> None:
 def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor | None]:
     """Gradients of y with respect to input, weight and bias."""
     input, weight, bias, mean, invstd = ctx.saved_tensors  # once: activation checkpointing allows no second look
+    mean, invstd = mean.double(), invstd.double()  # somebody's hooks may have saved them as something smaller
     wanted = [ctx.needs_input_grad[i] for i in (0, 3, 4)]  # in the order of the schema
     if grad is None:
         return {}

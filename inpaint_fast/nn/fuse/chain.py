@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from inpaint_fast._words import DTYPES
 from inpaint_fast.ops.conv_block import (
@@ -35,7 +36,7 @@ def plain_class(module: nn.Module) -> type[nn.Module] | None:
     """The class of torch.nn that this module computes; None: a subclass, which may compute anything."""
     cls = type(module)
     # Those of nn/fuse/modules.py name it.
-    return _PLAIN.get(cls) or cls.__dict__.get("computes")
+    return _PLAIN.get(cls) or cls.__dict__.get("_inpaint_fast_computes")
 
 
 def undisturbed(module: nn.Module) -> bool:
@@ -43,7 +44,7 @@ def undisturbed(module: nn.Module) -> bool:
     own = module.__dict__
     return not (
         own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-        or "forward" in own
+        or "forward" in own or "_conv_forward" in own or "_check_input_dim" in own
     )  # fmt: skip
 
 
@@ -107,7 +108,10 @@ def _block_of(
     if halves:
         return block, HALVING
     named = {"same": dilation, "valid": 0}
-    return block, Geometry.of(dilation, named[padding] if isinstance(padding, str) else padding)
+    try:
+        return block, Geometry.of(dilation, named[padding] if isinstance(padding, str) else padding)
+    except (TypeError, ValueError) as error:
+        return str(error)
 
 
 def _is(setting: int | str | tuple[int, int], number: int) -> bool:
@@ -153,7 +157,14 @@ class Chain:
             if input.dim() == 3:  # one picture without a batch, as convolutions take it
                 return self.run(input.unsqueeze(0), precision).squeeze(0)
         layer = self._layer(precision)
-        normalisation = None if norm is None else _norm_of(norm)
+        try:
+            normalisation = None if norm is None else _norm_of(norm)
+        except KeyError:  # one of its tensors is no parameter or buffer of its own any more
+            layer = None
+        if layer is None or is_patched(conv, norm, self.activation):
+            for module in self.modules:
+                input = module(input)
+            return input
         if type(layer) is not ConvNormAct:
             y = conv(input)
             if normalisation is None:
@@ -169,10 +180,10 @@ class Chain:
             normalisation.tracked.add_(1)
         return y
 
-    def _layer(self, precision: str) -> ConvNormAct | Epilogue:
+    def _layer(self, precision: str) -> ConvNormAct | Epilogue | None:
         """The chain in the words of the operators, found anew when a setting of the modules has changed.
 
-        The epilogue alone where no block runs the convolution.
+        The epilogue alone where no block runs the convolution; None where the modules are to be run one by one.
         """
         activation = self.activation
         told = {} if activation is None else activation.__dict__
@@ -183,6 +194,8 @@ class Chain:
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
             layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)
+            if not isinstance(epilogue.slope, (float, int, type(None))):
+                layer = None
             if torch.compiler.is_compiling():
                 return layer
             self._seen = settings, layer
@@ -190,6 +203,33 @@ class Chain:
 
     def __reduce__(self) -> tuple:
         return Chain, (self.conv, self.norm, self.activation, self.order)
+
+
+# What PyTorch's modules run, as it was when this was loaded: {place: (name, what stood there)}.
+_PATCHABLE = {
+    nn.Conv2d: ((nn.Conv2d, "forward"), (nn.Conv2d, "_conv_forward"), (F, "conv2d")),
+    nn.ConvTranspose2d: ((nn.ConvTranspose2d, "forward"), (F, "conv_transpose2d")),
+    nn.BatchNorm2d: ((nn.BatchNorm2d, "forward"), (nn.modules.batchnorm._BatchNorm, "forward"), (F, "batch_norm")),
+    nn.ReLU: ((nn.ReLU, "forward"), (F, "relu")),
+    nn.LeakyReLU: ((nn.LeakyReLU, "forward"), (F, "leaky_relu")),
+    nn.ELU: ((nn.ELU, "forward"), (F, "elu")),
+    nn.Sigmoid: ((nn.Sigmoid, "forward"),),
+    nn.Tanh: ((nn.Tanh, "forward"),),
+}
+_STOOD = {
+    plain: [(place.__dict__, name, place.__dict__.get(name)) for place, name in places]
+    for plain, places in _PATCHABLE.items()
+}
+
+
+def is_patched(*modules: nn.Module | None) -> bool:
+    """Somebody has put something else in the place of what PyTorch's modules of these classes run."""
+    for module in modules:
+        if module is not None:
+            for place, name, stood in _STOOD[plain_class(module)]:
+                if place.get(name) is not stood:
+                    return True
+    return False
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:

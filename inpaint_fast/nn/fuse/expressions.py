@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import ast
 import builtins
-import inspect
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
 
-import torch
 from torch import nn
 
 from inpaint_fast.nn.fuse.proof import (
     MISSING,
     PLAIN,
+    BuiltinName,
     Call,
     Child,
     Contents,
@@ -38,8 +37,6 @@ from inpaint_fast.nn.fuse.values import (
     Super,
     Torch,
     is_container,
-    is_torch,
-    name_of,
     of_others,
 )
 
@@ -50,7 +47,6 @@ _COMPARE = {
 }  # fmt: skip
 _COMPUTE = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.FloorDiv: operator.floordiv,
             ast.Mod: operator.mod}  # fmt: skip
-_FORBIDDEN = ("locals", "globals", "vars", "eval", "exec", "setattr", "delattr", "getattr", "__import__", "compile")
 
 
 @dataclass
@@ -58,17 +54,18 @@ class Frame:
     """A function that is being read."""
 
     function: FunctionType
+    invocation: int
     names: dict[str, Any] = field(default_factory=dict)
 
 
 class Expressions:
-    """Half of the reader; the statements are the other."""
+    """A part of the reader; calls and statements are the others."""
 
     def __init__(self, owner: nn.Module, training: bool) -> None:
         self.owner, self.training, self.reading = owner, training, Reading()
         self.frames: list[Frame] = []
         self.within: tuple[ast.With, ...] = ()
-        self.place = self.steps = self.line = 0
+        self.place = self.steps = self.line = self.invocations = self.comprehensions = 0
         self.settings: dict[str, object] = {}
         self.written: set[str] = set()
 
@@ -106,7 +103,7 @@ class Expressions:
         if isinstance(value, Known):
             return bool(value.value)
         if isinstance(value, Several):
-            return bool(value.values)
+            return bool(self._elements(value))
         if isinstance(value, Module) and not any(hasattr(value.module, name) for name in ("__len__", "__bool__")):
             return True if self._identity(value)[0] else None
         return None
@@ -137,6 +134,7 @@ class Expressions:
         if isinstance(value, Result):
             value.uses.append(how)
         elif isinstance(value, Several):
+            value.shared = True
             for each in value.values:
                 self._use(each, how if isinstance(how, str) else "it is in a tuple or list")
         elif isinstance(value, Attribute) and not isinstance(value.of, Module):
@@ -151,14 +149,25 @@ class Expressions:
             value = self._contents(value, "keys" if isinstance(value.module, nn.ModuleDict) else "values")
         if not isinstance(value, Several):
             raise self._unproved(f"a loop over `{ast.unparse(expression)}`")
-        return value.values
+        return self._elements(value)
+
+    def _elements(self, value: Several) -> list[Any]:
+        """What is in it; gone through, if it is an iterator."""
+        if value.shared and value.is_list:
+            raise self._unproved("a list that somebody else may change")
+        values = list(value.values)
+        if value.once:
+            value.values = []
+        return values
 
     def _contents(self, of: Module, what: str) -> Several:
         """The modules of a container, by the method that names them."""
         if not is_container(of.module):
             raise self._unproved(f"a loop over the modules of a {type(of.module).__name__}")
         children = of.module._modules
-        self.reading.grounds.append(Contents(of.module, tuple(children.values())))
+        self.reading.grounds.append(Contents(of.module, tuple(children.items())))
+        if isinstance(of.module, nn.ModuleList) and list(children) != [str(i) for i in range(len(children))]:
+            raise self._unproved("a ModuleList whose names are not in order")
         modules = [self._child(of, name, module) for name, module in children.items()]
         names: list[Any] = [Known(name) for name in children]
         if what == "items":
@@ -191,7 +200,10 @@ class Expressions:
             return of_others(node.id, free[node.id].cell_contents)
         if node.id in frame.function.__globals__:
             return of_others(node.id, frame.function.__globals__[node.id])
-        return Builtin(node.id) if hasattr(builtins, node.id) else Foreign(node.id, None)
+        if not hasattr(builtins, node.id):
+            return Foreign(node.id, None)
+        self.reading.grounds.append(BuiltinName(node.id, frame.function))
+        return Builtin(node.id)
 
     def _of_Attribute(self, node: ast.Attribute) -> Any:
         of = self._value(node.value)
@@ -293,6 +305,8 @@ class Expressions:
         return Result()
 
     def _of_NamedExpr(self, node: ast.NamedExpr) -> Any:
+        if self.comprehensions:
+            raise self._unproved("a walrus in a comprehension")
         value = self._value(node.value)
         self._assign(node.target, value)
         return value
@@ -300,7 +314,7 @@ class Expressions:
     def _of_Tuple(self, node: ast.Tuple | ast.List) -> Any:
         if any(isinstance(each, ast.Starred) for each in node.elts):
             return self._consumed([self._value(getattr(each, "value", each)) for each in node.elts], "it is in a list")
-        return Several([self._value(each) for each in node.elts])
+        return Several([self._value(each) for each in node.elts], is_list=isinstance(node, ast.List))
 
     _of_List = _of_Tuple
 
@@ -338,12 +352,12 @@ class Expressions:
         else:
             values = of
         unknown = isinstance(index, slice) and MISSING in (index.start, index.stop, index.step)
-        if isinstance(values, Several) and isinstance(index, (int, slice)) and not unknown:
+        if isinstance(values, Several) and isinstance(index, (int, slice)) and not unknown and not values.once:
             try:
-                found = values.values[index]
-            except IndexError:
+                found = self._elements(values)[index]
+            except (IndexError, ValueError):
                 raise self._unproved("an error") from None
-            return Several(found) if isinstance(index, slice) else found
+            return Several(found, is_list=values.is_list) if isinstance(index, slice) else found
         if isinstance(of, Module):
             raise self._unproved(f"`{ast.unparse(node)}`")
         return self._consumed([of, at], "a part of it is taken")
@@ -354,6 +368,7 @@ class Expressions:
         generator, names, made = node.generators[0], self.frames[-1].names, []
         items = self._items(generator.iter)
         before = dict(names)
+        self.comprehensions += 1
         for item in items:
             self._assign(generator.target, item)
             truths = [self._truth(self._value(test)) for test in generator.ifs]
@@ -361,114 +376,9 @@ class Expressions:
                 raise self._unproved("a condition in a comprehension")
             if all(truths):
                 made.append(self._value(node.elt))
+        self.comprehensions -= 1
         names.clear()
         names.update(before)
-        return Several(made)
+        return Several(made, is_list=isinstance(node, ast.ListComp), once=isinstance(node, ast.GeneratorExp))
 
     _of_GeneratorExp = _of_ListComp
-
-    # ---- calls ----
-
-    def _of_Call(self, node: ast.Call) -> Any:
-        callee = self._value(node.func)
-        starred = any(isinstance(each, ast.Starred) for each in node.args) or any(k.arg is None for k in node.keywords)
-        args = [self._value(each.value if isinstance(each, ast.Starred) else each) for each in node.args]
-        named = {keyword.arg or "**": self._value(keyword.value) for keyword in node.keywords}
-        if isinstance(callee, Helper):
-            return self._call_helper(callee, args, named, starred)
-        if isinstance(callee, Builtin):
-            found = self._call_builtin(callee.name, args, named)
-            if found is not None:
-                return found
-        if isinstance(callee, Attribute):
-            found = self._call_attribute(callee, args)
-            if found is not None:
-                return found
-        if isinstance(callee, Own):
-            function = Torch(callee.value) if is_torch(callee.value) else None
-            if function is None or not self._identity(callee)[0]:
-                raise self._unproved(f"a call of self.{callee.name}, which is no module")
-            callee = function
-        self.place += 1
-        if isinstance(callee, Module):
-            return self._call_module(callee, args, named, starred)
-        if isinstance(callee, Torch) and callee.object is torch.jit.is_scripting:
-            return Known(False)  # a script does not run this
-        return self._consumed([*args, *named.values()], f"{name_of(callee)} follows, and only modules are fused")
-
-    def _call_module(self, callee: Module, args: list, named: dict, starred: bool) -> Result:
-        if not callee.path:
-            raise self._unproved("it calls itself")
-        call = Call(callee.module, self.frames[-1].function, self.place, self.within, callee.path)
-        call.result = Result()
-        alone = len(args) == 1 and not named and not starred
-        for value in (*args, *named.values()):
-            self._use(value, call if alone else f"the {type(callee.module).__name__} that follows takes more than it")
-        self.reading.calls.append(call)
-        return call.result
-
-    def _call_helper(self, callee: Helper, args: list, named: dict, starred: bool) -> Any:
-        if starred:
-            raise self._unproved(f"self.{callee.name} with starred arguments")
-        if attribute(self.owner, callee.name) is callee.function:
-            self._method(callee.name)  # otherwise it was super()'s
-        try:
-            bound = inspect.signature(callee.function, follow_wrapped=False).bind(Module(self.owner), *args, **named)
-        except TypeError:
-            raise self._unproved(f"self.{callee.name} does not take these arguments") from None
-        values: dict[str, Any] = {}
-        for name, parameter in bound.signature.parameters.items():
-            if name in bound.arguments:
-                given = bound.arguments[name]
-                if parameter.kind is parameter.VAR_POSITIONAL:
-                    given = Several(list(given))
-                elif parameter.kind is parameter.VAR_KEYWORD:
-                    given = self._consumed(list(given.values()), "it is in a dict")
-            else:
-                default = parameter.default
-                given = Known(default) if type(default) in PLAIN else Result()
-            values[name] = given
-        return self._run(callee.function, values)
-
-    def _call_builtin(self, name: str, args: list, named: dict) -> Any:
-        if name in _FORBIDDEN:
-            raise self._unproved(f"a call of {name}")
-        if name == "super":
-            if args:
-                raise self._unproved("super() with arguments")
-            return Super()
-        if named:
-            return None
-        known = [self._setting(each) if isinstance(each, Own) else each for each in args]
-        if name == "range" and all(isinstance(each, Known) and type(each.value) is int for each in known):
-            numbers = range(*(each.value for each in known))
-            if len(numbers) > LONGEST:
-                raise self._unproved("it is too long to be read")
-            return Several([Known(number) for number in numbers])
-        parts = [self._contents(each, "values") if isinstance(each, Module) and each.path else each for each in args]
-        if not parts or not all(isinstance(each, Several) for each in parts):
-            return None
-        lists = [each.values for each in parts]
-        if name == "len":
-            return Known(len(lists[0]))
-        if name in ("list", "tuple", "iter"):
-            return Several(list(lists[0]))
-        if name == "reversed":
-            return Several(lists[0][::-1])
-        if name == "enumerate" and len(lists) == 1:
-            return Several([Several([Known(i), value]) for i, value in enumerate(lists[0])])
-        if name == "zip":
-            return Several([Several(list(each)) for each in zip(*lists, strict=False)])
-        return None
-
-    def _call_attribute(self, callee: Attribute, args: list) -> Any:
-        """A method of a container or of a list; None: of something unknown."""
-        if isinstance(callee.of, Module):
-            if callee.name in ("values", "items", "keys", "children") and not args:
-                return self._contents(callee.of, callee.name)
-            raise self._unproved(f"a call of a {type(callee.of.module).__name__}'s {callee.name}")
-        if isinstance(callee.of, Several) and callee.name == "append" and len(args) == 1:
-            callee.of.values.append(args[0])
-            return Known(None)
-        self._use(callee.of, f"its {callee.name} is called")
-        return None

@@ -9,6 +9,7 @@ computes what it always did.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from types import FrameType, FunctionType
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn.fuse.chain import Chain, block_of, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, block_of, is_patched, plain_class, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
 from inpaint_fast.ops._torch_private import is_watched
 
@@ -40,8 +41,16 @@ class Fusion:
         self.modules = chain.modules
         chain.conv._fusion = self
 
+    def __deepcopy__(self, memo: dict) -> Fusion:
+        """Tied to copies of the modules."""
+        chain, owner, grounds = copy.deepcopy((self.chain, self.owner, self.grounds), memo)
+        return Fusion(chain, owner, self.caller, grounds)
+
     def __reduce__(self) -> tuple:
-        return Fusion, (self.chain, self.owner, self.caller, self.grounds)  # a copy is tied to copies of the modules
+        functions = [self.caller, *(getattr(ground, "function", None) for ground in self.grounds)]
+        if not all(function is None or _is_found_by_name(function) for function in functions):
+            return _no_fusion, ()  # a pickle knows functions by their names alone
+        return Fusion, (self.chain, self.owner, self.caller, self.grounds)
 
     def holds(self, conv: nn.Module, frame: FrameType | None) -> bool:
         """The convolution that asks was called by the forward that was read, and the proof stands.
@@ -52,7 +61,7 @@ class Fusion:
         while frame is not None and frame.f_code in _OF_MODULE_CALLS:
             frame = frame.f_back
         code = self.caller.__code__
-        if frame is None or frame.f_code is not code or frame.f_locals.get(code.co_varnames[0]) is not self.owner:
+        if frame is None or frame.f_code is not code or _first_argument(frame) is not self.owner:
             return False
         return self.stands(conv)
 
@@ -81,6 +90,26 @@ class Fusion:
         return True
 
 
+def _is_found_by_name(function: FunctionType) -> bool:
+    found: object = sys.modules.get(function.__module__)
+    for part in function.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is function
+
+
+def _no_fusion() -> None:
+    """What a fusion that cannot be pickled becomes: its modules are run one by one."""
+
+
+def _first_argument(frame: FrameType) -> object:
+    """`self` of a method's frame."""
+    names = frame.f_locals
+    found = names.get(frame.f_code.co_varnames[0])
+    if sys.version_info < (3, 13):
+        names.clear()  # a copy that would keep every variable alive for as long as the frame
+    return found
+
+
 class _Convolution:
     """What both accelerated convolutions share. A copy of one alone is in no fusion; a copy of its owner makes anew."""
 
@@ -104,6 +133,8 @@ class _Convolution:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
         if not isinstance(input, Tensor) or is_watched():
             return None  # torch.fx or torch.jit.trace look on
+        if "_conv_forward" in self.__dict__ or is_patched(self):
+            return None
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
             return self._fusion(input, self.precision)
         # Its stride, say, may have changed after it was accelerated.
@@ -113,7 +144,7 @@ class _Convolution:
 class AcceleratedConv2d(_Convolution, nn.Conv2d):
     """An nn.Conv2d computed by `dilated_block` or `strided_block`, with the norm and the activation after it."""
 
-    computes = nn.Conv2d
+    _inpaint_fast_computes = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
         frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
@@ -124,7 +155,7 @@ class AcceleratedConv2d(_Convolution, nn.Conv2d):
 class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     """An nn.ConvTranspose2d computed by `transposed_block`, with the norm and the activation after it."""
 
-    computes = nn.ConvTranspose2d
+    _inpaint_fast_computes = nn.ConvTranspose2d
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
@@ -136,48 +167,48 @@ class _PassesOn:
     """A norm or activation that the convolution before it may have computed already."""
 
     def forward(self, input: Tensor) -> Tensor:
-        ordinary = not torch.compiler.is_compiling() and type(input) is Tensor
-        mark = getattr(input, MARK, None) if ordinary else None
+        real = not torch.compiler.is_compiling() and isinstance(input, Tensor)
+        mark = getattr(input, MARK, None) if real else None
         return input if mark is not None and mark[0].passes(self, mark[1], input) else super().forward(input)
 
 
 class FusedBatchNorm2d(_PassesOn, nn.BatchNorm2d):
     """An nn.BatchNorm2d that the convolution before it may have computed already."""
 
-    computes = nn.BatchNorm2d
+    _inpaint_fast_computes = nn.BatchNorm2d
 
 
 class FusedReLU(_PassesOn, nn.ReLU):
     """An nn.ReLU that the convolution before it may have computed already."""
 
-    computes = nn.ReLU
+    _inpaint_fast_computes = nn.ReLU
 
 
 class FusedLeakyReLU(_PassesOn, nn.LeakyReLU):
     """An nn.LeakyReLU that the convolution before it may have computed already."""
 
-    computes = nn.LeakyReLU
+    _inpaint_fast_computes = nn.LeakyReLU
 
 
 class FusedELU(_PassesOn, nn.ELU):
     """An nn.ELU that the convolution before it may have computed already."""
 
-    computes = nn.ELU
+    _inpaint_fast_computes = nn.ELU
 
 
 class FusedSigmoid(_PassesOn, nn.Sigmoid):
     """An nn.Sigmoid that the convolution before it may have computed already."""
 
-    computes = nn.Sigmoid
+    _inpaint_fast_computes = nn.Sigmoid
 
 
 class FusedTanh(_PassesOn, nn.Tanh):
     """An nn.Tanh that the convolution before it may have computed already."""
 
-    computes = nn.Tanh
+    _inpaint_fast_computes = nn.Tanh
 
 
 CONVOLUTIONS = (AcceleratedConv2d, AcceleratedConvTranspose2d)
 _OTHERS = (FusedBatchNorm2d, FusedReLU, FusedLeakyReLU, FusedELU, FusedSigmoid, FusedTanh)
 # The class of torch.nn -> the one that `accelerate` gives its modules.
-REPLACEMENT = {cls.computes: cls for cls in (*CONVOLUTIONS, *_OTHERS)}
+REPLACEMENT = {cls._inpaint_fast_computes: cls for cls in (*CONVOLUTIONS, *_OTHERS)}

@@ -62,11 +62,13 @@ class Contents:
     """A container has these modules, in this order."""
 
     container: nn.Module
-    modules: tuple[nn.Module | None, ...]
+    modules: tuple[tuple[str, nn.Module | None], ...]
 
     def holds(self, owner: nn.Module) -> bool:
-        now = self.container._modules.values()
-        return len(now) == len(self.modules) and all(a is b for a, b in zip(now, self.modules, strict=True))
+        now = self.container._modules.items()
+        return len(now) == len(self.modules) and all(
+            name == same and module is known for (name, module), (same, known) in zip(now, self.modules, strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +79,49 @@ class Method:
     function: FunctionType
     cls: type | None = None
 
+    def __post_init__(self) -> None:
+        # Both can be exchanged in place.
+        object.__setattr__(self, "parts", (self.function.__code__, self.function.__defaults__))
+
+    def __reduce__(self) -> tuple:
+        return Method, (self.name, self.function, self.cls)
+
     def holds(self, owner: nn.Module) -> bool:
         found = attribute(owner, self.name) if self.cls is None else self.cls.__dict__.get(self.name)
-        return found is self.function
+        code, defaults = self.parts
+        return found is self.function and found.__code__ is code and found.__defaults__ is defaults
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltinName:
+    """A function's module has no variable of this name, so that it is Python's own."""
+
+    name: str
+    function: FunctionType
+
+    def holds(self, owner: nn.Module) -> bool:
+        return self.name not in self.function.__globals__
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    """A variable of a function's module is this function."""
+
+    name: str
+    user: FunctionType
+    function: FunctionType
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", (self.function.__code__, self.function.__defaults__))
+
+    def __reduce__(self) -> tuple:
+        return Function, (self.name, self.user, self.function)
+
+    def holds(self, owner: nn.Module) -> bool:
+        code, defaults = self.parts
+        function = self.function
+        same = self.user.__globals__.get(self.name) is function
+        return same and function.__code__ is code and function.__defaults__ is defaults
 
 
 def attribute(owner: nn.Module, name: str) -> object:
@@ -101,10 +143,11 @@ def attribute(owner: nn.Module, name: str) -> object:
 
 @dataclass(eq=False)
 class Call:
-    """A module was called, by this function, as the `place`-th of all calls, within these `with` statements."""
+    """A module was called by this function, as the `place`-th of all calls and writes, in these `with` statements."""
 
     module: nn.Module
     caller: FunctionType
+    invocation: int  # which call of that function
     place: int
     within: tuple[ast.With, ...]
     path: tuple[Child, ...]  # from the owner to the module
@@ -145,6 +188,8 @@ class Reading:
         use = uses[0]
         if isinstance(use, str):
             return use
+        if use.invocation != call.invocation:
+            return f"the {type(use.module).__name__} that follows is called by another function"
         if use.place != call.place + 1 or use.within != call.within:
-            return f"something is called before the {type(use.module).__name__} that follows"
+            return f"something is called or written before the {type(use.module).__name__} that follows"
         return use

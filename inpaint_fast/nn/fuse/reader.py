@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from inpaint_fast.nn.fuse.expressions import Expressions, Frame
+from inpaint_fast.nn.fuse.calls import Calls
+from inpaint_fast.nn.fuse.expressions import Frame
 from inpaint_fast.nn.fuse.proof import Reading, Result, Setting
 from inpaint_fast.nn.fuse.source import Unproved, definition_of
 from inpaint_fast.nn.fuse.values import Helper, Known, Module, Several, Torch, of_others
@@ -45,7 +46,7 @@ def read(owner: nn.Module, training: bool) -> Reading:
     return _Reader(owner, training).read()
 
 
-class _Reader(Expressions):
+class _Reader(Calls):
     def read(self) -> Reading:
         cls = type(self.owner)
         try:
@@ -58,8 +59,10 @@ class _Reader(Expressions):
             values = {name: Result() for name in arguments}
             values[next(iter(arguments))] = Module(self.owner)
             self._use(self._run(forward, values), "it ends the forward")
-        except RecursionError:
-            raise Unproved("it is too deep to be read") from None
+        except Unproved:
+            raise
+        except Exception as error:  # of this reader: what it cannot read is not proved
+            raise self._unproved(f"it cannot be read ({type(error).__name__})") from None
         if changed := self.written & self.settings.keys():
             raise Unproved(f"it changes self.{min(changed)}, on which it depends")
         self.reading.grounds += [Setting(name, value) for name, value in self.settings.items()]
@@ -72,7 +75,8 @@ class _Reader(Expressions):
         if len(self.frames) >= DEEPEST:
             raise self._unproved("methods call methods too deeply")
         definition = definition_of(function)
-        self.frames.append(Frame(function, values))
+        self.invocations += 1
+        self.frames.append(Frame(function, self.invocations, values))
         line, self.line = self.line, definition.lineno
         try:
             self._block(definition.body)
@@ -121,6 +125,9 @@ class _Reader(Expressions):
     def _do_AugAssign(self, statement: ast.AugAssign) -> None:
         before = self._value(statement.target)
         value = self._value(statement.value)
+        self.place += 1  # it may write into what it is given
+        if isinstance(before, Several):
+            raise self._unproved("a list or tuple is changed")
         self._assign(statement.target, self._computed(statement.op, before, value))
 
     def _do_Delete(self, statement: ast.Delete) -> None:
@@ -182,8 +189,10 @@ class _Reader(Expressions):
             if item.optional_vars is not None:
                 raise self._unproved(f"with {ast.unparse(call)} as a value")
         before, self.within = self.within, (*self.within, statement)
-        self._block(statement.body)
-        self.within = before
+        try:
+            self._block(statement.body)
+        finally:  # by a return or a break, too
+            self.within = before
 
     def _assign(self, target: ast.expr, value: Any) -> None:
         if isinstance(target, ast.Name):
@@ -192,13 +201,14 @@ class _Reader(Expressions):
             if any(isinstance(part, ast.Starred) for part in target.elts):
                 raise self._unproved("a starred target")
             if isinstance(value, Several) and len(value.values) == len(target.elts):
-                parts = value.values
+                parts = self._elements(value)
             else:
                 self._use(value, "it is taken apart")
                 parts = [Result() for _ in target.elts]
             for part, one in zip(target.elts, parts, strict=True):
                 self._assign(part, one)
         elif isinstance(target, ast.Attribute):
+            self.place += 1
             of = self._value(target.value)
             if not isinstance(of, Module) or of.path:
                 raise self._unproved(f"it writes {ast.unparse(target)}")
@@ -207,8 +217,9 @@ class _Reader(Expressions):
             self._use(value, "the forward keeps it")
             self.written.add(target.attr)
         elif isinstance(target, ast.Subscript):
+            self.place += 1
             of = self._value(target.value)
-            if isinstance(of, Module):
+            if isinstance(of, (Module, Several)):
                 raise self._unproved(f"it writes {ast.unparse(target)}")
             for each in (of, self._value(target.slice), value):
                 self._use(each, "it is written into something")

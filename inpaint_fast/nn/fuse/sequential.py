@@ -20,7 +20,7 @@ class FusedSequential(nn.Sequential):
     `inpaint_fast.dilated_block`.
     """
 
-    computes = nn.Sequential
+    _inpaint_fast_computes = nn.Sequential
     precision = "fast"
 
     def forward(self, input: Tensor) -> Tensor:

@@ -81,6 +81,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         if not isinstance(module, CONVOLUTIONS):
             continue
         found = block_of(module)
+        if "precision" in module._modules:
+            found = "it has a module named precision"
         if isinstance(found, str):
             report.left.append(Left(name, found))
             continue
@@ -96,6 +98,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         chain, note = calls.chain_of(conv)
         report.swapped.append(Swapped(names[conv], tuple(names[module] for module in chain.modules[1:]), note))
     for module in names:
+        if "precision" in module._modules:
+            continue
         if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in chains_of(module)):
             module.__class__ = FusedSequential
         # Subclasses, DilatedConvBlock among them, have one of their own, which only a stricter one replaces.

@@ -41,9 +41,18 @@ class Module:
 
 @dataclass(eq=False)
 class Several:
-    """A tuple, a list or a range."""
+    """A tuple, a list, a range, or what is gone through once.
+
+    Attributes:
+        is_list: it can change.
+        once: an iterator: it is empty after it was gone through.
+        shared: somebody else has it, too, and may change it if it is a list.
+    """
 
     values: list[Any]
+    is_list: bool = False
+    once: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, eq=False)

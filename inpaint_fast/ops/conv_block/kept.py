@@ -38,7 +38,7 @@ class Kept:
             return make()  # for this call alone
         present = [t for t in tensors if t is not None]
         found = self._values.get(name)
-        if found is not None:
+        if found is not None and len(found[0]) == len(present):
             for t, (same, version, pointer, strides, _) in zip(present, found[0], strict=True):
                 if t is not same or t._version != version or t.data_ptr() != pointer or t.stride() != strides:
                     break

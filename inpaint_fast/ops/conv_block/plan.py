@@ -133,6 +133,9 @@ class Convolution:
         kept: Kept | None,
     ) -> Tensor:  # fmt: skip
         """weight: as the caller has it, w: in `compute`."""
+        for name, tensor in (("weight", w), ("bias", bias), ("scale", scale), ("shift", shift)):
+            if tensor is not None and tensor.device != x.device:  # another kernel would run, or none
+                raise TypeError(f"{name}: it is on {tensor.device} and input is on {x.device}; one device is expected")
         if not self.gradient:
             transformed = None if kept is None else self.transformed(kept, weight, w)
             y = self.run(x, w, transformed, bias, scale, shift, *self.settings)
