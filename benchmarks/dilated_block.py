@@ -71,7 +71,7 @@ class Problem:
 
     def backend(self, layout: torch.memory_format) -> str:
         block, input = self.plain(layout)
-        chosen = plan(input, block[0].weight, dilation=self.dilation, training=self.training)
+        chosen = plan(input, block[0].weight, dilation=self.dilation, training=self.training, kept=not self.training)
         return f"{backend_of('dilated_block')}, {chosen.algorithm}"
 
     def compiled(self, run: Callable[[nn.Module, Tensor], harness.Run], mode: str) -> harness.Run:

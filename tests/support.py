@@ -58,7 +58,7 @@ def always_winograd() -> Iterator[None]:
     """Winograd for every shape, however small: what plans depend on besides their keys, so all are made anew."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choice, "LEAST_CHANNELS", 0)
-        for name in ("LEAST_TILES", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
+        for name in ("LEAST_TILES", "LEAST_TILES_UNKEPT", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
             patch.setattr(choice, name, dict.fromkeys(getattr(choice, name), 0))
         forget_plans()
         yield

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from inpaint_fast._words import DTYPES
 from inpaint_fast.ops.conv_block import (
@@ -161,7 +161,7 @@ class Chain:
             normalisation = None if norm is None else _norm_of(norm)
         except KeyError:  # one of its tensors is no parameter or buffer of its own any more
             layer = None
-        if layer is None or is_patched(conv, norm, self.activation):
+        if layer is None:
             for module in self.modules:
                 input = module(input)
             return input
@@ -180,6 +180,10 @@ class Chain:
             normalisation.tracked.add_(1)
         return y
 
+    def is_block(self, precision: str) -> bool:
+        """One of the three blocks runs the convolution."""
+        return type(self._layer(precision)) is ConvNormAct
+
     def _layer(self, precision: str) -> ConvNormAct | Epilogue | None:
         """The chain in the words of the operators, found anew when a setting of the modules has changed.
 
@@ -190,7 +194,8 @@ class Chain:
         settings = (
             _settings_of(self.conv), type(activation), told.get("negative_slope"), told.get("alpha"), precision
         )  # fmt: skip
-        if self._seen is None or self._seen[0] != settings or torch.compiler.is_compiling():
+        seen = self._seen
+        if seen is None or seen[0] != settings or torch.compiler.is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
             layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)
@@ -198,38 +203,34 @@ class Chain:
                 layer = None
             if torch.compiler.is_compiling():
                 return layer
-            self._seen = settings, layer
-        return self._seen[1]
+            seen = self._seen = settings, None if is_patched(self.modules) else layer
+        return seen[1]
 
     def __reduce__(self) -> tuple:
         return Chain, (self.conv, self.norm, self.activation, self.order)
 
 
-# What PyTorch's modules run, as it was when this was loaded: {place: (name, what stood there)}.
-_PATCHABLE = {
-    nn.Conv2d: ((nn.Conv2d, "forward"), (nn.Conv2d, "_conv_forward"), (F, "conv2d")),
-    nn.ConvTranspose2d: ((nn.ConvTranspose2d, "forward"), (F, "conv_transpose2d")),
-    nn.BatchNorm2d: ((nn.BatchNorm2d, "forward"), (nn.modules.batchnorm._BatchNorm, "forward"), (F, "batch_norm")),
-    nn.ReLU: ((nn.ReLU, "forward"), (F, "relu")),
-    nn.LeakyReLU: ((nn.LeakyReLU, "forward"), (F, "leaky_relu")),
-    nn.ELU: ((nn.ELU, "forward"), (F, "elu")),
-    nn.Sigmoid: ((nn.Sigmoid, "forward"),),
-    nn.Tanh: ((nn.Tanh, "forward"),),
+# What PyTorch's modules run, by names within torch.nn.
+_PLACES = {
+    nn.Conv2d: ("Conv2d.forward", "Conv2d._conv_forward", "functional.conv2d"),
+    nn.ConvTranspose2d: ("ConvTranspose2d.forward", "functional.conv_transpose2d"),
+    nn.BatchNorm2d: ("BatchNorm2d.forward", "functional.batch_norm"),
+    nn.ReLU: ("ReLU.forward", "functional.relu"),
+    nn.LeakyReLU: ("LeakyReLU.forward", "functional.leaky_relu"),
+    nn.ELU: ("ELU.forward", "functional.elu"),
+    nn.Sigmoid: ("Sigmoid.forward",),
+    nn.Tanh: ("Tanh.forward",),
 }
-_STOOD = {
-    plain: [(place.__dict__, name, place.__dict__.get(name)) for place, name in places]
-    for plain, places in _PATCHABLE.items()
-}
+_STOOD = {place: attrgetter(place)(nn) for places in _PLACES.values() for place in places}  # when this was loaded
 
 
-def is_patched(*modules: nn.Module | None) -> bool:
-    """Somebody has put something else in the place of what PyTorch's modules of these classes run."""
-    for module in modules:
-        if module is not None:
-            for place, name, stood in _STOOD[plain_class(module)]:
-                if place.get(name) is not stood:
-                    return True
-    return False
+def is_patched(modules: Sequence[nn.Module]) -> bool:
+    """Somebody has put something else in the place of what PyTorch's modules of these classes run.
+
+    Asked when settings are looked at anew, not at every call: PyTorch's own functions are taken as they were then.
+    """
+    plain = [plain_class(module) for module in modules]
+    return None in plain or any(attrgetter(place)(nn) is not _STOOD[place] for cls in plain for place in _PLACES[cls])
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn.fuse.chain import Chain, block_of, is_patched, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, plain_class, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
 from inpaint_fast.ops._torch_private import is_watched
 
@@ -118,7 +118,7 @@ class _Convolution:
     _kept = None  # what is kept of its tensors, under the promise of inference
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_fusion"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_fusion", "_alone")}
 
     def train(self, mode: bool = True) -> nn.Module:
         if mode:  # the promise of inference ends
@@ -133,12 +133,17 @@ class _Convolution:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
         if not isinstance(input, Tensor) or is_watched():
             return None  # torch.fx or torch.jit.trace look on
-        if "_conv_forward" in self.__dict__ or is_patched(self):
+        if "_conv_forward" in self.__dict__:
             return None
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
             return self._fusion(input, self.precision)
+        alone: Chain | None = self.__dict__.get("_alone")
+        if alone is None or alone.conv is not self:
+            alone = Chain(self)
+            if not torch.compiler.is_compiling():
+                self.__dict__["_alone"] = alone
         # Its stride, say, may have changed after it was accelerated.
-        return None if isinstance(block_of(self), str) else Chain(self).run(input, self.precision)
+        return alone.run(input, self.precision) if alone.is_block(self.precision) else None
 
 
 class AcceleratedConv2d(_Convolution, nn.Conv2d):

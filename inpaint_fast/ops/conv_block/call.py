@@ -54,8 +54,8 @@ def plan_of(
         known = Tensors(*map(facts, tensors.values()))
         input = tensors["input"]
         circumstances = Circumstances(
-            precision, backend, wants_grad(*tensors.values()), autocast_dtype(input.device),
-            input.is_cuda and allows_tf32(), elsewhere(),
+            precision, backend, wants_grad(*tensors.values()), prepared(tensors["weight"]) is not None,
+            autocast_dtype(input.device), input.is_cuda and allows_tf32(), elsewhere(),
         )  # fmt: skip
         return plan_convolution(block, geometry, epilogue, known, circumstances)
     except (AttributeError, RuntimeError):  # of something that is no tensor, or no dense one

@@ -116,7 +116,7 @@ class ConvNormAct:
         """How a call with this key runs."""
         block, geometry, epilogue, precision = self.settings
         norm, keeps_nothing, gradient, autocast, *rest = key[-6:]
-        circumstances = Circumstances(precision, None, gradient, autocast or None, *rest)
+        circumstances = Circumstances(precision, None, gradient, not keeps_nothing, autocast or None, *rest)
         tensors = Tensors(facts(input), facts(weight), facts(bias))
         whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
         if norm is None:

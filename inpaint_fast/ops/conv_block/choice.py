@@ -13,21 +13,31 @@ from inpaint_fast import _extension
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
-LEAST_TILES = {1: 4, 2: 9}  # by stride; of 4x4 pixels in all pictures: each task reads all transformed weights
-# Where they are transformed at every call, twice, and a gradient is transformed back; by stride and taps.
+# Of 4x4 pixels in all pictures, by stride: each task reads all transformed weights. Where these are kept, and where
+# they are transformed at every call.
+LEAST_TILES = {1: 4, 2: 9}
+LEAST_TILES_UNKEPT = {1: 24, 2: 36}
+# Where they are transformed twice at every call, and a gradient is transformed back; by stride and taps.
 LEAST_TILES_TRAINING = {(1, 3): 24, (2, 3): 256, (2, 4): 128}
 # Multiplications of the definition for one of ours, by stride: at best 4 and (for 4 taps) 2.6.
 LEAST_GAIN = {1: 1.4, 2: 1.2}
 
 
 def algorithm(
-    block: Block, geometry: Geometry, dtype: torch.dtype, input: Sequence[int], weight: Sequence[int], training: bool
+    block: Block,
+    geometry: Geometry,
+    dtype: torch.dtype,
+    input: Sequence[int],
+    weight: Sequence[int],
+    training: bool,
+    kept: bool,
 ) -> str:
     """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution.
 
     Args:
         input, weight: their shapes.
-        training: a gradient is wanted, so that weights are transformed at every call.
+        training: a gradient is wanted.
+        kept: otherwise, the weight is kept transformed from call to call.
     """
     if dtype == torch.float64 or min(weight[:2]) < LEAST_CHANNELS:
         return "direct"
@@ -41,7 +51,10 @@ def algorithm(
     else:
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
-    least = LEAST_TILES_TRAINING[block.stride, taps] if training else LEAST_TILES[block.stride]
+    if training:
+        least = LEAST_TILES_TRAINING[block.stride, taps]
+    else:
+        least = (LEAST_TILES if kept else LEAST_TILES_UNKEPT)[block.stride]
     return "winograd" if tiles >= least and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 

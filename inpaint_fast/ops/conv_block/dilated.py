@@ -143,12 +143,14 @@ def plan(
     dilation: Size = 1,
     padding: Size | None = None,
     training: bool = False,
+    kept: bool = False,
     backend: str | None = None,
 ) -> Plan:
     """What `dilated_block` will do with these tensors; they may be on the meta device. Arguments as there.
 
     Args:
-        training: a gradient is wanted, so that weights are transformed at every call.
+        training: a gradient is wanted, so that weights are transformed twice at every call.
+        kept: the weight is kept transformed (`inpaint_fast.ops.prepare`, `accelerate(net.eval(), inference=True)`).
         backend: None takes the one that runs on the input's device, for tensors on the meta device "cpp".
     """
     geometry = Geometry.of(dilation, padding)
@@ -159,7 +161,7 @@ def plan(
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
     if backend != "cpp" or _extension.module is None:
         return Plan("direct", 0, 0)
-    if algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training) == "direct":
+    if algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept) == "direct":
         return Plan("direct", 0, 0)
     workspace = _extension.module.dilated_block_workspace(
         *input.shape[:2], weight.shape[0], *DILATED.size(input.shape, weight.shape, geometry), *geometry.dilation,

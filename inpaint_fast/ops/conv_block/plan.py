@@ -44,6 +44,7 @@ class Circumstances(NamedTuple):
     precision: str
     backend: str | None
     gradient: bool  # one is wanted
+    kept: bool  # what is derived of the weight is kept
     autocast: torch.dtype | None
     tf32: bool  # PyTorch's own convolution would compute in it
     elsewhere: tuple[str | None, bool]  # `ops._dispatch.elsewhere`
@@ -177,7 +178,7 @@ def plan_convolution(
     """
     geometry = geometry if isinstance(geometry, Geometry) else Geometry.of(*geometry)
     activation, slope, order = follows.activation, check_activation(*follows), follows.order
-    precision, backend, gradient, autocast, tf32, _ = circumstances
+    precision, backend, gradient, kept, autocast, tf32, _ = circumstances
     check_precision(precision)
     input, weight, *vectors = Facts.all_of(tensors)
     block.check(input, weight, geometry, autocast, **dict(zip(("bias", "scale", "shift"), vectors, strict=True)))
@@ -193,7 +194,7 @@ def plan_convolution(
     if chosen == "cpp":
         ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
         sizes = input.shape, weight.shape
-        if precision == "exact" or algorithm(block, geometry, dtype, *sizes, gradient) == "direct":
+        if precision == "exact" or algorithm(block, geometry, dtype, *sizes, gradient, kept) == "direct":
             ours = "direct"
         tf32 = False
     else:

@@ -45,9 +45,9 @@ class Block:
     def reference(self, *args, **options) -> Tensor:
         return (transposed_reference if self.transposed else strided_reference)(*args, **options)
 
-    def algorithm(self, input: Tensor, weight: Tensor, training: bool = False) -> str:
+    def algorithm(self, input: Tensor, weight: Tensor, training: bool = False, kept: bool = False) -> str:
         block = TRANSPOSED if self.transposed else STRIDED
-        return algorithm(block, HALVING, input.dtype, input.shape, weight.shape, training)
+        return algorithm(block, HALVING, input.dtype, input.shape, weight.shape, training, kept)
 
     @property
     def op(self):
@@ -362,16 +362,18 @@ def test_exact_is_the_direct_convolution(block) -> None:
 
 
 def test_where_winograd_pays(block) -> None:
-    def of(images: int, channels: int, side: int, out: int, dtype=torch.float32, training: bool = False) -> str:
+    def of(images: int, channels: int, side: int, out: int, dtype=torch.float32, **settings: bool) -> str:
         """`side`: of the smaller picture."""
         side = side if block.transposed else 2 * side
         weight = torch.empty_like(block.weights(channels, out), device="meta", dtype=dtype)
         input = torch.empty((images, channels, side, side), device="meta", dtype=dtype)
-        return block.algorithm(input, weight, training)
+        return block.algorithm(input, weight, **settings)
 
     assert of(1, 256, 64, 128) == "winograd"
+    assert of(1, 256, 16, 128, kept=True) == "winograd"
+    assert of(1, 256, 16, 128) == "direct"  # 16 tiles for one transform
     assert of(1, 256, 64, 3) == "direct"  # few channels
-    assert of(1, 256, 8, 128) == "direct"  # four tiles
+    assert of(1, 256, 8, 128, kept=True) == "direct"  # four tiles
     assert of(64, 256, 1, 128) == "direct"  # one pixel of a tile's sixteen
     assert of(1, 256, 64, 128, torch.float64) == "direct"
     assert of(1, 256, 64, 128, training=True) == "winograd"  # 256 tiles
