@@ -74,8 +74,8 @@ class Calls(Expressions):
     def _call_module(self, callee: Module, args: list, named: dict, starred: bool) -> Result:
         if not callee.path:
             raise self._unproved("it calls itself")
-        frame = self.frames[-1]
-        call = Call(callee.module, frame.function, frame.invocation, self.place, self.within, callee.path)
+        invocations = tuple(frame.invocation for frame in self.frames)
+        call = Call(callee.module, self.frames[-1].function, invocations, self.place, self.within, callee.path)
         call.result = Result()
         alone = len(args) == 1 and not named and not starred
         for value in (*args, *named.values()):

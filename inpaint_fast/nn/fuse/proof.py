@@ -147,7 +147,7 @@ class Call:
 
     module: nn.Module
     caller: FunctionType
-    invocation: int  # which call of that function
+    invocations: tuple[int, ...]  # of the functions that were being read, outermost first
     place: int
     within: tuple[ast.With, ...]
     path: tuple[Child, ...]  # from the owner to the module
@@ -180,15 +180,18 @@ class Reading:
     def of(self, module: nn.Module) -> list[Call]:
         return [call for call in self.calls if call.module is module]
 
-    def following(self, call: Call) -> Call | str:
-        """The call that takes this one's result, alone and at once; or why there is none."""
+    def following(self, call: Call, first: Call) -> Call | str:
+        """The call that takes this one's result, alone and at once; or why there is none.
+
+        first: whoever calls the function that makes this call gets that one, too.
+        """
         uses = call.result.uses
         if len(uses) != 1:
             return f"what it returns is used {len(uses)} times"
         use = uses[0]
         if isinstance(use, str):
             return use
-        if use.invocation != call.invocation:
+        if use.invocations[: len(first.invocations)] != first.invocations:
             return f"the {type(use.module).__name__} that follows is called by another function"
         if use.place != call.place + 1 or use.within != call.within:
             return f"something is called or written before the {type(use.module).__name__} that follows"

@@ -204,9 +204,10 @@ class _Calls:
 
 def _follow(reading: Reading, conv: nn.Module) -> tuple[list[nn.Module], str]:
     """The modules that can be fused from this convolution on, and why no more."""
-    chain, call = Chain(conv), reading.of(conv)[0]
+    first = call = reading.of(conv)[0]
+    chain = Chain(conv)
     while len(chain.modules) < 3:
-        following = reading.following(call)
+        following = reading.following(call, first)
         if isinstance(following, str):
             return list(chain.modules), following
         module = following.module
