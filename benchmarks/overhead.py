@@ -19,19 +19,20 @@ from torch.nn import functional as F
 import inpaint_fast as ipf
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.ops import backend_of
+from inpaint_fast.ops.conv_block import plan
+from inpaint_fast.ops.norm_act import LEAST_ELEMENTS_TRAINING
 from inpaint_fast.optim import ClippedAdam
 
 CHANNELS, SIDE = 4, 4
 BOUND = 1e-5
+PLANNED = "pytorch, as planned"  # PyTorch's own operators, for so few numbers
 
 
-def case(implementations: dict[str, harness.Run], reference: harness.Run, operator: str) -> harness.Case:
-    """`inpaint_fast` and peers, all prepared. On so few numbers a plan may choose PyTorch's own operators."""
+def case(implementations: dict[str, harness.Run], reference: harness.Run, backend: str) -> harness.Case:
+    """`inpaint_fast` and peers, all prepared. backend: what runs for ours."""
     return harness.Case(
         [
-            harness.Implementation(name, lambda run=run: run, partial(backend_of, operator))
-            if name != "pytorch"
-            else harness.Implementation(name, lambda run=run: run)
+            harness.Implementation(name, lambda run=run: run, "pytorch" if name == "pytorch" else backend)
             for name, run in implementations.items()
         ],
         reference,
@@ -62,7 +63,7 @@ def masked_l2(backward: bool) -> harness.Case:
         return F.mse_loss(p * m, t * m)
 
     runs = {"inpaint_fast": prepare(ipf.masked_l2), "pytorch": prepare(plain)}
-    return case(runs, prepare(plain, torch.float64), "masked_l2")
+    return case(runs, prepare(plain, torch.float64), backend_of("masked_l2"))
 
 
 def _steps(network: nn.Module, input: Tensor, training: bool) -> harness.Run:
@@ -97,7 +98,9 @@ def block(training: bool) -> harness.Case:
     if not training:
         networks["accelerated_inference"] = ipf.accelerate(copy.deepcopy(plain), inference=True)
     exact = _steps(copy.deepcopy(plain).double(), input, training)
-    return case({name: _steps(network, input, training) for name, network in networks.items()}, exact, "dilated_block")
+    chosen = plan(input, plain[0].weight, training=training).algorithm
+    runs = {name: _steps(network, input, training) for name, network in networks.items()}
+    return case(runs, exact, PLANNED if chosen == "direct" else backend_of("dilated_block"))
 
 
 def norm_act() -> harness.Case:
@@ -123,7 +126,8 @@ def norm_act() -> harness.Case:
     def plain(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
         return F.relu(norm(x))
 
-    return case({"inpaint_fast": prepare(ours), "pytorch": prepare(plain)}, prepare(plain, torch.float64), "norm_act")
+    backend = PLANNED if input.numel() < LEAST_ELEMENTS_TRAINING else backend_of("norm_act")
+    return case({"inpaint_fast": prepare(ours), "pytorch": prepare(plain)}, prepare(plain, torch.float64), backend)
 
 
 def adam() -> harness.Case:
@@ -144,7 +148,7 @@ def adam() -> harness.Case:
 
     exact = prepare(torch.optim.Adam, torch.float64)
     runs = {"inpaint_fast": prepare(ClippedAdam, clip=10.0), "pytorch": prepare(torch.optim.Adam, fused=True)}
-    return case(runs, exact, "weight_clip")
+    return case(runs, exact, backend_of("weight_clip"))
 
 
 CASES = {

@@ -44,7 +44,7 @@ def undisturbed(module: nn.Module) -> bool:
     own = module.__dict__
     return not (
         own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-        or "forward" in own or "_conv_forward" in own or "_check_input_dim" in own
+        or "forward" in own or "_conv_forward" in own
     )  # fmt: skip
 
 
