@@ -133,6 +133,8 @@ class Calls(Expressions):
         lists = [self._elements(each) for each in parts]
         if name in ("list", "tuple"):
             return Several(lists[0], is_list=name == "list")
+        for each in parts:
+            each.gone_through = True
         if name == "reversed":
             return Several(lists[0][::-1], once=True)
         if name == "enumerate" and len(lists) == 1:
@@ -150,6 +152,8 @@ class Calls(Expressions):
         if isinstance(callee.of, Several):
             if callee.name != "append" or len(args) != 1 or not callee.of.is_list:
                 raise self._unproved(f"a call of .{callee.name} of a list")
+            if callee.of.gone_through:
+                raise self._unproved("a list that is gone through is changed")
             if callee.of.shared:
                 self._use(args[0], "the forward keeps it")
             callee.of.values.append(args[0])

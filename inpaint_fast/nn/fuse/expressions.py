@@ -149,6 +149,7 @@ class Expressions:
             value = self._contents(value, "keys" if isinstance(value.module, nn.ModuleDict) else "values")
         if not isinstance(value, Several):
             raise self._unproved(f"a loop over `{ast.unparse(expression)}`")
+        value.gone_through = True
         return self._elements(value)
 
     def _elements(self, value: Several) -> list[Any]:

@@ -47,12 +47,14 @@ class Several:
         is_list: it can change.
         once: an iterator: it is empty after it was gone through.
         shared: somebody else has it, too, and may change it if it is a list.
+        gone_through: a loop or an iterator goes or went through it, and would meet what is appended.
     """
 
     values: list[Any]
     is_list: bool = False
     once: bool = False
     shared: bool = False
+    gone_through: bool = False
 
 
 @dataclass(frozen=True, eq=False)
