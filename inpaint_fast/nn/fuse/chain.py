@@ -213,8 +213,8 @@ _PATCHABLE = {
     nn.ReLU: ((nn.ReLU, "forward"), (F, "relu")),
     nn.LeakyReLU: ((nn.LeakyReLU, "forward"), (F, "leaky_relu")),
     nn.ELU: ((nn.ELU, "forward"), (F, "elu")),
-    nn.Sigmoid: ((nn.Sigmoid, "forward"),),
-    nn.Tanh: ((nn.Tanh, "forward"),),
+    nn.Sigmoid: ((nn.Sigmoid, "forward"), (torch, "sigmoid")),
+    nn.Tanh: ((nn.Tanh, "forward"), (torch, "tanh")),
 }
 _STOOD = {
     plain: [(place.__dict__, name, place.__dict__.get(name)) for place, name in places]
