@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from nn.forwards import Base, X
-from nn.twins import assert_equal_calls, assert_twins_equal, twins
+from nn.twins import assert_equal_calls, assert_near, assert_twins_equal, twins
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
@@ -112,12 +112,28 @@ def test_more_steps_than_can_be_counted() -> None:
     assert_twins_equal(ManySteps, call)
 
 
-# ---- tensors of the norm ----
+# ---- inputs ----
 
 
 class Forwarded(Base):
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.norm(self.conv(x)))
+
+
+PLACES = {"forward": Forwarded, "sequential": lambda: nn.Sequential(*list(Forwarded().children())[:3])}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_an_input_in_the_layout_of_mkldnn(place: Callable) -> None:
+    net = place()
+    setattr(net, "2" if isinstance(net, nn.Sequential) else "act", nn.ReLU())  # there is no ELU of that layout
+    plain, ours = twins(net.eval())
+    x = X.float().to_mkldnn()
+    with torch.no_grad():
+        assert_near(ours(x).to_dense(), plain(x).to_dense())
+
+
+# ---- tensors of the norm ----
 
 
 def norm_of(net: nn.Module) -> nn.BatchNorm2d:
@@ -158,7 +174,6 @@ def without_bias(norm: nn.BatchNorm2d) -> None:
 
 TENSORS = [weight_as_a_plain_tensor, bias_as_a_buffer, mean_as_a_parameter, variance_as_a_plain_tensor, uncounted,
            without_bias]  # fmt: skip
-PLACES = {"forward": Forwarded, "sequential": lambda: nn.Sequential(*list(Forwarded().children())[:3])}
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)

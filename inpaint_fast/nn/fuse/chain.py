@@ -161,7 +161,7 @@ class Chain:
             normalisation = None if norm is None else _norm_of(norm)
         except KeyError:  # one of its tensors is no parameter or buffer of its own any more
             layer = None
-        if layer is None or is_patched(conv, norm, self.activation):
+        if layer is None or input.layout != torch.strided or is_patched(conv, norm, self.activation):
             for module in self.modules:
                 input = module(input)
             return input
