@@ -85,6 +85,16 @@ def by_the_last_of_results(self, x):
     return results[-1]
 
 
+def by_a_tuple_of_a_generator(self, x):
+    for layer in tuple(layer for layer in self.layers):  # noqa: C400  (that is the case)
+        x = layer(x)
+    return x
+
+
+def by_a_sum(self, x):
+    return self.layers[2](self.layers[1](self.layers[0](x))) + sum(layer(x) for layer in self.unused).sum()
+
+
 def by_unpacking(self, x):
     first, second, third = self.layers
     return third(second(first(x)))
@@ -92,7 +102,7 @@ def by_unpacking(self, x):
 
 STRAIGHT = [
     by_a_loop, by_enumerate, by_plain_zip, by_range_and_len, by_indices_and_slices, by_reversed, by_a_comprehension,
-    by_a_list_of_its_own, by_the_last_of_results,
+    by_a_list_of_its_own, by_the_last_of_results, by_a_tuple_of_a_generator, by_a_sum,
 ]  # fmt: skip
 
 

@@ -127,6 +127,40 @@ def appended_to_while_it_is_enumerated(self, x):
     return self.norm(h)
 
 
+@changed()
+def a_generator_that_runs_later(self, x):
+    h = self.conv(x)
+    later = (layer(h) for layer in [self.norm])
+    h = self.other(x)
+    for y in later:
+        h = y
+    return self.act(h)
+
+
+@changed()
+def a_generator_of_what_another_name_is_by_then(self, x):
+    layer = self.norm
+    later = (layer for _ in [1])
+    layer = self.gate
+    h = self.conv(x)
+    for each in later:
+        h = each(h)
+    return self.act(h)
+
+
+@changed()
+def a_generator_that_nobody_goes_through(self, x):
+    later = (layer for layer in [self.norm])
+    h = self.conv(x)
+    return self.act(h) if later is None else self.act(self.norm(h))
+
+
+@changed()
+def a_generator_left_early(self, x):
+    any(layer(x) is not None for layer in [self.other, self.conv])
+    return self.act(self.norm(self.conv(x)))
+
+
 def published(net: Base) -> Tensor:
     return torch.cat([net(X), *net.seen], 1)
 
