@@ -92,6 +92,16 @@ def assert_equal_calls(ours: nn.Module, plain: nn.Module, call: Callable[[nn.Mod
             )
 
 
+def assert_twins_equal(make: Callable[[], nn.Module], *calls: Callable[[nn.Module], Tensor]) -> nn.Module:
+    """Accelerated, it gives what the plain network gives, called so in training and in eval mode; the accelerated."""
+    plain, ours = twins(make().double())
+    for train in (True, False, True):
+        plain.train(train), ours.train(train)
+        for call in (*calls, *reversed(calls)):
+            assert_equal_calls(ours, plain, call)
+    return ours
+
+
 def relative_errors_within(
     ours: dict[str, Tensor | None], plain: dict[str, Tensor | None], exact: dict[str, Tensor | None], eps: float
 ) -> None:

@@ -27,6 +27,7 @@ from inpaint_fast.nn.fuse.values import (
 )
 
 _GO_THROUGH = ("len", "list", "tuple", "reversed", "enumerate", "zip")
+_GO_TO_THE_END = ("list", "tuple", "sum", "min", "max")  # at once
 # Of Python's own: what calls nothing that it is given.
 _HARMLESS = frozenset((*_GO_THROUGH, "print", "isinstance", "float", "int", "bool", "str", "abs", "min", "max", "sum",
                        "round", "slice", "range", "type", "id", "any", "all", "repr"))  # fmt: skip
@@ -39,7 +40,7 @@ class Calls(Expressions):
     def _of_Call(self, node: ast.Call) -> Any:
         callee = self._value(node.func)
         starred = any(isinstance(each, ast.Starred) for each in node.args) or any(k.arg is None for k in node.keywords)
-        args = [self._value(each.value if isinstance(each, ast.Starred) else each) for each in node.args]
+        args = [self._argument(each, callee) for each in node.args]
         named = {keyword.arg or "**": self._value(keyword.value) for keyword in node.keywords}
         if isinstance(callee, Helper):
             return self._call_helper(callee, args, named, starred)
@@ -70,6 +71,13 @@ class Calls(Expressions):
         if not _is_harmless(callee):  # it may be one of the modules, or call them
             raise self._unproved(f"a call of `{ast.unparse(node.func)}`, of which nothing is known")
         return self._consumed([*args, *named.values()], f"{name_of(callee)} follows, and only modules are fused")
+
+    def _argument(self, node: ast.expr, callee: Any) -> Any:
+        starred = isinstance(node, ast.Starred)
+        given = node.value if starred else node
+        if isinstance(given, ast.GeneratorExp) and (starred or _goes_to_the_end(callee)):
+            return self._of_ListComp(given)
+        return self._value(given)
 
     def _call_module(self, callee: Module, args: list, named: dict, starred: bool) -> Result:
         if not callee.path:
@@ -133,6 +141,8 @@ class Calls(Expressions):
         lists = [self._elements(each) for each in parts]
         if name in ("list", "tuple"):
             return Several(lists[0], is_list=name == "list")
+        for each in parts:
+            each.gone_through = True
         if name == "reversed":
             return Several(lists[0][::-1], once=True)
         if name == "enumerate" and len(lists) == 1:
@@ -150,12 +160,18 @@ class Calls(Expressions):
         if isinstance(callee.of, Several):
             if callee.name != "append" or len(args) != 1 or not callee.of.is_list:
                 raise self._unproved(f"a call of .{callee.name} of a list")
+            if callee.of.gone_through:
+                raise self._unproved("a list that is gone through is changed")
             if callee.of.shared:
                 self._use(args[0], "the forward keeps it")
             callee.of.values.append(args[0])
             return Known(None)
         self._use(callee.of, f"its {callee.name} is called")
         return None
+
+
+def _goes_to_the_end(callee: Any) -> bool:
+    return isinstance(callee, Builtin) and callee.name in _GO_TO_THE_END
 
 
 def _is_harmless(callee: Any) -> bool:

@@ -161,7 +161,7 @@ class Chain:
             normalisation = None if norm is None else _norm_of(norm)
         except KeyError:  # one of its tensors is no parameter or buffer of its own any more
             layer = None
-        if layer is None:
+        if layer is None or input.layout is not torch.strided:
             for module in self.modules:
                 input = module(input)
             return input
@@ -210,18 +210,19 @@ class Chain:
         return Chain, (self.conv, self.norm, self.activation, self.order)
 
 
-# What PyTorch's modules run, by names within torch.nn.
+# What PyTorch's modules run, by names within torch.
 _PLACES = {
-    nn.Conv2d: ("Conv2d.forward", "Conv2d._conv_forward", "functional.conv2d"),
-    nn.ConvTranspose2d: ("ConvTranspose2d.forward", "functional.conv_transpose2d"),
-    nn.BatchNorm2d: ("BatchNorm2d.forward", "functional.batch_norm"),
-    nn.ReLU: ("ReLU.forward", "functional.relu"),
-    nn.LeakyReLU: ("LeakyReLU.forward", "functional.leaky_relu"),
-    nn.ELU: ("ELU.forward", "functional.elu"),
-    nn.Sigmoid: ("Sigmoid.forward",),
-    nn.Tanh: ("Tanh.forward",),
+    nn.Conv2d: ("nn.Conv2d.forward", "nn.Conv2d._conv_forward", "nn.functional.conv2d"),
+    nn.ConvTranspose2d: ("nn.ConvTranspose2d.forward", "nn.functional.conv_transpose2d"),
+    nn.BatchNorm2d: ("nn.BatchNorm2d.forward", "nn.functional.batch_norm"),
+    nn.ReLU: ("nn.ReLU.forward", "nn.functional.relu"),
+    nn.LeakyReLU: ("nn.LeakyReLU.forward", "nn.functional.leaky_relu"),
+    nn.ELU: ("nn.ELU.forward", "nn.functional.elu"),
+    nn.Sigmoid: ("nn.Sigmoid.forward", "sigmoid"),
+    nn.Tanh: ("nn.Tanh.forward", "tanh"),
 }
-_STOOD = {place: attrgetter(place)(nn) for places in _PLACES.values() for place in places}  # when this was loaded
+_STANDING = {plain: attrgetter(*places) for plain, places in _PLACES.items()}
+_STOOD = {plain: standing(torch) for plain, standing in _STANDING.items()}  # when this was loaded
 
 
 def is_patched(modules: Sequence[nn.Module]) -> bool:
@@ -230,7 +231,7 @@ def is_patched(modules: Sequence[nn.Module]) -> bool:
     Asked when settings are looked at anew, not at every call: PyTorch's own functions are taken as they were then.
     """
     plain = [plain_class(module) for module in modules]
-    return None in plain or any(attrgetter(place)(nn) is not _STOOD[place] for cls in plain for place in _PLACES[cls])
+    return None in plain or any(_STANDING[cls](torch) != _STOOD[cls] for cls in plain)
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:

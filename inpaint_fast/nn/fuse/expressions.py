@@ -149,6 +149,7 @@ class Expressions:
             value = self._contents(value, "keys" if isinstance(value.module, nn.ModuleDict) else "values")
         if not isinstance(value, Several):
             raise self._unproved(f"a loop over `{ast.unparse(expression)}`")
+        value.gone_through = True
         return self._elements(value)
 
     def _elements(self, value: Several) -> list[Any]:
@@ -381,4 +382,5 @@ class Expressions:
         names.update(before)
         return Several(made, is_list=isinstance(node, ast.ListComp), once=isinstance(node, ast.GeneratorExp))
 
-    _of_GeneratorExp = _of_ListComp
+    def _of_GeneratorExp(self, node: ast.GeneratorExp) -> Any:
+        raise self._unproved("a generator, which runs later")  # but for those that a call goes through at once

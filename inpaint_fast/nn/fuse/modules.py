@@ -131,8 +131,8 @@ class _Convolution:
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
-        if not isinstance(input, Tensor) or is_watched():
-            return None  # torch.fx or torch.jit.trace look on
+        if not isinstance(input, Tensor) or input.layout is not torch.strided or is_watched():
+            return None  # torch.fx or torch.jit.trace look on; or PyTorch alone knows such tensors
         if "_conv_forward" in self.__dict__:
             return None
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):

@@ -80,16 +80,14 @@ class Method:
     cls: type | None = None
 
     def __post_init__(self) -> None:
-        # Both can be exchanged in place.
-        object.__setattr__(self, "parts", (self.function.__code__, self.function.__defaults__))
+        object.__setattr__(self, "parts", _parts(self.function))
 
     def __reduce__(self) -> tuple:
         return Method, (self.name, self.function, self.cls)
 
     def holds(self, owner: nn.Module) -> bool:
         found = attribute(owner, self.name) if self.cls is None else self.cls.__dict__.get(self.name)
-        code, defaults = self.parts
-        return found is self.function and found.__code__ is code and found.__defaults__ is defaults
+        return found is self.function and _are_same(self.parts, _parts(found))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +110,25 @@ class Function:
     function: FunctionType
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", (self.function.__code__, self.function.__defaults__))
+        object.__setattr__(self, "parts", _parts(self.function))
 
     def __reduce__(self) -> tuple:
         return Function, (self.name, self.user, self.function)
 
     def holds(self, owner: nn.Module) -> bool:
-        code, defaults = self.parts
-        function = self.function
-        same = self.user.__globals__.get(self.name) is function
-        return same and function.__code__ is code and function.__defaults__ is defaults
+        found = self.user.__globals__.get(self.name)
+        return found is self.function and _are_same(self.parts, _parts(found))
+
+
+def _parts(function: FunctionType) -> tuple[object, ...]:
+    """What of a function can be exchanged in place: its code, and the values that its arguments have by default."""
+    code, named = function.__code__, function.__kwdefaults__ or {}
+    keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    return code, function.__defaults__, *(named.get(name, MISSING) for name in keywords)
+
+
+def _are_same(parts: tuple[object, ...], now: tuple[object, ...]) -> bool:
+    return len(parts) == len(now) and all(one is another for one, another in zip(parts, now, strict=True))
 
 
 def attribute(owner: nn.Module, name: str) -> object:

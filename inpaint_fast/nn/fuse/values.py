@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import FunctionType, ModuleType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import nn
@@ -47,12 +47,14 @@ class Several:
         is_list: it can change.
         once: an iterator: it is empty after it was gone through.
         shared: somebody else has it, too, and may change it if it is a list.
+        gone_through: a loop or an iterator goes or went through it, and would meet what is appended.
     """
 
     values: list[Any]
     is_list: bool = False
     once: bool = False
     shared: bool = False
+    gone_through: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +111,9 @@ def of_others(name: str, found: object) -> Torch | Foreign:
 
 
 def is_torch(found: object) -> bool:
+    """PyTorch's, and no module or a module's method: those may be of the network."""
+    if isinstance(found, nn.Module) or (isinstance(found, MethodType) and isinstance(found.__self__, nn.Module)):
+        return False
     name = found.__name__ if isinstance(found, ModuleType) else getattr(found, "__module__", None)
     home = name if isinstance(name, str) else ""
     return home.partition(".")[0] == "torch" and (callable(found) or isinstance(found, ModuleType))

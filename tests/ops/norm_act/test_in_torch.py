@@ -98,6 +98,34 @@ def test_activation_checkpointing(implementation) -> None:
         torch.testing.assert_close(values[name], value)
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_what_is_saved_may_come_back_rounded(implementation, dtype, training) -> None:
+    device, args = implementation.device, ("relu", "norm_act", training, 0.1, 1e-5)
+    x, grad = random(*SMALL, device=device), torch.randn(SMALL, device=device)
+
+    def call(x: Tensor, p: Parameters) -> Tensor:
+        return ours(x, p, *args, implementation.backend)
+
+    def rounded(x: Tensor, p: Parameters) -> Tensor:
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.to(dtype), lambda t: t.float()):
+            return call(x, p)
+
+    def elsewhere(x: Tensor, p: Parameters) -> Tensor:
+        with torch.autograd.graph.save_on_cpu():
+            return call(x, p)
+
+    expected = results(call, x, Parameters(SMALL[1], x.dtype, device=device), grad)
+    # A value that is rounded to zero or past it changes the sign that the activation sees: few do.
+    tolerance = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 1e-4}[dtype]
+    for function, near in ((rounded, tolerance), (elsewhere, 1e-6)):
+        values = results(function, x, Parameters(SMALL[1], x.dtype, device=device), grad)
+        for name, value in expected.items():
+            assert values[name].dtype == value.dtype
+            error = (values[name] - value).norm() / value.norm()
+            assert error <= near, f"{function.__name__} {name}: relative error {error:.3g}"
+
+
 def test_autocast_changes_nothing(implementation) -> None:
     device = implementation.device
     p, expected = (Parameters(3, torch.float32, device=device) for _ in range(2))
@@ -131,6 +159,11 @@ X, C3, C64 = torch.zeros(2, 3, 4, 4), torch.ones(3), torch.ones(3, dtype=torch.f
         ((X.bfloat16(), C3, C3, C3.bfloat16()), {}, TypeError, ["weight", "running_mean", "float32", "bfloat16"]),
         ((X.half(), C3.bfloat16(), C3), {}, TypeError, ["running_mean", "float16", "bfloat16"]),
         ((X, C3, C3.to("meta")), {}, TypeError, ["running_var", "meta", "cpu"]),
+        ((X, C3, C3.to("meta")), {"training": True}, TypeError, ["running_var", "meta", "cpu"]),
+        ((X, C3, C3, C3.to("meta"), C3), {"training": True, "backend": "cpp"}, TypeError, ["weight", "meta", "cpu"]),
+        ((X, C3, C3, None, C3.to("meta")), {"backend": "reference"}, TypeError, ["bias", "meta", "cpu"]),
+        ((X.to("meta"), C3, C3.to("meta")), {}, TypeError, ["running_mean", "cpu", "meta"]),
+        ((X, C3.to("meta"), C3.to("meta")), {"activation": "relu"}, TypeError, ["running_mean", "meta", "cpu"]),
         ((X, None, None), {}, ValueError, ["running_mean", "None"]),
         ((X, C3, None), {"training": True}, ValueError, ["running_var", "both"]),
         ((X, C3, C3), {"training": 1}, TypeError, ["training", "1"]),
