@@ -140,9 +140,9 @@ SPLIT |= {
     "one call of it each": Case(BySteps, (once, lambda net: net.step(X, 0))),
     "calling itself": Case(ByItself, (once, lambda net: net.deeper(X, 0))),
     "a return out of no_grad": Case(ReturnsOutOfNoGrad, (once, by("without_gradients"))),
-    "a helper for the rest": Case(ByHelperForTheRest, (once,)),
 }
 WHOLE |= {
+    "a helper for the rest": Case(ByHelperForTheRest, (once,)),
     "a helper": Case(WholeByHelper, (once, by("all_three"))),
     "a helper of a helper": Case(WholeByTwoHelpers, (once, by("twice_helped"), by("all_three"))),
     "the forward of its base": Case(WholeBySuper, (once, of_class(WholeByHelper), of_class(Helped))),

@@ -5,7 +5,7 @@ The modules stay what they are: they hold the parameters, the statistics and the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
@@ -203,8 +203,9 @@ class Chain:
                 layer = None
             if torch.compiler.is_compiling():
                 return layer
-            seen = self._seen = settings, None if is_patched(self.modules) else layer
-        return seen[1]
+            seen = self._seen = settings, layer, *_standing(self.modules)
+        _, layer, standing, stood = seen
+        return layer if standing(torch) == stood else None  # otherwise somebody has patched PyTorch
 
     def __reduce__(self) -> tuple:
         return Chain, (self.conv, self.norm, self.activation, self.order)
@@ -221,17 +222,17 @@ _PLACES = {
     nn.Sigmoid: ("nn.Sigmoid.forward", "sigmoid"),
     nn.Tanh: ("nn.Tanh.forward", "tanh"),
 }
-_STANDING = {plain: attrgetter(*places) for plain, places in _PLACES.items()}
-_STOOD = {plain: standing(torch) for plain, standing in _STANDING.items()}  # when this was loaded
+_STOOD = {place: attrgetter(place)(torch) for places in _PLACES.values() for place in places}  # when this was loaded
 
 
-def is_patched(modules: Sequence[nn.Module]) -> bool:
-    """Somebody has put something else in the place of what PyTorch's modules of these classes run.
-
-    Asked when settings are looked at anew, not at every call: PyTorch's own functions are taken as they were then.
-    """
+def _standing(modules: Sequence[nn.Module]) -> tuple[Callable[[object], tuple], tuple | None]:
+    """(what reads from torch what stands in the places of these modules' classes now, what stood there); where another
+    class is among them, nothing stood there."""
     plain = [plain_class(module) for module in modules]
-    return None in plain or any(_STANDING[cls](torch) != _STOOD[cls] for cls in plain)
+    if None in plain:
+        return attrgetter("nn", "nn"), None
+    places = [place for cls in plain for place in _PLACES[cls]]
+    return attrgetter(*places), tuple(_STOOD[place] for place in places)
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
