@@ -85,6 +85,10 @@ def _block_of(
 ) -> tuple[Block, Geometry] | str:  # fmt: skip
     if len(shape) != 4:
         return f"its weight has {len(shape)} dimensions"
+    numbers = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+    for name, setting in numbers.items():
+        if not (isinstance(setting, (int, str)) or (isinstance(setting, (tuple, list)) and all(map(_is_int, setting)))):
+            return f"{name} {setting!r}"
     halves = _is(stride, 2)
     block = TRANSPOSED if transposed else STRIDED if halves else DILATED
     sides = tuple(shape[2:])
@@ -114,9 +118,13 @@ def _block_of(
         return str(error)
 
 
+def _is_int(number: object) -> bool:
+    return isinstance(number, int)
+
+
 def _is(setting: int | str | tuple[int, int], number: int) -> bool:
     """A setting of a convolution is this number, in both directions."""
-    return setting in (number, (number, number))
+    return (tuple(setting) if isinstance(setting, list) else setting) in (number, (number, number))
 
 
 @dataclass
@@ -195,7 +203,11 @@ class Chain:
             _settings_of(self.conv), type(activation), told.get("negative_slope"), told.get("alpha"), precision
         )  # fmt: skip
         seen = self._seen
-        if seen is None or seen[0] != settings or torch.compiler.is_compiling():
+        try:
+            same = seen is not None and seen[0] == settings
+        except Exception:  # of somebody's __eq__: an array, a tensor
+            same = False
+        if not same or torch.compiler.is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
             layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)

@@ -52,8 +52,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         inference: promise that parameters and buffers change only in ways that PyTorch can see, until `model.train()`
             or the next `accelerate(model)`: transformed weights and folded norms are then kept from call to call, and
             made anew after load_state_dict, `.to`, an ordinary optimizer's step or any other change that PyTorch's
-            version counters or another tensor tell. Fused optimizers, `tensor.data`, NumPy views and other processes
-            change memory unseen. Without the promise nothing is kept.
+            version counters or another tensor tell. Fused optimizers, `tensor.data`, NumPy views, other processes and
+            F.batch_norm on running statistics change memory unseen. Without the promise nothing is kept.
         precision: "fast" (Winograd, an error of about 1e-5 of the output's scale in float32) or "exact".
 
     Returns:

@@ -82,6 +82,8 @@ class Attribute:
 
 @dataclass(frozen=True, eq=False)
 class Builtin:
+    """One of Python's own functions."""
+
     name: str
 
 
@@ -129,4 +131,5 @@ def is_container(module: nn.Module) -> bool:
 
 
 def is_sequential(module: nn.Module) -> bool:
+    """It runs its modules as a FusedSequential does."""
     return isinstance(module, FusedSequential) and type(module).forward is FusedSequential.forward
