@@ -226,7 +226,7 @@ def is_patched(*modules: nn.Module | None) -> bool:
     """Somebody has put something else in the place of what PyTorch's modules of these classes run."""
     for module in modules:
         if module is not None:
-            for place, name, stood in _STOOD[plain_class(module)]:
+            for place, name, stood in _STOOD.get(plain_class(module), ()):
                 if place.get(name) is not stood:
                     return True
     return False
