@@ -283,7 +283,7 @@ def functional(net: Chain, x: Tensor) -> Tensor:
         (kept_in_an_attribute, (), "of kept_in_an_attribute: there is no self.seen"),
         (kept_in_an_attribute_besides, (), "used 2 times"),
         (kept_after_the_norm, ("bn",), "used 2 times"),
-        (kept_in_a_list, (), "the function LIST.append follows"),
+        (kept_in_a_list, (), "a call of `LIST.append`, of which nothing is known"),
         (otherwise_in_training, (), "used 2 times"),
         (by_the_flag, ("bn", "act"), ""),
         (by_the_values, (), "of by_the_values: the condition `x.sum() > 0`"),
