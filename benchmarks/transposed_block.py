@@ -71,7 +71,7 @@ def case(
 
     def backend() -> str:
         sizes, which = (input.shape, block[0].weight.shape), TRANSPOSED if transposed else STRIDED
-        return f"{backend_of(stem)}, {algorithm(which, HALVING, input.dtype, *sizes, training)}"
+        return f"{backend_of(stem)}, {algorithm(which, HALVING, input.dtype, *sizes, training, not training)}"
 
     compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
     return harness.Case(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from inpaint_fast.nn.fuse.expressions import LONGEST, Expressions
+from inpaint_fast.nn.fuse.harmless import BUILTINS, grounds_of, is_tensor_method
 from inpaint_fast.nn.fuse.proof import PLAIN, Call, Function, Result, attribute
 from inpaint_fast.nn.fuse.values import (
     Attribute,
@@ -28,9 +29,6 @@ from inpaint_fast.nn.fuse.values import (
 
 _GO_THROUGH = ("len", "list", "tuple", "reversed", "enumerate", "zip")
 _GO_TO_THE_END = ("list", "tuple", "sum", "min", "max")  # at once
-# Of Python's own: what calls nothing that it is given.
-_HARMLESS = frozenset((*_GO_THROUGH, "print", "isinstance", "float", "int", "bool", "str", "abs", "min", "max", "sum",
-                       "round", "slice", "range", "type", "id", "any", "all", "repr"))  # fmt: skip
 _FORBIDDEN = ("locals", "globals", "vars", "eval", "exec", "setattr", "delattr", "getattr", "__import__", "compile")
 
 
@@ -48,8 +46,13 @@ class Calls(Expressions):
         if isinstance(callee, Foreign) and isinstance(found, FunctionType):
             if user.__globals__.get(callee.name) is not found:
                 raise self._unproved(f"a call of `{callee.name}`, of which nothing is known")
-            self.reading.grounds.append(Function(callee.name, user, found))
-            return self._call_read(callee.name, found, args, named, starred)
+            grounds = grounds_of(callee.name, user, found)
+            if grounds is None or any(isinstance(each, (Module, Helper, Super)) for each in (*args, *named.values())):
+                self.reading.grounds.append(Function(callee.name, user, found))
+                return self._call_read(callee.name, found, args, named, starred)
+            self.reading.grounds += grounds
+            self.place += 1
+            return self._consumed([*args, *named.values()], f"the function {callee.name} takes it")
         if isinstance(callee, Builtin):
             found = self._call_builtin(callee.name, args, named)
             if found is not None:
@@ -177,5 +180,5 @@ def _goes_to_the_end(callee: Any) -> bool:
 def _is_harmless(callee: Any) -> bool:
     """It calls none of the modules from where it stands: PyTorch's, a tensor's method by its name, Python's own."""
     if isinstance(callee, Attribute):
-        return hasattr(torch.Tensor, callee.name) and not callee.name.endswith("apply_")
-    return isinstance(callee, Torch) or (isinstance(callee, Builtin) and callee.name in _HARMLESS)
+        return is_tensor_method(callee.name)
+    return isinstance(callee, Torch) or (isinstance(callee, Builtin) and callee.name in BUILTINS)

@@ -315,7 +315,7 @@ def test_tf32_is_for_float32_alone(dtype, precision, autocast, expected) -> None
 def plan_where_tf32_is_allowed(
     input: Tensor, weight: Tensor, precision: str = "fast", autocast: torch.dtype | None = None
 ) -> Convolution:
-    circumstances = Circumstances(precision, "triton", False, autocast, True, (None, False))
+    circumstances = Circumstances(precision, "triton", False, False, autocast, True, (None, False))
     tensors = Tensors(facts(input), facts(weight), None)
     return plan_convolution(DILATED, Geometry.of(1, None), Epilogue(), tensors, circumstances)
 

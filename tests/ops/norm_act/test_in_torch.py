@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import torch
 from ops.norm_act.norm_acts import LAYOUTS, SMALL, Parameters, laid_out, ours, plain, random, results
@@ -85,7 +88,7 @@ def test_activation_checkpointing(implementation) -> None:
     from torch.utils.checkpoint import checkpoint
 
     device, args = implementation.device, ("relu", "norm_act", False, 0.1, 1e-5)
-    x, grad = random(*SMALL, device=device), torch.randn(SMALL, device=device)
+    x, grad = random(*SMALL, device=device), random(*SMALL, seed=2, device=device)
 
     def saved(x: Tensor, p: Parameters) -> Tensor:
         return checkpoint(lambda x: ours(2 * x, p, *args, implementation.backend), x, use_reentrant=False)
@@ -101,29 +104,33 @@ def test_activation_checkpointing(implementation) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_what_is_saved_may_come_back_rounded(implementation, dtype, training) -> None:
+    torch.manual_seed(0)
     device, args = implementation.device, ("relu", "norm_act", training, 0.1, 1e-5)
     x, grad = random(*SMALL, device=device), torch.randn(SMALL, device=device)
 
-    def call(x: Tensor, p: Parameters) -> Tensor:
+    def errors(function: Callable, hooks: AbstractContextManager) -> dict[str, float]:
+        """How far each value is from that of PyTorch where nothing is rounded."""
+
+        def hooked(x: Tensor, p: Parameters) -> Tensor:
+            with hooks:
+                return function(x, p)
+
+        exact = results(lambda x, p: plain(x, p, *args), x, Parameters(SMALL[1], x.dtype, device=device), grad)
+        values = results(hooked, x, Parameters(SMALL[1], x.dtype, device=device), grad)
+        assert [value.dtype for value in values.values()] == [value.dtype for value in exact.values()]
+        return {name: ((values[name] - value).norm() / value.norm()).item() for name, value in exact.items()}
+
+    def mine(x: Tensor, p: Parameters) -> Tensor:
         return ours(x, p, *args, implementation.backend)
 
-    def rounded(x: Tensor, p: Parameters) -> Tensor:
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: t.to(dtype), lambda t: t.float()):
-            return call(x, p)
+    def rounding() -> AbstractContextManager:
+        return torch.autograd.graph.saved_tensors_hooks(lambda t: t.to(dtype), lambda t: t.float())
 
-    def elsewhere(x: Tensor, p: Parameters) -> Tensor:
-        with torch.autograd.graph.save_on_cpu():
-            return call(x, p)
-
-    expected = results(call, x, Parameters(SMALL[1], x.dtype, device=device), grad)
-    # A value that is rounded to zero or past it changes the sign that the activation sees: few do.
-    tolerance = {torch.bfloat16: 0.1, torch.float16: 0.02, torch.float64: 1e-4}[dtype]
-    for function, near in ((rounded, tolerance), (elsewhere, 1e-6)):
-        values = results(function, x, Parameters(SMALL[1], x.dtype, device=device), grad)
-        for name, value in expected.items():
-            assert values[name].dtype == value.dtype
-            error = (values[name] - value).norm() / value.norm()
-            assert error <= near, f"{function.__name__} {name}: relative error {error:.3g}"
+    theirs = errors(lambda x, p: plain(x, p, *args), rounding())
+    for name, error in errors(mine, rounding()).items():
+        # A value that is rounded to zero or past it changes the sign that the activation sees: few do.
+        assert error <= 2 * theirs[name] + 8 * torch.finfo(dtype).eps + 1e-5, f"{name}: {error:.3g}, {theirs[name]:.3g}"
+    assert max(errors(mine, torch.autograd.graph.save_on_cpu()).values()) <= 1e-5
 
 
 def test_autocast_changes_nothing(implementation) -> None:
