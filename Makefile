@@ -9,7 +9,7 @@ SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: build      ## train two systems on the shipped photographs, complete unseen ones (about 4 minutes)
+demo: build      ## train two systems on the shipped photographs, complete unseen ones (about 6 minutes, with the build)
 	rm -rf demo
 	$(BIN)/inpaint-fast demo --out demo
 
