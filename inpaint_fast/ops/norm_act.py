@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, batch_norm
+from torch import Tensor, batch_norm, native_batch_norm
 from torch.nn import functional as F
 
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
@@ -145,17 +145,22 @@ LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 13, 1 << 14
 Normalisation = Callable[..., Tensor]
 
 
-def _by_torch(training: bool, activate: Callable[[Tensor], Tensor], order: str) -> Normalisation:
-    """PyTorch's own operators. After the normalisation the activation may overwrite that's result."""
+def _by_torch(training: bool, direct: bool, activate: Callable[[Tensor], Tensor], order: str) -> Normalisation:
+    """PyTorch's own operators. After the normalisation the activation may overwrite that's result.
+
+    direct: to the operator that torch.batch_norm finds on the CPU after two others.
+    """
+
+    def norm(input, running_mean, running_var, weight, bias, momentum, eps):
+        if direct:
+            return native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
+        return batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
 
     def norm_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
-        return activate(
-            batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
-        )
+        return activate(norm(input, running_mean, running_var, weight, bias, momentum, eps))
 
     def activation_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
-        y = activate(input)
-        return batch_norm(y, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
+        return norm(activate(input), running_mean, running_var, weight, bias, momentum, eps)
 
     return norm_first if order == "norm_act" else activation_first
 
@@ -231,7 +236,8 @@ def plan_norm(
     small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(shape, least)
     if chosen == "reference" or small:
         in_place = order == "norm_act" and may_overwrite(slope)
-        return _by_torch(training, activation_of(activation, slope, in_place), order)
+        direct = device.type == "cpu" and not (training or gradient or elsewhere[1] or torch.compiler.is_compiling())
+        return _by_torch(training, direct, activation_of(activation, slope, in_place), order)
     return _by_kernel(_operator.entry(chosen, "norm_act", gradient), training, activation, slope, order)
 
 

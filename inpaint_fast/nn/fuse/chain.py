@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
+from torch.nn import functional as F
 
 from inpaint_fast._words import DTYPES
 from inpaint_fast.ops.conv_block import (
@@ -42,10 +43,9 @@ def plain_class(module: nn.Module) -> type[nn.Module] | None:
 def undisturbed(module: nn.Module) -> bool:
     """Nobody looks at or changes what goes in and comes out of this module: no hooks, no forward of its own."""
     own = module.__dict__
-    return not (
-        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
-        or "forward" in own or "_conv_forward" in own
-    )  # fmt: skip
+    if own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]:
+        return False
+    return "forward" not in own and "_conv_forward" not in own
 
 
 def why_not(conv: nn.Module) -> str | None:
@@ -207,44 +207,43 @@ class Chain:
             same = seen is not None and seen[0] == settings
         except Exception:  # of somebody's __eq__: an array, a tensor
             same = False
-        if not same or torch.compiler.is_compiling():
+        if not same or is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
             layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)
             if not isinstance(epilogue.slope, (float, int, type(None))):
                 layer = None
-            if torch.compiler.is_compiling():
+            if is_compiling():
                 return layer
-            seen = self._seen = settings, layer, *_standing(self.modules)
-        _, layer, standing, stood = seen
-        return layer if standing(torch) == stood else None  # otherwise somebody has patched PyTorch
+            seen = self._seen = settings, layer, _unpatched(self.modules)
+        for standing, stood in seen[2]:
+            if standing() != stood:  # somebody has patched PyTorch
+                return None
+        return seen[1]
 
     def __reduce__(self) -> tuple:
         return Chain, (self.conv, self.norm, self.activation, self.order)
 
 
-# What PyTorch's modules run, by names within torch.
-_PLACES = {
-    nn.Conv2d: ("nn.Conv2d.forward", "nn.Conv2d._conv_forward", "nn.functional.conv2d"),
-    nn.ConvTranspose2d: ("nn.ConvTranspose2d.forward", "nn.functional.conv_transpose2d"),
-    nn.BatchNorm2d: ("nn.BatchNorm2d.forward", "nn.functional.batch_norm"),
-    nn.ReLU: ("nn.ReLU.forward", "nn.functional.relu"),
-    nn.LeakyReLU: ("nn.LeakyReLU.forward", "nn.functional.leaky_relu"),
-    nn.ELU: ("nn.ELU.forward", "nn.functional.elu"),
-    nn.Sigmoid: ("nn.Sigmoid.forward", "sigmoid"),
-    nn.Tanh: ("nn.Tanh.forward", "tanh"),
+# What PyTorch's modules run. Asked at every call: attributes of names that this file holds are read fastest.
+_STANDING: dict[type[nn.Module], Callable[[], tuple]] = {
+    nn.Conv2d: lambda: (nn.Conv2d.forward, nn.Conv2d._conv_forward, F.conv2d),
+    nn.ConvTranspose2d: lambda: (nn.ConvTranspose2d.forward, F.conv_transpose2d),
+    nn.BatchNorm2d: lambda: (nn.BatchNorm2d.forward, F.batch_norm),
+    nn.ReLU: lambda: (nn.ReLU.forward, F.relu),
+    nn.LeakyReLU: lambda: (nn.LeakyReLU.forward, F.leaky_relu),
+    nn.ELU: lambda: (nn.ELU.forward, F.elu),
+    nn.Sigmoid: lambda: (nn.Sigmoid.forward, torch.sigmoid),
+    nn.Tanh: lambda: (nn.Tanh.forward, torch.tanh),
 }
-_STOOD = {place: attrgetter(place)(torch) for places in _PLACES.values() for place in places}  # when this was loaded
+_STOOD = {cls: standing() for cls, standing in _STANDING.items()}  # when this was loaded
 
 
-def _standing(modules: Sequence[nn.Module]) -> tuple[Callable[[object], tuple], tuple | None]:
-    """(what reads from torch what stands in the places of these modules' classes now, what stood there); where another
-    class is among them, nothing stood there."""
-    plain = [plain_class(module) for module in modules]
-    if None in plain:
-        return attrgetter("nn", "nn"), None
-    places = [place for cls in plain for place in _PLACES[cls]]
-    return attrgetter(*places), tuple(_STOOD[place] for place in places)
+def _unpatched(modules: Sequence[nn.Module]) -> tuple[tuple[Callable[[], tuple], tuple], ...]:
+    """(what reads what a class of these modules runs now, what that is), in pairs; a class that is not PyTorch's own
+    never runs that."""
+    classes = [plain_class(module) for module in modules]
+    return tuple((_STANDING.get(cls, tuple), _STOOD.get(cls)) for cls in classes)
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from inpaint_fast.nn.fuse.chain import Chain, find_chain, plain_class, undisturbed
 from inpaint_fast.ops._torch_private import is_watched
@@ -27,7 +27,7 @@ class FusedSequential(nn.Sequential):
         modules = self.__dict__["_modules"]
         if is_watched() or not isinstance(input, Tensor):  # torch.fx looks on
             steps: Sequence[Any] = tuple(modules.values())
-        elif torch.compiler.is_compiling():
+        elif is_compiling():
             steps = _steps(tuple(modules.values()))
         else:
             found: _Found | None = self.__dict__.get("_found")

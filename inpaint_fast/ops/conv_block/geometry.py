@@ -60,6 +60,11 @@ def pair(name: str, value: Size, least: int) -> tuple[int, int]:
     return numbers
 
 
+def _as_one(numbers: tuple[int, int]) -> Size:
+    """Two that are the same as one, which PyTorch reads faster."""
+    return numbers[0] if numbers[0] == numbers[1] else numbers
+
+
 @dataclass(frozen=True)
 class Block:
     """One of the three: `DILATED`, `STRIDED`, `TRANSPOSED`.
@@ -78,7 +83,7 @@ class Block:
 
     def convolution(self, geometry: Geometry) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
         """The convolution in plain PyTorch: a function of input, weight and bias."""
-        stride, padding, dilation = (self.stride, self.stride), geometry.padding, geometry.dilation
+        stride, padding, dilation = self.stride, _as_one(geometry.padding), _as_one(geometry.dilation)
         if self.transposed:
             return lambda x, w, b: torch.conv_transpose2d(x, w, b, stride, padding, (w.shape[2] % 2,) * 2)
         return lambda x, w, b: torch.conv2d(x, w, b, stride, padding, dilation)
