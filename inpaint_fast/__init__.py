@@ -29,7 +29,7 @@ from inpaint_fast.ops import (
 _MODULES = ("completion", "data", "losses", "models", "nn", "optim", "training")
 __all__ = [
     "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "dilated_block", "masked_l2",
-    "masked_l2_composite", "norm_act", "strided_block", "transposed_block", "use_backend", *_MODULES,
+    "masked_l2_composite", "norm_act", "restore", "strided_block", "transposed_block", "use_backend", *_MODULES,
 ]  # fmt: skip
 
 
@@ -38,8 +38,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"inpaint_fast.{name}")
     if name == "complete":
         return importlib.import_module("inpaint_fast.completion").complete
-    if name == "accelerate":
-        return importlib.import_module("inpaint_fast.nn").accelerate
+    if name in ("accelerate", "restore"):
+        return getattr(importlib.import_module("inpaint_fast.nn"), name)
     raise AttributeError(f"module 'inpaint_fast' has no attribute {name!r}")
 
 

@@ -57,9 +57,8 @@ def output_shapes(network: torch.nn.Module, *inputs: Tensor) -> list[tuple[type,
 def always_winograd() -> Iterator[None]:
     """Winograd for every shape, however small: what plans depend on besides their keys, so all are made anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "LEAST_CHANNELS", 0)
-        for name in ("LEAST_TILES", "LEAST_TILES_UNKEPT", "LEAST_TILES_TRAINING", "LEAST_GAIN"):
-            patch.setattr(choice, name, dict.fromkeys(getattr(choice, name), 0))
+        patch.setattr(choice, "LEAST", dict.fromkeys(choice.LEAST, choice.Least(0, 0, 0, channels=0)))
+        patch.setattr(choice, "LEAST_GAIN", dict.fromkeys(choice.LEAST_GAIN, 0))
         forget_plans()
         yield
     forget_plans()

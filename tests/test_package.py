@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,19 @@ def test_every_public_name_is_there() -> None:
         assert getattr(ipf, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = ipf.nonsense
+
+
+def test_what_is_installed_is_every_package() -> None:
+    """An editable install finds folders that nobody has named; a wheel does not."""
+    settings = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r'^  "(inpaint_fast[\w.]*)",$', settings, re.MULTILINE)
+    found = {
+        ".".join(("inpaint_fast", *(folder if top == "inpaint_fast" else (top, *folder))))
+        for top in ("inpaint_fast", "kernels", "benchmarks")
+        for path in (ROOT / top).rglob("__init__.py")
+        for folder in [path.relative_to(ROOT / top).parent.parts]
+    }
+    assert set(named) == found and named == sorted(named)
 
 
 def test_without_the_extension_the_reference_runs_and_the_reason_is_shown() -> None:

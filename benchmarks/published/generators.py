@@ -1,4 +1,4 @@
-"""Generators and discriminators that people use, small, in plain torch.nn, with the control flow of the originals."""
+"""Generators and discriminators: pix2pix, CycleGAN, PatchGAN, LaMa, and the autoencoder of latent diffusion."""
 
 from __future__ import annotations
 
@@ -64,15 +64,23 @@ class ResnetBlock(nn.Module):
 
 
 class CycleGANGenerator(nn.Module):
-    def __init__(self, f: int = 24) -> None:
+    """ResnetGenerator; as published for 256x256: 64 channels, 9 blocks, 2 halvings."""
+
+    def __init__(self, f: int = 24, blocks: int = 1, halvings: int = 1) -> None:
         super().__init__()
-        self.model = nn.Sequential(
-            nn.ReflectionPad2d(3), nn.Conv2d(3, f, 7, padding=0, bias=False), nn.BatchNorm2d(f), nn.ReLU(True),
-            nn.Conv2d(f, f, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(f), nn.ReLU(True),
-            ResnetBlock(f),
-            nn.ConvTranspose2d(f, f, 3, stride=2, padding=1, output_padding=1, bias=False), nn.BatchNorm2d(f),
-            nn.ReLU(True), nn.ReflectionPad2d(3), nn.Conv2d(f, 3, 7, padding=0), nn.Tanh(),
-        )  # fmt: skip
+        model = [nn.ReflectionPad2d(3), nn.Conv2d(3, f, 7, padding=0, bias=False), nn.BatchNorm2d(f), nn.ReLU(True)]
+        for i in range(halvings):
+            c = f * 2**i
+            model += [nn.Conv2d(c, 2 * c, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(2 * c), nn.ReLU(True)]
+        model += [ResnetBlock(f * 2**halvings) for _ in range(blocks)]
+        for i in range(halvings, 0, -1):
+            c = f * 2**i
+            model += [
+                nn.ConvTranspose2d(c, c // 2, 3, stride=2, padding=1, output_padding=1, bias=False),
+                nn.BatchNorm2d(c // 2),
+                nn.ReLU(True),
+            ]
+        self.model = nn.Sequential(*model, nn.ReflectionPad2d(3), nn.Conv2d(f, 3, 7, padding=0), nn.Tanh())
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)
@@ -139,18 +147,23 @@ class SpectralTransform(nn.Module):
 
 
 class FFC(nn.Module):
-    def __init__(self, channels: int, out: int, ratio_in: float, ratio_out: float, gated: bool = False) -> None:
+    def __init__(
+        self, channels: int, out: int, ratio_in: float, ratio_out: float, *, kernel: int = 3, stride: int = 1,
+        padding: int = 1, padding_mode: str = "zeros", gated: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         in_cg, out_cg = int(channels * ratio_in), int(out * ratio_out)
         in_cl, out_cl = channels - in_cg, out - out_cg
         self.ratio_gin, self.ratio_gout, self.gated = ratio_in, ratio_out, gated
 
         def convolution(a: int, b: int) -> nn.Module:
-            return nn.Identity() if a == 0 or b == 0 else nn.Conv2d(a, b, 3, 1, 1, bias=False)
+            if a == 0 or b == 0:
+                return nn.Identity()
+            return nn.Conv2d(a, b, kernel, stride, padding, bias=False, padding_mode=padding_mode)
 
         self.convl2l, self.convl2g = convolution(in_cl, out_cl), convolution(in_cl, out_cg)
         self.convg2l = convolution(in_cg, out_cl)
-        self.convg2g = nn.Identity() if in_cg == 0 or out_cg == 0 else SpectralTransform(in_cg, out_cg)
+        self.convg2g = nn.Identity() if in_cg == 0 or out_cg == 0 else SpectralTransform(in_cg, out_cg, stride)
         self.gate = nn.Conv2d(channels, 2, 1) if gated else nn.Identity()
 
     def forward(self, x: Tensor | tuple) -> tuple:
@@ -169,9 +182,9 @@ class FFC(nn.Module):
 
 
 class FFCBatchNormAct(nn.Module):
-    def __init__(self, channels: int, out: int, ratio_in: float, ratio_out: float) -> None:
+    def __init__(self, channels: int, out: int, ratio_in: float, ratio_out: float, **settings) -> None:
         super().__init__()
-        self.ffc = FFC(channels, out, ratio_in, ratio_out)
+        self.ffc = FFC(channels, out, ratio_in, ratio_out, **settings)
         globally = int(out * ratio_out)
         self.bn_l = nn.Identity() if ratio_out == 1 else nn.BatchNorm2d(out - globally)
         self.bn_g = nn.Identity() if ratio_out == 0 else nn.BatchNorm2d(globally)
@@ -186,9 +199,10 @@ class FFCBatchNormAct(nn.Module):
 
 
 class FFCResnetBlock(nn.Module):
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, ratio: float, padding_mode: str) -> None:
         super().__init__()
-        self.conv1, self.conv2 = FFCBatchNormAct(dim, dim, 0.5, 0.5), FFCBatchNormAct(dim, dim, 0.5, 0.5)
+        self.conv1 = FFCBatchNormAct(dim, dim, ratio, ratio, padding_mode=padding_mode)
+        self.conv2 = FFCBatchNormAct(dim, dim, ratio, ratio, padding_mode=padding_mode)
         self.inline = False
 
     def forward(self, x: tuple) -> tuple:
@@ -208,13 +222,23 @@ class ConcatTupleLayer(nn.Module):
 
 
 class LaMa(nn.Module):
-    def __init__(self, f: int = 48) -> None:
+    """FFCResNetGenerator; big-lama: 64 channels, 18 blocks, 3 halvings, a global ratio of 0.75, "reflect"."""
+
+    def __init__(
+        self, f: int = 24, blocks: int = 1, halvings: int = 1, ratio: float = 0.5, padding_mode: str = "zeros"
+    ) -> None:
         super().__init__()
-        self.model = nn.Sequential(
-            nn.ReflectionPad2d(1), FFCBatchNormAct(4, f, 0, 0), FFCBatchNormAct(f, f, 0, 0.5), FFCResnetBlock(f),
-            ConcatTupleLayer(), nn.ConvTranspose2d(f, 24, 3, 2, 1, 1), nn.BatchNorm2d(24), nn.ReLU(True),
-            nn.Conv2d(24, 3, 3, padding=1), nn.Sigmoid(),
-        )  # fmt: skip
+        same = {"padding_mode": padding_mode}
+        model: list[nn.Module] = [nn.ReflectionPad2d(3), FFCBatchNormAct(4, f, 0, 0, kernel=7, padding=0, **same)]
+        for i in range(halvings):
+            c, share = f * 2**i, ratio if i == halvings - 1 else 0
+            model.append(FFCBatchNormAct(c, 2 * c, 0, share, stride=2, **same))
+        model += [FFCResnetBlock(f * 2**halvings, ratio, padding_mode) for _ in range(blocks)]
+        model.append(ConcatTupleLayer())
+        for i in range(halvings, 0, -1):
+            c = f * 2**i
+            model += [nn.ConvTranspose2d(c, c // 2, 3, 2, 1, 1), nn.BatchNorm2d(c // 2), nn.ReLU(True)]
+        self.model = nn.Sequential(*model, nn.ReflectionPad2d(3), nn.Conv2d(f, 3, 7, padding=0), nn.Sigmoid())
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)

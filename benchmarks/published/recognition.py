@@ -1,4 +1,4 @@
-"""Networks that people use, small, in plain torch.nn, with the control flow of the originals."""
+"""Networks that recognise and segment: ResNet as torchvision and timm have it, DenseNet, VGG, HRNet, U-Net, DeepLab."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 class BasicBlock(nn.Module):
     """torchvision.models.resnet: one ReLU, called twice."""
+
+    expansion = 1
 
     def __init__(self, channels: int, out: int, stride: int = 1) -> None:
         super().__init__()
@@ -44,9 +46,11 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """torchvision.models.resnet."""
 
+    expansion = 4
+
     def __init__(self, channels: int, out: int, stride: int = 1) -> None:
         super().__init__()
-        width = out // 2
+        width = out // self.expansion
         self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = nn.Conv2d(width, out, 1, bias=False), nn.BatchNorm2d(out)
@@ -67,17 +71,26 @@ class Bottleneck(nn.Module):
 
 
 class TorchvisionResNet(nn.Module):
-    def __init__(self, block: type = BasicBlock, f: int = 24) -> None:
+    """resnet18: (BasicBlock, 64, (2, 2, 2, 2)); resnet50: (Bottleneck, 64, (3, 4, 6, 3))."""
+
+    def __init__(self, block: type = BasicBlock, f: int = 24, layers: tuple[int, ...] = (2, 2)) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, f, 7, 2, 3, bias=False), nn.BatchNorm2d(f)
         self.relu, self.maxpool = nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
-        self.layer1 = nn.Sequential(block(f, f), block(f, f))
-        self.layer2 = nn.Sequential(block(f, 2 * f, 2), block(2 * f, 2 * f))
-        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(2 * f, 5)
+        channels, stages = f, []
+        for i, blocks in enumerate(layers):
+            out = block.expansion * f * 2**i
+            first = block(channels, out, 1 if i == 0 else 2)
+            stages.append(nn.Sequential(first, *(block(out, out) for _ in range(1, blocks))))
+            channels = out
+        self.layer1, self.layer2 = stages[:2]
+        self.layer3, self.layer4 = [*stages[2:], nn.Identity(), nn.Identity()][:2]
+        self.avgpool, self.fc = nn.AdaptiveAvgPool2d(1), nn.Linear(channels, 5)
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer2(self.layer1(x))
+        x = self.layer4(self.layer3(x))
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,14 +261,17 @@ class DenseNet(nn.Module):
         return self.classifier(torch.flatten(F.adaptive_avg_pool2d(out, (1, 1)), 1))
 
 
-class VGG(nn.Module):
-    """torchvision.models.vgg."""
+VGG11 = 64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M"
 
-    def __init__(self, batch_norm: bool = True, f: int = 24) -> None:
+
+class VGG(nn.Module):
+    """torchvision.models.vgg; vgg11_bn: (plan=VGG11)."""
+
+    def __init__(self, batch_norm: bool = True, plan: tuple = (24, 24, "M", 48, 48)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         channels = 3
-        for v in (f, f, "M", 2 * f, 2 * f):
+        for v in plan:
             if v == "M":
                 layers += [nn.MaxPool2d(2, 2)]
             else:
@@ -263,7 +279,7 @@ class VGG(nn.Module):
                 layers += [conv, nn.BatchNorm2d(v), nn.ReLU(True)] if batch_norm else [conv, nn.ReLU(True)]
                 channels = v
         self.features, self.avgpool = nn.Sequential(*layers), nn.AdaptiveAvgPool2d(2)
-        self.classifier = nn.Sequential(nn.Linear(8 * f, 16), nn.ReLU(True), nn.Dropout(0.0), nn.Linear(16, 5))
+        self.classifier = nn.Sequential(nn.Linear(4 * channels, 16), nn.ReLU(True), nn.Dropout(0.0), nn.Linear(16, 5))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
@@ -304,16 +320,97 @@ class Up(nn.Module):
 
 
 class MilesialUNet(nn.Module):
-    def __init__(self, f: int = 24) -> None:
+    """As published: 64 channels."""
+
+    def __init__(self, f: int = 8) -> None:
         super().__init__()
         self.inc = DoubleConv(3, f)
         self.down1 = nn.Sequential(nn.MaxPool2d(2), DoubleConv(f, 2 * f))
-        self.up1, self.outc = Up(2 * f, f), nn.Conv2d(f, 2, 1)
+        self.down2 = nn.Sequential(nn.MaxPool2d(2), DoubleConv(2 * f, 4 * f))
+        self.down3 = nn.Sequential(nn.MaxPool2d(2), DoubleConv(4 * f, 8 * f))
+        self.down4 = nn.Sequential(nn.MaxPool2d(2), DoubleConv(8 * f, 16 * f))
+        self.up1, self.up2 = Up(16 * f, 8 * f), Up(8 * f, 4 * f)
+        self.up3, self.up4 = Up(4 * f, 2 * f), Up(2 * f, f)
+        self.outc = nn.Conv2d(f, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x1 = self.inc(x)
         x2 = self.down1(x1)
-        return self.outc(self.up1(x2, x1))
+        x3 = self.down2(x2)
+        x4 = self.down3(x3)
+        x5 = self.down4(x4)
+        x = self.up1(x5, x4)
+        x = self.up2(x, x3)
+        x = self.up3(x, x2)
+        x = self.up4(x, x1)
+        return self.outc(x)
+
+
+class HighResolutionModule(nn.Module):
+    """HRNet (HRNet/HRNet-Image-Classification): branches of several resolutions, each added to all."""
+
+    def __init__(self, widths: tuple[int, ...], blocks: int) -> None:
+        super().__init__()
+        self.num_branches = len(widths)
+        self.branches = nn.ModuleList(nn.Sequential(*(BasicBlock(w, w) for _ in range(blocks))) for w in widths)
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(self._fuse(widths, j, i) for j in range(len(widths))) for i in range(len(widths))
+        )
+        self.relu = nn.ReLU(False)
+
+    @staticmethod
+    def _fuse(widths: tuple[int, ...], j: int, i: int) -> nn.Module:
+        """From branch j to branch i."""
+        if j == i:
+            return nn.Identity()
+        if j > i:
+            up = nn.Upsample(scale_factor=2 ** (j - i), mode="nearest")
+            return nn.Sequential(nn.Conv2d(widths[j], widths[i], 1, bias=False), nn.BatchNorm2d(widths[i]), up)
+        steps = []
+        for k in range(i - j):
+            out = widths[i] if k == i - j - 1 else widths[j]
+            step = [nn.Conv2d(widths[j], out, 3, 2, 1, bias=False), nn.BatchNorm2d(out)]
+            steps.append(nn.Sequential(*step, *([] if k == i - j - 1 else [nn.ReLU(False)])))
+        return nn.Sequential(*steps)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        for i in range(self.num_branches):
+            x[i] = self.branches[i](x[i])
+        x_fuse = []
+        for i in range(self.num_branches):
+            y = x[0] if i == 0 else self.fuse_layers[i][0](x[0])
+            for j in range(1, self.num_branches):
+                y = y + (x[j] if i == j else self.fuse_layers[i][j](x[j]))
+            x_fuse.append(self.relu(y))
+        return x_fuse
+
+
+class HRNet(nn.Module):
+    """hrnet_w18_small: widths (16, 32, 64, 128), two blocks in a branch."""
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 128), blocks: int = 2) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
+        self.conv2, self.bn2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False), nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = Bottleneck(64, 128)
+        steps = [(128, widths[0], 1), (128, widths[1], 2), (widths[1], widths[2], 2), (widths[2], widths[3], 2)]
+        self.transitions = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(before, w, 3, stride, 1, bias=False), nn.BatchNorm2d(w), nn.ReLU(inplace=True))
+            for before, w, stride in steps
+        )
+        self.stage2 = HighResolutionModule(widths[:2], blocks)
+        self.stage3 = HighResolutionModule(widths[:3], blocks)
+        self.stage4 = HighResolutionModule(widths, blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.bn2(self.conv2(x)))
+        x = self.layer1(x)
+        y = self.stage2([self.transitions[0](x), self.transitions[1](x)])
+        y = self.stage3([*y, self.transitions[2](y[-1])])
+        y = self.stage4([*y, self.transitions[3](y[-1])])
+        return torch.cat([each.mean((2, 3)) for each in y], 1)
 
 
 class ASPPConv(nn.Sequential):
@@ -362,8 +459,10 @@ class ASPP(nn.Module):
 
 
 class DeepLabHead(nn.Sequential):
-    def __init__(self, channels: int = 24, out: int = 24) -> None:
+    """Of deeplabv3_resnet50: (2048, 256, (12, 24, 36))."""
+
+    def __init__(self, channels: int = 24, out: int = 24, rates: tuple[int, ...] = (2, 4)) -> None:
         super().__init__(
-            ASPP(channels, (2, 4), out), nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
+            ASPP(channels, rates, out), nn.Conv2d(out, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(),
             nn.Conv2d(out, 4, 1),
         )  # fmt: skip

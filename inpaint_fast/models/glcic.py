@@ -234,7 +234,10 @@ def public_names(network: nn.Module) -> dict[str, str]:
     kinds = {nn.Conv2d: "conv", nn.ConvTranspose2d: "deconv", nn.BatchNorm2d: "bn", nn.Linear: "linear"}
     names = {}
     for number, (layer, block) in enumerate(network.named_children(), 1):
-        inside = {kinds[type(module)]: name for name, module in block.named_children() if type(module) in kinds}
+        inside = {
+            kind: name for name, module in block.named_children() for cls, kind in kinds.items()
+            if isinstance(module, cls)  # or of a class that computes the same
+        }  # fmt: skip
         for kind in sorted(inside, key=list(kinds.values()).index):  # a norm after its convolution in either order
             keys = getattr(block, inside[kind]).state_dict()
             names |= {f"{kind}{number}.{key}": f"{layer}.{inside[kind]}.{key}" for key in keys}

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from nn import published, published_generators
 from nn.twins import assert_near, left, notes, outputs, randomised, swapped
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
+from inpaint_fast.benchmarks.published import generators, recognition
 from inpaint_fast.nn import acceleration_report
 
 
@@ -43,18 +43,18 @@ TWICE = (0, 1, 2), (3, 4, 5)
 NETWORKS = {
     # relu is called twice, so that norm alone is fused; `self.downsample is not None` asks for an identity
     "torchvision ResNet, BasicBlock": Network(
-        published.TorchvisionResNet,
+        recognition.TorchvisionResNet,
         run(*(f"layer{i}.{j}.conv{k} + layer{i}.{j}.bn{k}" for i, j, k in itertools.product((1, 2), (0, 1), (1, 2)))),
         left=("conv1", "layer2.0.downsample.0"),
     ),
     "torchvision ResNet, Bottleneck": Network(
-        lambda: published.TorchvisionResNet(published.Bottleneck, 48),
+        lambda: recognition.TorchvisionResNet(recognition.Bottleneck),
         run(*(f"layer{i}.{j}.conv2 + layer{i}.{j}.bn2" for i, j in itertools.product((1, 2), (0, 1)))),
-        left=("conv1", "layer1.0.conv1", "layer1.0.conv3", "layer2.0.downsample.0"),
+        left=("conv1", "layer1.0.conv1", "layer1.0.conv3", "layer1.0.downsample.0", "layer2.0.downsample.0"),
     ),
     # drop_block stands between norm and activation; `self.aa is not None` and others ask for identities
     "timm ResNet": Network(
-        published.TimmResNet,
+        recognition.TimmResNet,
         run("conv1.0 + conv1.1 + conv1.2", "conv1.3")
         | run(*(f"layer1.{j}.conv{k} + layer1.{j}.bn{k}" for j, k in itertools.product((0, 1), (1, 2))))
         | run("layer2.0.conv1 + layer2.0.bn1", "layer2.0.conv2 + layer2.0.bn2"),
@@ -62,57 +62,61 @@ NETWORKS = {
     ),
     # nothing follows the convolutions of its layers
     "DenseNet": Network(
-        published.DenseNet,
+        recognition.DenseNet,
         run("features.conv0 + features.norm0 + features.relu0")
         | run("features.denseblock1.denselayer1.conv2", "features.denseblock1.denselayer2.conv2"),
         left=("features.denseblock1.denselayer1.conv1",),
     ),
-    "VGG": Network(published.VGG, in_a_row("features.", (0, 1, 2), (3, 4, 5), (7, 8, 9), (10, 11, 12))),
+    "VGG": Network(recognition.VGG, in_a_row("features.", (0, 1, 2), (3, 4, 5), (7, 8, 9), (10, 11, 12))),
     "VGG without norm": Network(
-        lambda: published.VGG(batch_norm=False), in_a_row("features.", (0, 1), (2, 3), (5, 6), (7, 8))
+        lambda: recognition.VGG(batch_norm=False), in_a_row("features.", (0, 1), (2, 3), (5, 6), (7, 8))
     ),
     "U-Net": Network(
-        published.MilesialUNet,
+        recognition.MilesialUNet,
         in_a_row("inc.double_conv.", *TWICE)
         | in_a_row("down1.1.double_conv.", *TWICE)
-        | in_a_row("up1.conv.double_conv.", *TWICE),
-        (2, 3, 19, 22),
+        | in_a_row("down2.1.double_conv.", *TWICE)
+        | in_a_row("down3.1.double_conv.", *TWICE)
+        | in_a_row("down4.1.double_conv.", *TWICE)
+        | in_a_row("up1.conv.double_conv.", *TWICE)
+        | in_a_row("up2.conv.double_conv.", *TWICE)
+        | in_a_row("up3.conv.double_conv.", *TWICE)
+        | in_a_row("up4.conv.double_conv.", *TWICE),
+        (2, 3, 35, 38),
         left=("up1.up", "outc"),
-    ),
+    ),  # fmt: skip
     # subclasses of nn.Sequential: their forward is its
     "DeepLab v3": Network(
-        published.DeepLabHead,
+        recognition.DeepLabHead,
         in_a_row("0.convs.1.", (0, 1, 2)) | in_a_row("0.convs.2.", (0, 1, 2)) | in_a_row("", (1, 2, 3)),
         (2, 24, 18, 16),
         left=("0.convs.0.0", "0.convs.3.1", "0.project.0", "4"),
     ),
     "pix2pix": Network(
-        published_generators.Pix2PixGenerator,
+        generators.Pix2PixGenerator,
         in_a_row("model.model.", (0,), (3, 4))
         | in_a_row("model.model.1.model.", (1, 2), (5, 6))
         | in_a_row("model.model.1.model.3.model.", (1, 2), (3, 4)),
     ),
     "CycleGAN": Network(
-        published_generators.CycleGANGenerator,
+        generators.CycleGANGenerator,
         in_a_row("model.", (4, 5, 6), (8, 9, 10)) | in_a_row("model.7.conv_block.", (1, 2, 3), (5, 6)),
         (2, 3, 24, 28),
         left=("model.1", "model.12"),
     ),
-    "PatchGAN": Network(
-        published_generators.PatchGAN, in_a_row("model.", (0, 1), (2, 3, 4)), left=("model.5", "model.8")
-    ),
+    "PatchGAN": Network(generators.PatchGAN, in_a_row("model.", (0, 1), (2, 3, 4)), left=("model.5", "model.8")),
     # what its FFC's convolutions give is added; `type(x) is tuple` asks an argument
     "LaMa": Network(
-        published_generators.LaMa,
-        run("model.1.ffc.convl2l", "model.2.ffc.convl2l", "model.2.ffc.convl2g")
+        generators.LaMa,
+        run("model.2.ffc.convl2l", "model.2.ffc.convl2g")
         | run(*(f"model.3.conv{i}.ffc.{name}" for i in (1, 2) for name in ("convl2l", "convl2g", "convg2l")))
-        | in_a_row("model.", (5, 6, 7), (8, 9)),
+        | in_a_row("model.", (5, 6, 7)),
         (2, 4, 20, 20),
-        left=("model.3.conv1.ffc.convg2g.conv1.0", "model.3.conv1.ffc.convg2g.fu.conv_layer"),
+        left=("model.1.ffc.convl2l", "model.3.conv1.ffc.convg2g.conv1.0", "model.3.conv1.ffc.convg2g.fu.conv_layer"),
     ),
     # group norm and swish follow
     "VAE": Network(
-        published_generators.VAE,
+        generators.VAE,
         run("conv_in", "block_1.conv1", "block_1.conv2", "block_2.conv1", "block_2.conv2", "up.conv", "conv_out"),
         (2, 3, 24, 22),
         more=[(2, 4)],
@@ -212,7 +216,7 @@ def test_what_is_fused(network: Network) -> None:
 
 def test_a_condition_on_an_argument_leaves_the_chain_and_is_named() -> None:
     """Were the norm of the VAE's block a batch norm, the time embedding between would still be an argument."""
-    block = published_generators.VAEResnetBlock(in_channels=24, temb_channels=4)
+    block = generators.VAEResnetBlock(in_channels=24, temb_channels=4)
     block.norm2 = nn.BatchNorm2d(24)
     plain = block.double()
     ours = ipf.accelerate(copy.deepcopy(plain))

@@ -210,7 +210,9 @@ class Chain:
         if not same or is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
-            layer = epilogue if isinstance(found, str) else ConvNormAct(*found, epilogue, precision)
+            layer = epilogue if isinstance(found, str) else ConvNormAct(
+                *found, epilogue, precision, self.conv.__dict__.get("_tuning")
+            )  # fmt: skip
             if not isinstance(epilogue.slope, (float, int, type(None))):
                 layer = None
             if is_compiling():

@@ -13,7 +13,7 @@ import copy
 import sys
 from collections.abc import Sequence
 from types import FrameType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from inpaint_fast.nn.fuse.proof import Ground
 from inpaint_fast.ops._torch_private import is_watched
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
+REFUSAL = "an accelerated network is nothing for {}: inpaint_fast.restore(model) gives the plain network back"
 _OF_MODULE_CALLS = (nn.Module._call_impl.__code__, nn.Module._wrapped_call_impl.__code__)
 
 
@@ -110,7 +111,21 @@ def _first_argument(frame: FrameType) -> object:
     return found
 
 
-class _Convolution:
+class _Refuses:
+    """Accelerated modules say so where a tool knows the classes of torch.nn alone."""
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """torch.jit.script asks for what it is to read."""
+        raise TypeError(REFUSAL.format("torch.jit.script"))
+
+
+def refuse_proxies(input: object) -> None:
+    """torch.fx gives a Proxy to modules that it looks into."""
+    if isinstance(input, torch.fx.Proxy):
+        raise TypeError(REFUSAL.format("torch.fx"))
+
+
+class _Convolution(_Refuses):
     """What both accelerated convolutions share. A copy of one alone is in no fusion; a copy of its owner makes anew."""
 
     precision = "fast"
@@ -131,8 +146,11 @@ class _Convolution:
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
-        if not isinstance(input, Tensor) or input.layout is not torch.strided or is_watched():
-            return None  # torch.fx or torch.jit.trace look on; or PyTorch alone knows such tensors
+        if not isinstance(input, Tensor):
+            refuse_proxies(input)
+            return None
+        if input.layout is not torch.strided or is_watched():
+            return None  # somebody looks on, or PyTorch alone knows such tensors
         if "_conv_forward" in self.__dict__:
             return None
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
@@ -168,10 +186,12 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
         return super().forward(input, output_size) if output is None else output
 
 
-class _PassesOn:
+class _PassesOn(_Refuses):
     """A norm or activation that the convolution before it may have computed already."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            refuse_proxies(input)
         real = not torch.compiler.is_compiling() and isinstance(input, Tensor)
         mark = getattr(input, MARK, None) if real else None
         return input if mark is not None and mark[0].passes(self, mark[1], input) else super().forward(input)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from inpaint_fast.ops.conv_block import Measured
+
 
 @dataclass(frozen=True)
 class Swapped:
@@ -42,10 +44,13 @@ class Report:
 
     swapped: list[Swapped] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    measured: dict[str, list[Measured]] = field(default_factory=dict)
+    """With `tune=True`, for each convolution that was called: what was measured, for each kind of call."""
 
     def __str__(self) -> str:
         lines = [f"{len(self.swapped)} of {len(self.swapped) + len(self.left)} convolutions swapped"]
-        lines += [f"  {entry}" for entry in self.swapped]
+        for entry in self.swapped:
+            lines += [f"  {entry}", *(f"    {times}" for times in self.measured.get(entry.name, []))]
         if self.left:
             lines += ["left as they are:", *(f"  {entry}" for entry in self.left)]
         return "\n".join(lines)
@@ -60,4 +65,7 @@ def acceleration_report(model: nn.Module) -> Report:
     report = vars(model).get("_acceleration_report")
     if report is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
+    for name, module in model.named_modules():
+        if tuning := vars(module).get("_tuning"):
+            report.measured[name] = list(tuning.measured.values())
     return report

@@ -23,10 +23,10 @@ from inpaint_fast.nn.fuse.report import Left, Report, Swapped
 from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.fuse.source import Unproved
 from inpaint_fast.nn.fuse.values import is_container, is_sequential
-from inpaint_fast.ops.conv_block import Kept, keep_transformed
+from inpaint_fast.ops.conv_block import Kept, Tuning, keep_transformed
 
 
-def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast") -> nn.Module:
+def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast", tune: bool = False) -> nn.Module:
     """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
     In place. What is swapped, with one group and zero padding:
@@ -45,7 +45,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     state_dict, parameter objects (an optimizer made before stays valid) and `isinstance(module, nn.Conv2d)` stay.
 
     Accelerate the module that you call, last: after layers were replaced, before torch.compile and
-    DistributedDataParallel. torch.export takes it, torch.jit.script does not. Called again it looks anew.
+    DistributedDataParallel. torch.export, torch.onnx.export and torch.jit.trace record the plain network;
+    torch.jit.script and torch.fx refuse an accelerated one. Called again it looks anew; `restore` undoes it.
 
     Args:
         model: any nn.Module. TorchScript modules in it stay as they are.
@@ -55,9 +56,13 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
             version counters or another tensor tell. Fused optimizers, `tensor.data`, NumPy views, other processes and
             F.batch_norm on running statistics change memory unseen. Without the promise nothing is kept.
         precision: "fast" (Winograd, an error of about 1e-5 of the output's scale in float32) or "exact".
+        tune: at the first call with each kind of tensors (shapes, dtypes, with or without gradients) time our kernel
+            and PyTorch's own operators on them, some 0.2 s for a layer, and keep what is faster here; as
+            torch.backends.cudnn.benchmark does. Otherwise what was measured on other machines decides. Two runs may
+            then differ by rounding. Not under torch.compile.
 
     Returns:
-        model. `print(acceleration_report(model))` shows what was swapped, and why the rest was left.
+        model. `print(acceleration_report(model))` shows what was swapped, why the rest was left, and what was timed.
 
     Raises:
         TypeError: model is no nn.Module.
@@ -76,8 +81,7 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         if isinstance(module, ScriptModule) and getattr(module, "original_name", "") in ("Conv2d", "ConvTranspose2d"):
             report.left.append(Left(name, "it is in a ScriptModule, which stays as it is"))
     for module, name in names.items():
-        for forgotten in ("_fusions", "_fusion", "_kept"):
-            vars(module).pop(forgotten, None)
+        _forget(module)
         if not isinstance(module, CONVOLUTIONS):
             continue
         found = block_of(module)
@@ -89,9 +93,12 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         convolutions.append(module)
         module.__class__ = REPLACEMENT[plain_class(module)]
         module.precision = precision
+        if tune:
+            module._tuning = Tuning()
         if inference:
             module._kept = Kept()
-            keep_transformed(module._kept, found[0], module.weight)
+            if not tune:  # which may find that nothing of it is wanted
+                keep_transformed(module._kept, found[0], module.weight)
 
     calls = _Calls(model, names)
     for conv in convolutions:
@@ -102,11 +109,61 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
             continue
         if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in chains_of(module)):
             module.__class__ = FusedSequential
+            module._was_sequential = True
         # Subclasses, DilatedConvBlock among them, have one of their own, which only a stricter one replaces.
-        if type(module) is FusedSequential or (precision == "exact" and isinstance(module, FusedSequential)):
+        ours = type(module) is FusedSequential or (precision == "exact" and isinstance(module, FusedSequential))
+        if ours and module.precision != precision:
             module.precision = precision
     vars(model)["_acceleration_report"] = report
     return model
+
+
+def restore(model: nn.Module) -> nn.Module:
+    """Undo `accelerate`: every module has the class again that it had.
+
+    In place. What torch.jit.script, torch.fx or another tool that knows torch.nn's own classes cannot take is plain
+    then. Blocks that were fused from the start (`DilatedConvBlock`) stay that, in the precision that
+    `accelerate` has given them. A model that was not accelerated is left alone.
+
+    Args:
+        model: any nn.Module; the one that `accelerate` was called with, or a larger or smaller one.
+
+    Returns:
+        model.
+
+    Raises:
+        TypeError: model is no nn.Module, or a module's class has changed once more since (a parametrization): undo that
+            first. Nothing is changed then.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: a torch.nn.Module is expected, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        if type(module) not in _ORIGINAL and isinstance(module, tuple(_ORIGINAL)):
+            raise TypeError(f"model: {name} has become a {type(module).__name__} after accelerate; undo that first")
+    for module in model.modules():
+        own = vars(module)
+        own.pop("_acceleration_report", None)
+        _forget(module)
+        if type(module) in _ORIGINAL:
+            module.__class__ = _ORIGINAL[type(module)]
+            own.pop("precision", None)
+        elif own.pop("_was_sequential", False):
+            module.__class__ = nn.Sequential
+            own.pop("precision", None)
+    return model
+
+
+_FUSIONS = "_inpaint_fast_fusions"  # of a module of somebody's, whose forward calls their modules
+_ORIGINAL = {fused: plain for plain, fused in REPLACEMENT.items()}
+
+
+def _forget(module: nn.Module) -> None:
+    """Drop what was found, kept or measured of a module."""
+    own = vars(module)
+    own.pop(_FUSIONS, None)
+    if isinstance(module, (*_ORIGINAL, FusedSequential)):
+        for name in ("_fusion", "_kept", "_tuning", "_alone", "_found"):
+            own.pop(name, None)
 
 
 def _names(model: nn.Module) -> dict[nn.Module, str]:
@@ -181,7 +238,7 @@ class _Calls:
             paths = [child for module in chain.modules for child in first.of(module)[0].path]
             caller = first.of(conv)[0].caller
             fusion = Fusion(chain, owner, caller, _without_repeats([*paths, *grounds]))
-            vars(owner).setdefault("_fusions", []).append(fusion)
+            vars(owner).setdefault(_FUSIONS, []).append(fusion)
         return chain, note
 
     def _if_called(self, sequential: nn.Module, chain: Chain) -> str:

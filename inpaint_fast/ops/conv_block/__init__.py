@@ -7,6 +7,7 @@ choice.py      which algorithm runs on the CPU
 plan.py        how a convolution with its epilogue runs, decided once for each key
 chain.py       convolution, normalisation and activation as one function: what modules call
 kept.py        what is kept of parameters, and under which promise
+tuning.py      which way is faster, measured
 dilated.py, resampling.py, call.py   the public functions
 """
 
@@ -17,9 +18,11 @@ from inpaint_fast.ops.conv_block.kept import Kept, forget, prepare
 from inpaint_fast.ops.conv_block.plan import Epilogue, keep_transformed
 from inpaint_fast.ops.conv_block.reference import dilated_reference, strided_reference, transposed_reference
 from inpaint_fast.ops.conv_block.resampling import strided_block, transposed_block
+from inpaint_fast.ops.conv_block.tuning import Measured, Tuning
 
 __all__ = [
-    "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "ConvNormAct", "Epilogue", "Geometry", "Kept", "Norm",
-    "Plan", "dilated_block", "dilated_block_statistics", "dilated_reference", "forget", "keep_transformed",
-    "plan", "prepare", "strided_block", "strided_reference", "transposed_block", "transposed_reference",
+    "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "ConvNormAct", "Epilogue", "Geometry", "Kept",
+    "Measured", "Norm", "Plan", "Tuning", "dilated_block", "dilated_block_statistics", "dilated_reference",
+    "forget", "keep_transformed", "plan", "prepare", "strided_block", "strided_reference", "transposed_block",
+    "transposed_reference",
 ]  # fmt: skip

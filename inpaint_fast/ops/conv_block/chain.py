@@ -13,7 +13,7 @@ from torch.compiler import is_compiling
 from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._plans import facts, wants_grad
-from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled
+from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -25,6 +25,7 @@ from inpaint_fast.ops.conv_block.plan import (
     allows_tf32,
     plan_convolution,
 )
+from inpaint_fast.ops.conv_block.tuning import Measured, Tuning, race
 from inpaint_fast.ops.norm_act import LEAST_ELEMENTS, Normalisation, plan_norm
 
 
@@ -73,6 +74,8 @@ class ConvNormAct:
         block, geometry: the convolution.
         epilogue: the activation, and which of the two comes first.
         precision: as in `dilated_block`.
+        tuning: measure for each kind of arguments whether our kernel or PyTorch's operators are faster, and keep it
+            there. None: what was measured elsewhere decides.
 
     Raises:
         As `dilated_block`, `strided_block`, `transposed_block` and `norm_act`, by the call.
@@ -80,8 +83,10 @@ class ConvNormAct:
 
     MOST = 64  # plans that are kept
 
-    def __init__(self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str) -> None:
-        self.settings = block, geometry, epilogue, precision
+    def __init__(
+        self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None
+    ) -> None:
+        self.settings, self.tuning = (block, geometry, epilogue, precision), tuning
         self._plans: dict[tuple, Run] = {}
         self._last: tuple[tuple | None, Run | None] = None, None  # a comparison costs less than a hash
 
@@ -106,17 +111,43 @@ class ConvNormAct:
         if last != key:
             run = self._plans.get(key)
             if run is None:
+                if self.tuning is not None and not is_ordinary(input, weight, bias):
+                    return self._plan(input, weight, bias, key)(input, weight, bias, norm, kept)
                 if len(self._plans) >= self.MOST:
                     self._plans.clear()
-                run = self._plans[key] = self._plan(input, weight, bias, key)
+                made = self._plan(input, weight, bias, key) if self.tuning is None else self._faster(
+                    input, weight, bias, norm, kept, key
+                )  # fmt: skip
+                run = self._plans[key] = made
             self._last = key, run
         return run(input, weight, bias, norm, kept)
 
-    def _plan(self, input: Tensor, weight: Tensor, bias: Tensor | None, key: tuple) -> Run:
-        """How a call with this key runs."""
-        block, geometry, epilogue, precision = self.settings
-        norm, keeps_nothing, gradient, autocast, *rest = key[-6:]
-        circumstances = Circumstances(precision, None, gradient, not keeps_nothing, autocast or None, *rest)
+    def _faster(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None, key: tuple
+    ) -> Run:
+        """How a call with this key runs fastest, measured now."""
+        circumstances, tensors = self._circumstances(key, "ours"), Tensors(facts(input), facts(weight), facts(bias))
+        asked = not circumstances.unasked
+        if asked or not plan_convolution(*self.settings[:3], tensors, circumstances).is_ours:
+            return self._plan(input, weight, bias, key)  # there is no choice
+        kind = self.settings, key
+        if kind not in self.tuning.measured:
+            trials = []
+            for way in ("ours", "plain"):
+                run = self._plan(input, weight, bias, key, way)
+                trials.append(_trial(run, input, weight, bias, norm, kept, circumstances.gradient))
+            self.tuning.measured[kind] = Measured(input.shape, *race(trials, input))
+        return self._plan(input, weight, bias, key, "ours" if self.tuning.measured[kind].ours_runs else "plain")
+
+    def _circumstances(self, key: tuple, way: str | None) -> Circumstances:
+        _, keeps_nothing, gradient, autocast, *rest = key[-6:]
+        return Circumstances(self.settings[3], None, gradient, not keeps_nothing, autocast or None, *rest, way)
+
+    def _plan(self, input: Tensor, weight: Tensor, bias: Tensor | None, key: tuple, way: str | None = None) -> Run:
+        """How a call with this key runs; way: of `Circumstances`."""
+        block, geometry, epilogue, _ = self.settings
+        norm, keeps_nothing, gradient, autocast, *_ = key[-6:]
+        circumstances = self._circumstances(key, way)
         tensors = Tensors(facts(input), facts(weight), facts(bias))
         whole = plan_convolution(block, geometry, epilogue, tensors, circumstances)
         if norm is None:
@@ -142,6 +173,32 @@ class ConvNormAct:
         if batch and alone.algorithm == "implicit_gemm":
             return _with_statistics(alone, epilogue, normalise, not updates)
         return _one_by_one(alone, normalise, batch and not updates)
+
+
+def _trial(
+    run: Run, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None, gradient: bool
+) -> Callable[[], object]:
+    """A call like this one that leaves nothing behind, with its gradients where these are wanted."""
+
+    if norm is not None and norm.updates:
+        norm = norm._replace(running_mean=norm.running_mean.clone(), running_var=norm.running_var.clone())
+    if not gradient:
+        kept = None if kept is None else Kept()
+        return lambda: run(input, weight, bias, norm, kept)
+
+    def leaf(tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.detach().requires_grad_(tensor.requires_grad)
+
+    tensors = [leaf(input), leaf(weight), leaf(bias)]
+    if norm is not None:
+        norm = norm._replace(weight=leaf(norm.weight), bias=leaf(norm.bias))
+    leaves = [t for t in (*tensors, *(() if norm is None else norm[2:4])) if t is not None and t.requires_grad]
+
+    def there_and_back() -> object:
+        y = run(*tensors, norm, None)
+        return torch.autograd.grad(y, leaves, torch.ones_like(y))
+
+    return there_and_back
 
 
 # ---- the ways to run ----

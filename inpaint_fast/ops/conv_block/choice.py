@@ -1,11 +1,14 @@
 """Which algorithm runs a convolution on the CPU, and from which size on a kernel of ours is faster than PyTorch's.
 
-The numbers were measured on 2 cores of an AMD EPYC (Zen 5, AVX-512).
+The numbers were measured on an AMD EPYC (Zen 5, AVX-512), one thread: both ways in turn, among layers of other sizes.
+They are such that PyTorch's is kept where the two are near each other: other processors differ, and
+`accelerate(net, tune=True)` measures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -13,14 +16,33 @@ from inpaint_fast import _extension
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
-# Of 4x4 pixels in all pictures, by stride: each task reads all transformed weights. Where these are kept, and where
-# they are transformed at every call.
-LEAST_TILES = {1: 4, 2: 9}
-LEAST_TILES_UNKEPT = {1: 24, 2: 36}
-# Where they are transformed twice at every call, and a gradient is transformed back; by stride and taps.
-LEAST_TILES_TRAINING = {(1, 3): 24, (2, 3): 256, (2, 4): 128}
 # Multiplications of the definition for one of ours, by stride: at best 4 and (for 4 taps) 2.6.
 LEAST_GAIN = {1: 1.4, 2: 1.2}
+
+
+class Least(NamedTuple):
+    """From what size on a kernel of ours is the faster one, in a network, where its weights are in no cache.
+
+    Attributes:
+        kept: tiles (of 4x4 pixels, in all pictures) where transformed weights are kept: each task reads all of them.
+        unkept: where they are transformed at every call.
+        training: where they are transformed twice, and a gradient is transformed back.
+        channels: of input and output.
+    """
+
+    kept: int
+    unkept: int
+    training: int
+    channels: int = LEAST_CHANNELS
+
+
+LEAST = {
+    ("dilated_block", 3): Least(4, 24, 40),
+    ("strided_block", 3): Least(49, 128, 256, channels=128),  # 1.8 multiplications for one, at best
+    ("strided_block", 4): Least(9, 72, 128),
+    ("transposed_block", 3): Least(9, 36, 256),
+    ("transposed_block", 4): Least(9, 36, 128),
+}
 
 
 def algorithm(
@@ -37,9 +59,12 @@ def algorithm(
     Args:
         input, weight: their shapes.
         training: a gradient is wanted.
-        kept: otherwise, the weight is kept transformed from call to call.
+        kept: the weight is kept transformed from call to call; not in training.
     """
-    if dtype == torch.float64 or min(weight[:2]) < LEAST_CHANNELS:
+    least = LEAST[block.stem, weight[2]]
+    if dtype == torch.float64 or min(weight[:2]) < least.channels:
+        return "direct"
+    if torch.compiler.is_exporting():  # for sizes that are not known yet, and runtimes that have no kernel of ours
         return "direct"
     images, taps = input[0], weight[2]
     smaller = input[2:] if block.transposed else block.size(input, weight, geometry)
@@ -51,11 +76,8 @@ def algorithm(
     else:
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
-    if training:
-        least = LEAST_TILES_TRAINING[block.stride, taps]
-    else:
-        least = (LEAST_TILES if kept else LEAST_TILES_UNKEPT)[block.stride]
-    return "winograd" if tiles >= least and products >= LEAST_GAIN[block.stride] * ours else "direct"
+    fewest = least.training if training else least.kept if kept else least.unkept
+    return "winograd" if tiles >= fewest and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 
 def winograd_cost(

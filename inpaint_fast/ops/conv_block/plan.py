@@ -13,7 +13,7 @@ from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_pre
 from inpaint_fast.ops._activations import activation_of
 from inpaint_fast.ops._plans import Facts, planned
 from inpaint_fast.ops._torch_private import is_ordinary, may_overwrite
-from inpaint_fast.ops.conv_block.choice import LEAST_CHANNELS, algorithm
+from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import HALVING, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -48,6 +48,7 @@ class Circumstances(NamedTuple):
     autocast: torch.dtype | None
     tf32: bool  # PyTorch's own convolution would compute in it
     elsewhere: tuple[str | None, bool]  # `ops._dispatch.elsewhere`
+    way: str | None = None  # "ours", "plain": whatever was measured elsewhere
 
     @property
     def unasked(self) -> bool:
@@ -178,7 +179,7 @@ def plan_convolution(
     """
     geometry = geometry if isinstance(geometry, Geometry) else Geometry.of(*geometry)
     activation, slope, order = follows.activation, check_activation(*follows), follows.order
-    precision, backend, gradient, kept, autocast, tf32, _ = circumstances
+    precision, backend, gradient, kept, autocast, tf32, _, way = circumstances
     check_precision(precision)
     input, weight, *vectors = Facts.all_of(tensors)
     block.check(input, weight, geometry, autocast, **dict(zip(("bias", "scale", "shift"), vectors, strict=True)))
@@ -189,12 +190,14 @@ def plan_convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
         convolve=block.convolution(geometry), activate=activation_of(activation, slope, may_overwrite(slope)),
     )  # fmt: skip
-    if chosen == "reference" or (circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)):
+    slower = way is None and circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)
+    if chosen == "reference" or way == "plain" or slower:
         return plain
     if chosen == "cpp":
         ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
         sizes = input.shape, weight.shape
-        if precision == "exact" or algorithm(block, geometry, dtype, *sizes, gradient, kept) == "direct":
+        measured = choice.algorithm(block, geometry, dtype, *sizes, gradient, kept) if way is None else "winograd"
+        if precision == "exact" or dtype == torch.float64 or measured == "direct":
             ours = "direct"
         tf32 = False
     else:
@@ -218,7 +221,8 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     """Transform a weight for inference now, not at its first use; where a kernel of ours may read it."""
     operator = OPERATORS[block]
     backend = operator.choose(weight.device, None)
-    if backend == "reference" or weight.dtype == torch.float64 or min(weight.shape[:2]) < LEAST_CHANNELS:
+    too_few = min(weight.shape[:2]) < choice.LEAST[block.stem, weight.shape[2]].channels
+    if backend == "reference" or weight.dtype == torch.float64 or too_few:
         return
     if not is_ordinary(weight):
         return  # nothing would be kept
