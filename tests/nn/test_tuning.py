@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from nn.twins import assert_near, randomised
 from torch import Tensor, nn
 
@@ -104,6 +105,29 @@ def test_measuring_leaves_nothing_behind(clock: dict[str, float], ours: float, t
     largest = max(gradient.norm().item() for gradient in gradients[0])
     for wanted, found in zip(*gradients, strict=True):
         assert (found - wanted).norm() <= 1e-3 * largest
+
+
+def test_under_activation_checkpointing(clock: dict[str, float]) -> None:
+    clock["ours"] = 0.5
+    theirs = network().train()
+    net = ipf.accelerate(copy.deepcopy(theirs), tune=True)
+    found = []
+    for each in (theirs, net):
+        x = X.clone().requires_grad_()
+        y = torch.utils.checkpoint.checkpoint(each, x, use_reentrant=False)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y))
+        found.append(each[1].weight.grad)
+    assert (found[1] - found[0]).norm() <= 1e-3 * found[0].norm() and len(measured(net)) == 2
+
+
+def test_under_autocast(clock: dict[str, float]) -> None:
+    theirs = network().train()
+    net = ipf.accelerate(copy.deepcopy(theirs), tune=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, found = theirs(X), net(X)
+    assert found.dtype == wanted.dtype
+    torch.testing.assert_close(found.float(), wanted.float(), rtol=0.05, atol=0.05)
+    assert len(measured(net)) == 2
 
 
 def test_in_a_forward_that_was_proved(clock: dict[str, float]) -> None:

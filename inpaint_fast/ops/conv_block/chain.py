@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, is_grad_enabled
+from torch.autograd.graph import saved_tensors_hooks
 from torch.compiler import is_compiling
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
@@ -195,7 +196,8 @@ def _trial(
     leaves = [t for t in (*tensors, *(() if norm is None else norm[2:4])) if t is not None and t.requires_grad]
 
     def there_and_back() -> object:
-        y = run(*tensors, norm, None)
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):  # not those of activation checkpointing
+            y = run(*tensors, norm, None)
         return torch.autograd.grad(y, leaves, torch.ones_like(y))
 
     return there_and_back
