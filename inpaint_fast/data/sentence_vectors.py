@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inpaint_fast._files import write_whole
+from inpaint_fast._files import CHECKPOINTS, write_whole
 from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, words
 
 
@@ -161,9 +161,13 @@ def load_caption_encoder(path: str | os.PathLike[str]) -> CaptionEncoder | None:
     """The caption encoder that a run keeps in its folder; None where it has none.
 
     Args:
-        path: the folder, or a weight file in it.
+        path: the folder, one of its checkpoints, or a weight file in either.
     """
-    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    folder = Path(path).absolute()
+    if folder.is_file():
+        folder = folder.parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
     for encoder in (Vocabulary, SentenceVectors):
         if (folder / encoder.file).is_file():
             return encoder.load(folder)

@@ -213,8 +213,8 @@ def optimizer_of(
     clip: float | None = None,
     lasagne: bool = True,
 ) -> torch.optim.Optimizer:
-    """ "adam", "adamw" (weight decay 0.01), "rmsprop" (with `lasagne` rho 0.9 and eps 1e-6 inside the root, otherwise PyTorch's constants) or
-    "nesterov", which is Lasagne's RMSprop under Nesterov momentum 0.9."""
+    """ "adam", "adamw" (weight decay 0.01), "rmsprop" (with `lasagne` rho 0.9 and eps 1e-6 inside the root, otherwise
+    PyTorch's constants) or "nesterov", which is Lasagne's RMSprop under Nesterov momentum 0.9."""
     if kind in ("adam", "adamw"):
         return (ClippedAdam if kind == "adam" else ClippedAdamW)(params, lr=lr, betas=betas, clip=clip)
     if kind == "rmsprop":
