@@ -18,6 +18,8 @@ from inpaint_fast._files import CHECKPOINTS, write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.models import NETWORKS
 
+MOST_HEADER = 4 << 20  # bytes of a file's names and shapes: of 50,000 tensors; the largest network has some hundred
+
 
 class WeightsError(ValueError):
     """A weight file that cannot be used; the message names the file and says why."""
@@ -118,14 +120,14 @@ def _expect_one_of(saved: Sequence[Path], generator: Path) -> None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    with _naming_damage(path), safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         return file.metadata() or {}
 
 
 def _read_file(path: Path, kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise WeightsError(path, f"no such file; a run's folder or its {kind}.safetensors is expected")
-    with _naming_damage(path), safe_open(path, framework="pt") as file:
+    with _opened(path) as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     if metadata.get("crc32") not in (None, checksum(tensors, metadata)):
         raise WeightsError(path, "damaged: its checksum is not that of its tensors and arguments")
@@ -133,9 +135,14 @@ def _read_file(path: Path, kind: str) -> tuple[Path, dict[str, Tensor], dict[str
 
 
 @contextmanager
-def _naming_damage(path: Path) -> Iterator[None]:
+def _opened(path: Path) -> Iterator[safe_open]:
+    """The file as safetensors reads it. A header of 100 MB, which it allows, would take gigabytes and a minute."""
     try:
-        yield
+        with open(path, "rb") as file:
+            if (header := int.from_bytes(file.read(8), "little")) > MOST_HEADER:
+                raise ValueError(f"a header of at most {MOST_HEADER:,} bytes is expected, got {header:,}")
+        with safe_open(path, framework="pt") as file:
+            yield file
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(path, f"not a whole safetensors file ({error})") from error
 
