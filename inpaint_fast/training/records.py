@@ -61,14 +61,17 @@ class Records:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._owner, last_owner = own_folder(self.folder)
+        if last_owner:  # a run's folder: what lies there half-written is of a process that died
+            sweep_parts(self.folder)
         try:
             self._expect_nothing(LEARNED if last_owner else LEARNED + OTHERS)
         except FileExistsError:
+            self._owner.truncate(0)
+            self._owner.write(last_owner)
+            self.close()
             if not last_owner:
                 Path(self._owner.name).unlink()
-            self.close()
             raise
-        sweep_parts(self.folder)
         for name in ("pictures", CHECKPOINTS):
             (self.folder / name).mkdir(exist_ok=True)
         self.rows: list[dict[str, float]] = []

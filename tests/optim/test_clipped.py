@@ -18,7 +18,6 @@ CASES = {
     "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 0.03),
     "adam-amsgrad-decay": (ClippedAdam, torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.01}, None),
     "adam-maximize": (ClippedAdam, torch.optim.Adam, {"maximize": True}, (-0.02, 0.05)),
-    "adam-decoupled": (ClippedAdam, torch.optim.Adam, {"decoupled_weight_decay": True, "weight_decay": 0.5}, None),
     "adamw": (ClippedAdamW, torch.optim.AdamW, {"lr": 1e-2, "amsgrad": True}, 0.05),
     "rmsprop": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-5}, 0.01),
     "rmsprop-centered": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-4, "centered": True, "momentum": 0.9}, 0.05),

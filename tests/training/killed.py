@@ -131,9 +131,7 @@ def crash_everywhere(folder: Path) -> Counter[str]:
         records.add({"step": step, "psnr": 1.0}, picture, system)
 
     def write(run: Path, last: int) -> None:
-        records = Records(run, recipe())
-        pass_to(records, 100)
-        done = 0
+        records.folder, done = run, 0
 
         def hook(event: str, _: tuple) -> None:
             nonlocal done
@@ -145,9 +143,11 @@ def crash_everywhere(folder: Path) -> Counter[str]:
         sys.addaudithook(hook)
         pass_to(records, 200)
 
+    records = Records(folder / "before", recipe())
+    pass_to(records, 100)
     code = 9
     while code == 9:
-        run = folder / f"crash{counts['operations']}"
+        run = Path(shutil.copytree(records.folder, folder / f"crash{counts['operations']}"))
         _, status = os.waitpid(fork(lambda: write(run, counts["operations"])), 0)  # noqa: B023
         code = os.waitstatus_to_exitcode(status)
         counts["operations"] += 1

@@ -51,10 +51,12 @@ def test_a_folder_that_holds_a_run_weights_or_files_of_such_names_is_left_alone(
 
 
 def test_a_finished_run_is_refused_and_other_files_are_no_hindrance(run: Path, tmp_path) -> None:
-    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file() and path.name != "owner.txt"}
+    before = {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    (run / "checkpoints" / ".0123.part").mkdir()  # of one that was killed
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(UNetL2(steps=0, **TINY), run, progress=False)
-    assert before == {path: path.read_bytes() for path in before}
+    assert before == {path: path.read_bytes() for path in run.rglob("*.*") if path.is_file()}
+    assert not list(run.rglob("*.part"))
     (tmp_path / "log.txt").write_text("of `> run/log.txt`")
     Records(tmp_path, UNetL2(**TINY)).close()
 
