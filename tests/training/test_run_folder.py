@@ -13,6 +13,7 @@ import torch
 
 from inpaint_fast import _files
 from inpaint_fast._files import own_folder, sweep_parts, write_whole, write_whole_folder
+from inpaint_fast.cli.main import main
 from inpaint_fast.completion import WeightsError, load_network, save_network
 from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.data import load_caption_encoder
@@ -233,6 +234,16 @@ def test_a_signal_breaks_off_an_evaluation_and_a_second_one_is_not_held_up(tmp_p
     finally:
         signal.signal(signal.SIGTERM, before)
     assert at_save == [1] and got == [1, 1]  # the second one at once, the first one at the end
+    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_000001"]
+
+
+def test_an_interrupted_command_has_saved_and_ends_with_130(tmp_path, monkeypatch, capsys) -> None:
+    step = Run.step
+    monkeypatch.setattr(Run, "step", lambda *args: (signal.raise_signal(signal.SIGINT), step(*args))[1])
+    tiny = ["--filters", "2", "--batch-size", "2", "--heldout-crops", "1", "--heldout-pictures", "1"]
+    assert main(["train", "unet_l2", "--out", str(tmp_path / "run"), *tiny]) == 130
+    error = capsys.readouterr().err
+    assert "SIGINT: stopped after step 1" in error and "what was written so far is whole" in error
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_000001"]
 
 
