@@ -35,6 +35,6 @@ def scan(data: bytes, *, names: str | None = None, pickles: int = 1) -> int:
                     raise PickleError(f"it asks for a memo of {argument:,} places")
     except PickleError:
         raise
-    except Exception:  # noqa: S110  (given damaged bytes, the reader raises almost anything)
+    except Exception:  # given damaged bytes, the reader raises almost anything
         pass
     return stream.tell()

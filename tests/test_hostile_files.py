@@ -223,7 +223,7 @@ def test_sentence_vectors(tmp_path) -> None:
             load(content)
     for changed in (
         {"component": torch.zeros(3, 1)}, {"component": torch.full((3,), torch.nan)}, {"table": torch.ones(2, 4)},
-        {"table": torch.ones(2, 3, dtype=torch.int64)}, {"table": None},
+        {"table": torch.ones(2, 3, dtype=torch.int64)}, {"table": None}, {"table": torch.full((2, 3), torch.inf)},
     ):  # fmt: skip
         with pytest.raises(ValueError, match=rf"{SentenceVectors.file}: a run's sentence vectors"):
             load(good, **changed)

@@ -138,6 +138,8 @@ class SentenceVectors(CaptionEncoder):
                 raise ValueError("words and their table, or neither")
             if table is not None and (table.dtype, table.shape) != (component.dtype, (len(vectors), len(component))):
                 raise ValueError(f"a vector of {len(component)} numbers for each of {len(vectors)} words")
+            if table is not None and not table.isfinite().all():
+                raise ValueError("vectors of finite numbers")
             return cls(vectors, table, frequencies, component, a=a)
         except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(

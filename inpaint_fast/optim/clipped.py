@@ -63,8 +63,7 @@ class _OnePass(CheckedOptimizer):
             raise ValueError(f"differentiable: {type(self).__name__} cannot; False is expected")
         if group.get("capturable") and isinstance(group["lr"], Tensor):
             raise ValueError("lr: a number is expected with capturable=True, since a graph keeps it, got a tensor")
-        bases = type(self).__mro__
-        torch_optimizer = bases[bases.index(_OnePass) + 2]  # after the mixin and CheckedOptimizer
+        torch_optimizer = next(base for base in type(self).__mro__ if base.__module__.startswith("torch.optim"))
         options = {name: value.default for name, value in inspect.signature(torch_optimizer).parameters.items()}
         del options["params"]
         for name, default in options.items():
