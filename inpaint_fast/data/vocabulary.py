@@ -58,9 +58,14 @@ class CaptionEncoder(ABC):
 
         Returns:
             (pictures, count, ...).
+
+        Raises:
+            ValueError: a picture has no caption; TypeError: a caption is no string.
         """
         if not all(captions):
             raise ValueError("captions: at least one for each picture is expected")
+        if wrong := [text for texts in captions for text in texts if not isinstance(text, str)]:
+            raise TypeError(f"captions: strings are expected, got {wrong[0]!r:.40}")
         rows = [[self.encode(texts[i % len(texts)]) for i in range(count)] for texts in captions]
         return torch.stack([torch.stack(row) for row in rows])
 

@@ -47,6 +47,9 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
             TypeError, ValueError: groups or states are none that this optimizer could have made; all is then as it was.
         """
         before = {"state": self.state, "param_groups": self.param_groups}
+        for index, state in state_dict.get("state", {}).items():
+            if not isinstance(state, dict):
+                raise ValueError(f"state_dict: state {index}: a dictionary is expected, got {type(state).__name__}")
         try:
             super().load_state_dict(state_dict)
             self._complete_loaded(before["param_groups"])

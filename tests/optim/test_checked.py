@@ -100,8 +100,9 @@ def test_a_state_that_is_not_the_parameters_is_refused(cls) -> None:
         with pytest.raises(ValueError, match=words):
             optimizer.load_state_dict(changed(**state))
     foreign = {"state": {}, "param_groups": [{"params": [0, 1], "nonsense": 1}]}
-    for saved in (foreign, {}, {"state": {}, "param_groups": []}):
-        with pytest.raises(ValueError, match="is missing|number of parameter groups"):
+    no_dictionary = optimizer.state_dict() | {"state": {0: torch.ones(2, 3)}}
+    for saved in (foreign, {}, {"state": {}, "param_groups": []}, no_dictionary):
+        with pytest.raises(ValueError, match="is missing|number of parameter groups|a dictionary is expected"):
             optimizer.load_state_dict(saved)
     assert_goes_on_as_before(optimizer, params)
 
