@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import TypeVar
 
+Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -36,13 +38,13 @@ class EndSignals:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def interrupts(self, work: Callable[[], object]) -> None:
+    def interrupts(self, work: Callable[[], Result]) -> Result:
         """Do what a signal may break off, which then raises Ended: it takes long, and changes nothing that is kept."""
         self._may_break = True
         try:
             if self.received:
                 raise Ended
-            work()
+            return work()
         finally:
             self._may_break = False
 

@@ -124,16 +124,19 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
     with EndSignals() as ending, Records(out, recipe, run.caption_encoder) as records:
         if progress:
             _introduce(run, records.folder)
-        with Progress(run, records, progress) as looker, closing(prefetch(run.batches, run.steps_done)) as batches:
+        with (
+            Progress(run, records, ending, progress) as looker,
+            closing(prefetch(run.batches, run.steps_done)) as batches,
+        ):
             with suppress(Ended):
-                ending.interrupts(looker.evaluate)
+                looker.evaluate()
                 while not ending.received and not looker.done():
                     _, batch = next(batches)
                     looker.after_step(run.step(batch))
                     if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
-                        ending.interrupts(looker.evaluate)
+                        looker.evaluate()
                 if records.saved != run.steps_done:
-                    ending.interrupts(looker.evaluate)
+                    looker.evaluate()
             if ending.received:
                 looker.save(ending.received)
     ending.pass_on()
@@ -157,8 +160,8 @@ def _introduce(run: Run, folder: Path) -> None:
 class Progress:
     """The loop's eyes: counts time and losses, draws the bar, evaluates, and says when the run is over."""
 
-    def __init__(self, run: Run, records: Records, show: bool) -> None:
-        self.run, self.records, self.limit = run, records, run.recipe.seconds
+    def __init__(self, run: Run, records: Records, ending: EndSignals, show: bool) -> None:
+        self.run, self.records, self.ending, self.limit = run, records, ending, run.recipe.seconds
         self.bar = tqdm(
             total=None if self.limit else run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True
         )
@@ -196,11 +199,12 @@ class Progress:
             self.bar.set_postfix_str(f"{limit}{shown} {rate:.0f} images/s", refresh=False)
 
     def evaluate(self) -> None:
-        """Measure on the held-out pictures and write a row, a picture and the weights, if all of it is finite."""
+        """Measure on the held-out pictures, if no signal ends that, and write a row, a picture and the weights, if all
+        of it is finite."""
         measured = self._check({name: total.item() / count for name, (total, count) in self.sums.items()})
         self._check_learned()
         self.seconds = self._elapsed()
-        metrics, picture = self.run.evaluate()
+        metrics, picture = self.ending.interrupts(self.run.evaluate)
         row = {
             "step": self.run.steps_done,
             "seconds": round(self.seconds, 3),
