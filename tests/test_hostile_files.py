@@ -17,6 +17,7 @@ import torch
 
 from inpaint_fast.completion import WeightsError, load_network
 from inpaint_fast.completion.convert import from_public, read_state_dict, to_public
+from inpaint_fast.completion.pickles import expect_tensors_alone
 from inpaint_fast.completion.weights import save_network
 from inpaint_fast.data import SentenceVectors, Vocabulary
 from inpaint_fast.data.layouts import CAPTIONS_DICTIONARY, CAPTIONS_FILE, read_captions
@@ -92,6 +93,8 @@ PTH = {
         lambda p: saved(p, {"a": Call(bytearray, 40 << 30)}, _use_new_zipfile_serialization=False),
         "code.*bytearray",
     ),
+    "a tensor by its class": (lambda p: saved(p, {"a": Call(torch.FloatTensor, 10 << 30)}), "code.*FloatTensor"),
+    "a storage by its class": (lambda p: saved(p, {"a": Call(torch.UntypedStorage, 40 << 30)}), "code.*UntypedStorage"),
     "compressed": (compressed, "compressed"),
     "overlapping records": (overlapping, "overlap"),
     "an expanded view": (
@@ -148,6 +151,32 @@ def test_a_full_disk_names_the_file(tmp_path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["g.safetensors"]
+
+
+def test_a_checkpoint_with_plain_values_is_looked_through(tmp_path) -> None:
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    values = [
+        1,
+        0.5,
+        "text",
+        None,
+        True,
+        b"bytes",
+        {1, 2},
+        1j,
+        (3,),
+        torch.Size([2]),
+        torch.device("cpu"),
+        torch.bfloat16,
+    ]
+    content = {"net": network.state_dict(), "optimizer": optimizer.state_dict(), "values": values}
+    for zip_file in (True, False):
+        path = saved(tmp_path / f"{zip_file}.pth", content, _use_new_zipfile_serialization=zip_file)
+        expect_tensors_alone(path)
+        torch.load(path, weights_only=True)
 
 
 # ---- safetensors ----

@@ -17,9 +17,11 @@ from inpaint_fast._pickles import PickleError, scan
 
 MOST_BYTES = 1 << 20  # of a pickle; that of a state_dict has some 150 for each tensor
 LEGACY_PICKLES = 5  # before torch 1.6: magic number, protocol, system, tensors, keys; then the storages
+# Of tensors, and of the plain values beside them in a training's checkpoint.
 NAMES = (
-    r"collections OrderedDict|torch \w+Storage|torch\.storage \w+Storage|torch\.nn\.parameter Parameter|"
-    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)"
+    r"collections (OrderedDict|Counter)|torch(\.cuda)? \w+Storage|torch\.nn\.parameter Parameter|"
+    r"torch\._utils _rebuild_(tensor|tensor_v2|parameter)|torch (Size|device|bool|[a-z]*(int|float|complex)\d+)|"
+    r"(__builtin__|builtins) (set|complex)|_codecs encode"
 )
 
 
