@@ -92,6 +92,7 @@ def step_kernel(
     log_beta2: tl.float64,
     eps: tl.float64,
     weight_decay: tl.float64,
+    keep: tl.float64,  # of param, before the rule: 1, or 1 - lr * weight_decay where that is decoupled
     low: tl.float64,
     high: tl.float64,
     sign: tl.float64,  # -1 to maximize
@@ -129,6 +130,7 @@ def step_kernel(
     grad_at = grad + _where(at, sizes, strides[1], DIMS, DENSE)
     p = tl.load(param_at, there, 0.0).to(compute)
     g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + number(weight_decay, compute) * p
+    p *= number(keep, compute)
     if HAS_STATE0:
         state0_at = state0 + _where(at, sizes, strides[2], DIMS, DENSE)
         s0 = tl.load(state0_at, there, 0.0).to(compute)
@@ -245,6 +247,7 @@ def clipped_step(
     maximize: bool,
     variant: bool,
     first: bool,
+    decoupled: bool,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
 ) -> None:
@@ -253,7 +256,9 @@ def clipped_step(
         return
     _count(steps, params[0], found_inf)
     low, high = _as(params[0].dtype, low, high)
-    numbers = (lr, beta1, beta2, _log(beta1), _log(beta2), eps, weight_decay, low, high, -1.0 if maximize else 1.0)
+    keep, weight_decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
+    sign = -1.0 if maximize else 1.0
+    numbers = (lr, beta1, beta2, _log(beta1), _log(beta2), eps, weight_decay, keep, low, high, sign)
     for i, param in enumerate(params):
         if not param.numel():
             continue

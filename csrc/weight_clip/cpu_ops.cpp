@@ -16,12 +16,12 @@ void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,  // of 
                   std::vector<Tensor> state0, std::vector<Tensor> state1, std::vector<Tensor> state2,  // or []
                   std::vector<Tensor> steps,                                                           // numbers, or []
                   int64_t rule, double lr, double beta1, double beta2, double eps, double weight_decay, double low,
-                  double high, bool maximize, bool variant, bool first, std::optional<Tensor> grad_scale,
-                  std::optional<Tensor> found_inf) {
+                  double high, bool maximize, bool variant, bool first, bool decoupled,
+                  std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf) {
   const StepLists lists{params, grads, state0, state1, state2, steps};
   if (lists.empty()) return;
   UpdateSettings settings =
-      update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first);
+      update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first, decoupled);
   lists.check(settings);
   const float* const scale = number_beside(grad_scale, params[0], "grad_scale");
   const float* const infinite = number_beside(found_inf, params[0], "found_inf");

@@ -2,7 +2,8 @@
 //
 // One rule updates every parameter from its gradient and up to three states and then clips it, element by element; the
 // names of lr, betas and states are those of torch.optim. g is the gradient, divided by grad_scale, its sign turned by
-// maximize, plus weight_decay * p. The first rule clips and does nothing else.
+// maximize, plus weight_decay * p; decoupled decay (AdamW) leaves g alone and shrinks p instead, before the rule. The
+// first rule clips and does nothing else.
 //
 //   rule      state0          state1           state2          beta1     beta2      variant
 //   clip      -               -                -               -         -          -
@@ -27,7 +28,9 @@ enum UpdateOperand : int { kParam, kGradient, kState0, kState1, kState2, kUpdate
 struct UpdateSettings {
   Rule rule = Rule::clip;
   ScalarKind kind = ScalarKind::none;  // of every operand
-  double lr = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  double lr = 0, beta1 = 0, beta2 = 0, eps = 0;
+  double weight_decay = 0;  // what g gets of p
+  double keep = 1;          // what p keeps of itself before the rule: 1, or 1 - lr * weight_decay where it is decoupled
   double gradient_factor = 1;  // 1 / grad_scale, negative to maximize
   double low = 0, high = 0;    // -inf and inf: no clip
   bool variant = false;

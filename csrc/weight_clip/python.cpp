@@ -150,9 +150,10 @@ bool weight_clip_list(const py::list& tensors, double low, double high) {
 bool clipped_step_list(const py::list& params, const py::list& grads, const py::list& state0, const py::list& state1,
                        const py::list& state2, const py::list& steps, int64_t rule, double lr, double beta1,
                        double beta2, double eps, double weight_decay, double low, double high, bool maximize,
-                       bool variant, bool first) {
+                       bool variant, bool first, bool decoupled) {
   std::vector<UpdateEntry> entries;
-  UpdateSettings s = update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first);
+  UpdateSettings s =
+      update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first, decoupled);
   int64_t total = 0;
   const auto has = [](const py::list& list) { return PyList_GET_SIZE(list.ptr()) != 0; };
   if (!is_step(s.rule) || missing_list(s, has(grads), has(state0), has(state1), has(state2), has(steps))) return false;

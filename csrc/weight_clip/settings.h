@@ -9,11 +9,13 @@ namespace inpaint_fast {
 
 inline UpdateSettings update_settings(int64_t rule, double lr, double beta1, double beta2, double eps,
                                       double weight_decay, double low, double high, bool maximize, bool variant,
-                                      bool first) {
+                                      bool first, bool decoupled) {
   UpdateSettings settings;
   settings.rule = static_cast<Rule>(rule);
   settings.lr = lr, settings.beta1 = beta1, settings.beta2 = beta2, settings.eps = eps;
-  settings.weight_decay = weight_decay, settings.low = low, settings.high = high;
+  settings.weight_decay = decoupled ? 0 : weight_decay;
+  settings.keep = decoupled ? 1 - lr * weight_decay : 1;
+  settings.low = low, settings.high = high;
   settings.gradient_factor = maximize ? -1 : 1;
   settings.variant = variant, settings.first = first;
   return settings;

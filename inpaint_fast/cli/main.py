@@ -1,6 +1,7 @@
 """inpaint-fast: train, complete and measure from the shell.
 
-Exit code 0: done; 1: done but for the files named; 2: bad use or something is not there, said in one sentence.
+Exit code 0: done; 1: done but for the files named; 2: bad use, something is not there, or training stopped by itself,
+said in one sentence; 130: interrupted. Other signals that end a run end the process, once its networks are saved.
 INPAINT_FAST_TRACEBACK=1 shows where an error came from.
 """
 

@@ -6,6 +6,7 @@ is copied. The public names are those of `inpaint_fast.models.glcic.public_names
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._files import write_whole
+from inpaint_fast._pickles import PickleError
+from inpaint_fast.completion.pickles import expect_memory_of_their_own, expect_tensors_alone
 from inpaint_fast.completion.weights import WeightsError, check_tensors, load_network, save_network, some
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, public_names
 
@@ -65,14 +68,16 @@ def from_public(
         )
     arguments["order"] = order
     try:
-        network = kind(**arguments)
-    except ValueError as error:
+        with torch.device("meta"):  # memory is taken once the shapes are known to be those of the file
+            outline = kind(**arguments)
+    except (ValueError, RuntimeError) as error:
         raise WeightsError(source, f"this makes no {kind.__name__}: {error}") from error
-    names, own = public_names(network), network.state_dict()
+    names, own = public_names(outline), outline.state_dict()
     for name in names:
         if name.endswith("num_batches_tracked"):
             tensors.setdefault(name, torch.tensor(0))
     check_tensors(source, kind, {name: own[ours] for name, ours in names.items()}, tensors)
+    network = kind(**arguments)
     network.load_state_dict({ours: tensors[name] for name, ours in names.items()})
     save_network(target, network, arguments)
     return network.eval()
@@ -97,7 +102,9 @@ def to_public(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
         raise WeightsError(source, f"holds a {type(network).__name__}; {kinds} is expected, which have public names")
     tensors = network.state_dict()
     public = OrderedDict((name, tensors[ours].clone()) for name, ours in public_names(network).items())
-    write_whole(target, lambda file: torch.save(public, file))
+    data = io.BytesIO()  # torch.save would report a full disk in words of its own
+    torch.save(public, data)
+    write_whole(target, lambda file: file.write(data.getbuffer()))
     return network
 
 
@@ -111,7 +118,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(path, "no such file; a .pth file with a state_dict is expected")
     try:
+        expect_tensors_alone(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except PickleError as error:
+        raise WeightsError(path, f"refused: {error}; a state_dict, tensors by name, is expected") from error
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
         if "Unsupported" in reason or "GLOBAL" in reason:
@@ -129,6 +139,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             raise WeightsError(
                 path, f"a state_dict, tensors by name, is expected; {name!r} is {type(value).__name__}, no tensor"
             )
+    try:
+        expect_memory_of_their_own(loaded.items())
+    except PickleError as error:
+        raise WeightsError(path, f"refused: {error}") from error
     return dict(loaded)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
@@ -13,9 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from inpaint_fast._files import write_whole
+from inpaint_fast._files import CHECKPOINTS, write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.models import NETWORKS
+
+MOST_HEADER = 4 << 20  # bytes of a file's names and shapes: of 50,000 tensors; the largest network has some hundred
 
 
 class WeightsError(ValueError):
@@ -48,7 +51,8 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     """Rebuild the network of a safetensors file that `save_network` wrote, in eval mode, on the CPU.
 
     Args:
-        path: the file, or a run's folder, which stands for `<folder>/<kind>.safetensors`.
+        path: the file; a run's folder, which stands for its newest checkpoint; or another folder, which stands for
+            `<folder>/<kind>.safetensors`.
         kind: "generator", or another network of the system: "critic", "discriminator", "decoder".
 
     Raises:
@@ -84,20 +88,63 @@ def copy_weights(path: str | os.PathLike[str], network: nn.Module, *, kind: str 
     network.load_state_dict(tensors)
 
 
+def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
+    """The folders of networks that a run saved, in each those of one moment; the newest is the last."""
+    found = (Path(run) / CHECKPOINTS).glob("step_*")
+    return sorted((path for path in found if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
+
+
 def _read(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
     path = Path(path)
-    if path.is_dir():
-        path = path / f"{kind}.safetensors"
+    if not path.is_dir():
+        return _read_file(path, kind)
+    while True:
+        saved = checkpoints(path)
+        try:
+            if saved:
+                _expect_one_of(saved, path / "generator.safetensors")
+            return _read_file((saved[-1] if saved else path) / f"{kind}.safetensors", kind)
+        except WeightsError:
+            if checkpoints(path) == saved:  # otherwise the run goes on, and has a newer one by now
+                raise
+
+
+def _expect_one_of(saved: Sequence[Path], generator: Path) -> None:
+    """Raise WeightsError where the generator beside a run's checkpoints is that of none of them: which is meant?"""
+    if generator.is_file():
+        known = [_metadata(checkpoint / generator.name).get("crc32") for checkpoint in saved]
+        if _metadata(generator).get("crc32") not in known:
+            raise WeightsError(
+                generator, f"it is the generator of no checkpoint in {saved[-1].parent}; name the file that is meant"
+            )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _read_file(path: Path, kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise WeightsError(path, f"no such file; a run's folder or its {kind}.safetensors is expected")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(path, f"not a whole safetensors file ({error})") from error
+    with _opened(path) as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     if metadata.get("crc32") not in (None, checksum(tensors, metadata)):
         raise WeightsError(path, "damaged: its checksum is not that of its tensors and arguments")
     return path, tensors, metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    """The file as safetensors reads it. A header of 100 MB, which it allows, would take gigabytes and a minute."""
+    try:
+        with open(path, "rb") as file:
+            if (header := int.from_bytes(file.read(8), "little")) > MOST_HEADER:
+                raise ValueError(f"a header of at most {MOST_HEADER:,} bytes is expected, got {header:,}")
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(path, f"not a whole safetensors file ({error})") from error
 
 
 def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

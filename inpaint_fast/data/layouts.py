@@ -10,12 +10,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from inpaint_fast._pickles import scan
 from inpaint_fast.data.images import ImageError
 
 COCO_YEARS = ("2014", "2017")
@@ -92,11 +94,11 @@ def coco_json(path: Path) -> dict[str, list[str]]:
     """file_name -> captions of a COCO captions file, in the file's order."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
+        names = {image["id"]: _text(image["file_name"]) for image in content["images"]}
         texts: dict[str, list[str]] = {name: [] for name in names.values()}
         for annotation in content["annotations"]:
-            texts[names[annotation["image_id"]]].append(annotation["caption"])
-    except (KeyError, TypeError, ValueError) as error:
+            texts[names[annotation["image_id"]]].append(_text(annotation["caption"]))
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(f"{path}: COCO captions are expected, with images and annotations ({reason})") from error
     return texts
@@ -131,13 +133,24 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def _dictionary(path: Path) -> dict[str, list[str]]:
     with open(path, "rb") as file:
-        try:  # written by Python 2
-            content = _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
-        except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"{path}: a pickled dictionary of captions is expected ({error})") from error
-    if not isinstance(content, dict) or not all(isinstance(texts, Collection) for texts in content.values()):
-        raise ValueError(f"{path}: a dictionary from picture name to captions is expected")
-    return {str(name): [str(text) for text in texts] for name, texts in content.items()}
+        data = file.read()  # the unpickler would take a length that the file names for granted
+    try:
+        scan(data)
+        content = _PlainUnpickler(io.BytesIO(data), encoding="utf-8", errors="replace").load()  # written by Python 2
+    except Exception as error:  # given damaged bytes, the unpickler raises almost anything
+        raise ValueError(f"{path}: a pickled dictionary of captions is expected ({error})") from error
+    if not isinstance(content, dict) or not all(isinstance(texts, list | tuple) for texts in content.values()):
+        raise ValueError(f"{path}: a dictionary from picture name to a list of captions is expected")
+    try:
+        return {str(name): [_text(text) for text in texts] for name, texts in content.items()}
+    except TypeError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a string is expected, got {value!r:.40}")
+    return value
 
 
 def _merged(parts: Iterable[dict[str, list[str]]]) -> dict[str, list[str]]:

@@ -18,8 +18,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inpaint_fast._files import write_whole
+from inpaint_fast._files import CHECKPOINTS, write_whole
 from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, words
+
+MOST_HEADER = 16 << 20  # bytes: the words are kept in it
+MOST_LINE = 1 << 20  # characters of a text file's line; what has none would be read whole
 
 
 class SentenceVectors(CaptionEncoder):
@@ -117,14 +120,28 @@ class SentenceVectors(CaptionEncoder):
         """Raises FileNotFoundError where the folder has none, ValueError, naming the file, where it is damaged."""
         path = Path(folder) / cls.file
         try:
+            with open(path, "rb") as file:
+                if (header := int.from_bytes(file.read(8), "little")) > MOST_HEADER:
+                    raise ValueError(f"a header of at most {MOST_HEADER:,} bytes, got {header:,}")
             with safe_open(path, framework="pt") as file:
                 content = json.loads((file.metadata() or {})["sentence_vectors"])
                 table = file.get_tensor("table") if "table" in file.keys() else None  # noqa: SIM118
                 component = file.get_tensor("component")
-            listed = content["words"]
+            listed, frequencies, a = content["words"], content["frequencies"], float(content["a"])
             vectors = None if listed is None else {word: row for row, word in enumerate(listed)}
-            return cls(vectors, table, content["frequencies"], component, a=content["a"])
-        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            frequencies = {word: float(frequency) for word, frequency in frequencies.items()}
+            if not 0 < a < float("inf") or not all(0 <= value <= 1 for value in frequencies.values()):
+                raise ValueError("a above 0 and frequencies from 0 to 1")
+            if component.dim() != 1 or not component.is_floating_point() or not component.isfinite().all():
+                raise ValueError(f"a component of numbers, got {component.dtype} of shape {tuple(component.shape)}")
+            if (table is None) != (vectors is None):
+                raise ValueError("words and their table, or neither")
+            if table is not None and (table.dtype, table.shape) != (component.dtype, (len(vectors), len(component))):
+                raise ValueError(f"a vector of {len(component)} numbers for each of {len(vectors)} words")
+            if table is not None and not table.isfinite().all():
+                raise ValueError("vectors of finite numbers")
+            return cls(vectors, table, frequencies, component, a=a)
+        except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path}: a run's sentence vectors are expected ({type(error).__name__}: {error})"
             ) from error
@@ -139,14 +156,16 @@ def read_word_vectors(path: str | os.PathLike[str], size: int) -> tuple[dict[str
     rows: dict[str, int] = {}
     numbers: list[Tensor] = []
     with open(path, encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            word, *values = line.split()
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE), ""), 1):
+            word, *values = line.split() or [""]
             if number == 1 and len(values) == 1:  # word2vec's heading: words, size
                 continue
             try:
                 vector = torch.tensor([float(value) for value in values])
             except ValueError as error:
                 raise ValueError(f"{path}: line {number}: a word and {size} numbers are expected") from error
+            if not vector.isfinite().all():
+                raise ValueError(f"{path}: line {number}: finite numbers are expected")
             if len(vector) != size:
                 raise ValueError(f"{path}: line {number}: {size} numbers are expected, got {len(vector)}")
             if word not in rows:
@@ -161,9 +180,13 @@ def load_caption_encoder(path: str | os.PathLike[str]) -> CaptionEncoder | None:
     """The caption encoder that a run keeps in its folder; None where it has none.
 
     Args:
-        path: the folder, or a weight file in it.
+        path: the folder, one of its checkpoints, or a weight file in either.
     """
-    folder = Path(path).parent if Path(path).is_file() else Path(path)
+    folder = Path(path).absolute()
+    if folder.is_file():
+        folder = folder.parent
+    if folder.parent.name == CHECKPOINTS:
+        folder = folder.parent.parent
     for encoder in (Vocabulary, SentenceVectors):
         if (folder / encoder.file).is_file():
             return encoder.load(folder)

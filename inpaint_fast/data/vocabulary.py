@@ -20,6 +20,8 @@ from inpaint_fast.data.folder import ImageFolder, captions
 from inpaint_fast.data.layouts import captions_of, read_captions
 
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2  # ids
+MOST_LENGTH = 10_000  # ids of a caption, each of which is stored for each caption
+MOST_BYTES = 16 << 20  # of a vocabulary's file; 50,000 words have half a million
 MANY = 10_000  # captions: with fewer, words that occur twice are kept (published: ten times)
 
 _STOP_WORDS = """
@@ -56,9 +58,14 @@ class CaptionEncoder(ABC):
 
         Returns:
             (pictures, count, ...).
+
+        Raises:
+            ValueError: a picture has no caption; TypeError: a caption is no string.
         """
         if not all(captions):
             raise ValueError("captions: at least one for each picture is expected")
+        if wrong := [text for texts in captions for text in texts if not isinstance(text, str)]:
+            raise TypeError(f"captions: strings are expected, got {wrong[0]!r:.40}")
         rows = [[self.encode(texts[i % len(texts)]) for i in range(count)] for texts in captions]
         return torch.stack([torch.stack(row) for row in rows])
 
@@ -75,17 +82,21 @@ class Vocabulary(CaptionEncoder):
     """Captions as word ids: 0 is padding, 1 a word that is not in the vocabulary, words follow from 2.
 
     Args:
-        words: the words, in the order of their ids.
-        length: ids of an encoded caption; longer ones are cut, shorter ones padded at the right.
+        words: the words, each once, in the order of their ids.
+        length: ids of an encoded caption, 10,000 at most; longer ones are cut, shorter ones padded at the right.
     """
 
     file = "vocabulary.json"
 
     def __init__(self, words: Sequence[str], length: int) -> None:
-        if length < 1:
-            raise ValueError(f"length: at least 1 is expected, got {length}")
+        if not isinstance(length, int) or isinstance(length, bool) or not 1 <= length <= MOST_LENGTH:
+            raise ValueError(f"length: a whole number from 1 to {MOST_LENGTH:,} is expected, got {length!r}")
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise TypeError("words: a list of strings is expected")
         self.words, self.length = list(words), length
         self.ids = {word: i for i, word in enumerate(words, FIRST_WORD)}
+        if len(self.ids) < len(self.words):
+            raise ValueError("words: each is expected once")
 
     @classmethod
     def of(
@@ -137,9 +148,11 @@ class Vocabulary(CaptionEncoder):
         """Raises FileNotFoundError where there is no vocabulary, ValueError, naming the file, where it is damaged."""
         path = Path(folder) / cls.file
         try:
+            if (size := path.stat().st_size) > MOST_BYTES:
+                raise ValueError(f"at most {MOST_BYTES:,} bytes, got {size:,}")
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(content["words"], content["length"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}: a run's vocabulary, words and length, is expected ({type(error).__name__}: {error})"
             ) from error

@@ -126,6 +126,8 @@ class Settings:
     variant: bool = False
     first: bool = False
     """sgd: the momentum buffers are new and start as the gradient."""
+    decoupled: bool = False
+    """The weight decay shrinks the parameter, by lr * weight_decay, and leaves the gradient alone (AdamW)."""
 
 
 SETTINGS = tuple(setting.name for setting in fields(Settings))
@@ -155,7 +157,11 @@ def reference_step(
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         if grad_scale is not None:  # in float32 or better: the scale may be more than float16 holds
             g = (g.to(torch.promote_types(g.dtype, torch.float32)) / grad_scale).to(g.dtype)
-        g = (-g if s.maximize else g) + s.weight_decay * p
+        g = -g if s.maximize else g
+        if s.decoupled:
+            p.mul_(1 - s.lr * s.weight_decay)
+        else:
+            g = g + s.weight_decay * p
         s0, s1, s2 = (states[i] if states else None for states in (state0, state1, state2))
         t = steps[i].add_(1).item() if steps else 0
         if RULES[s.rule] == "adam":
@@ -252,8 +258,8 @@ _operator = Operator(
         "clipped_step": Definition(
             "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] state0, Tensor(c!)[] state1, Tensor(d!)[] state2, "
             "Tensor(e!)[] steps, int rule, float lr, float beta1, float beta2, float eps, float weight_decay, "
-            "float low, float high, bool maximize, bool variant, bool first, Tensor? grad_scale, Tensor? found_inf) "
-            "-> ()",
+            "float low, float high, bool maximize, bool variant, bool first, bool decoupled, "
+            "Tensor? grad_scale, Tensor? found_inf) -> ()",
             _fake,
         ),
     },

@@ -1,21 +1,25 @@
-"""ClippedAdam, ClippedRMSprop, ClippedSGD and Adadelta over the operator `clipped_step`.
+"""ClippedAdam, ClippedAdamW, ClippedRMSprop, ClippedSGD and Adadelta over the operator `clipped_step`.
 
 Each is the torch.optim class it is named after (its arguments, parameter groups, schedulers and state_dict are
 therefore the same) with another step: parameters, gradients and states of a whole group are read once and written once,
 and each parameter is clipped before it is written. All take two arguments more, by keyword:
 
-    clip     bound of every parameter after the step: a number for [-clip, clip], a pair (low, high), or None for no
-             clip (the default). A parameter group may have its own.
+    clip     bound of every parameter of a group after a step, of those too that had no gradient and did not move: a
+             number for [-clip, clip], a pair (low, high), or None for no clip (the default). A parameter group may have
+             its own.
     backend  "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
 
-`foreach` and `fused` are taken and mean nothing here. TypeError: a parameter is not of floating point, or a gradient is
-sparse. ValueError: the clip is negative or NaN, or an option asks for what one pass cannot do (differentiable).
+`foreach` and `fused` are taken and mean nothing here. TypeError: a parameter is not dense and of floating point, or a
+gradient is sparse. ValueError: the clip is negative or NaN, or an option asks for what one pass cannot do
+(differentiable; capturable with a learning rate that is a tensor). Groups that are added and what is loaded are checked
+as the constructor's arguments are, and change nothing where they are refused.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,13 +27,14 @@ import torch
 from torch import Tensor
 
 from inpaint_fast._words import RULES
-from inpaint_fast.ops.weight_clip import Bound, Settings, clipped_step, limits, step_direct
+from inpaint_fast.ops.weight_clip import Bound, Settings, clip_weights_, clipped_step, limits, step_direct
+from inpaint_fast.optim.checked import CheckedOptimizer, check_dense
 
 States = tuple[str | None, str | None, str | None]
 
 
-class _OnePass(torch.optim.Optimizer, ABC):
-    """What the four share; mixed into the torch optimizer, before it. Arguments: see the module."""
+class _OnePass(CheckedOptimizer):
+    """What they share; mixed into the torch optimizer, before it. Arguments: see the module."""
 
     rule: str
     # torch.amp.GradScaler then hands over its scale and what it found instead of a pass of its own.
@@ -49,27 +54,32 @@ class _OnePass(torch.optim.Optimizer, ABC):
         return super().__getstate__() | ours
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch.optim; the group may have a `clip` of its own."""
-        limits(param_group.setdefault("clip", self._clip), "clip")
+        param_group.setdefault("clip", self._clip)  # torch.optim's constructor adds groups before there is a default
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for option in ("differentiable", "decoupled_weight_decay"):
-            if group.get(option):
-                raise ValueError(f"{option}: {type(self).__name__} cannot; False is expected")
-        for i, param in enumerate(group["params"]):
-            if not param.is_floating_point():
-                raise TypeError(f"params[{i}]: a floating-point parameter is expected, got {param.dtype}")
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch.optim; a state_dict of the torch optimizer has no clip, and the groups keep theirs."""
-        clips = [group["clip"] for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        for group, clip in zip(self.param_groups, clips, strict=True):
-            group.setdefault("clip", clip)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        """By the constructor of the torch optimizer, which is given them."""
+        if group.get("differentiable"):
+            raise ValueError(f"differentiable: {type(self).__name__} cannot; False is expected")
+        if group.get("capturable") and isinstance(group["lr"], Tensor):
+            raise ValueError("lr: a number is expected with capturable=True, since a graph keeps it, got a tensor")
+        torch_optimizer = next(base for base in type(self).__mro__ if base.__module__.startswith("torch.optim"))
+        options = {name: value.default for name, value in inspect.signature(torch_optimizer).parameters.items()}
+        del options["params"]
+        for name, default in options.items():
+            if isinstance(default, bool) and not isinstance(group[name], bool):
+                raise TypeError(f"{name}: True or False is expected, got {group[name]!r}")
+        torch_optimizer([torch.zeros(1, requires_grad=True)], **{name: group[name] for name in options})
+
+    def _state_names(self, group: dict[str, Any]) -> Sequence[str]:
+        return [name for name in self._states(group) if name is not None]
+
+    def _complete_loaded(self, before: Sequence[dict[str, Any]]) -> None:
+        super()._complete_loaded(before)
         for group in self.param_groups:
-            for param in group["params"]:
-                if "step" in self.state.get(param, ()):
-                    self.state[param]["step"] = self._count(group, param, self.state[param]["step"])
+            for i, param in enumerate(group["params"]):
+                if self._counts and (state := self.state.get(param)):
+                    state["step"] = self._loaded_count(group, param, state["step"], f"state of params[{i}]: step")
 
     @abstractmethod
     def _states(self, group: dict[str, Any]) -> States:
@@ -94,38 +104,39 @@ class _OnePass(torch.optim.Optimizer, ABC):
         if found_inf is not None and found_inf.is_cpu and found_inf.item():
             return loss
         for group in self.param_groups:
-            self._step_group(group)
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._step_group(group, params)
+            if group["clip"] is not None and len(params) < len(group["params"]):
+                idle = [param for param in group["params"] if param.grad is None]
+                clip_weights_(idle, group["clip"], backend=self.backend)
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
-        params = [param for param in group["params"] if param.grad is not None]
-        if not params:
-            return
+    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
         names = self._states(group)
-        counts = self.rule != "sgd"  # torch.optim.SGD keeps no count of its steps
         states = [self.state[param] for param in params]
         new = [not state for state in states]
         if any(new):
+            check_dense(params)
             for param, state in zip(params, states, strict=True):
                 if not state:
-                    self._start(group, param, state, names, counts)
+                    self._start(group, param, state, names)
         lists = (
             params,
             [param.grad for param in params],
             *([] if name is None else [state[name] for state in states] for name in names),
-            [state["step"] for state in states] if counts else [],
+            [state["step"] for state in states] if self._counts else [],
         )
         low, high = limits(group["clip"], "clip")
         settings = Settings(
             RULES.index(self.rule), float(group["lr"]), weight_decay=group["weight_decay"], low=low, high=high,
-            maximize=group["maximize"], first=new[0], **self._numbers(group),
+            maximize=group["maximize"], first=new[0], decoupled=group.get("decoupled_weight_decay", False),
+            **self._numbers(group),
         )  # fmt: skip
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is None and found_inf is None and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
             return
-        for i, grad in enumerate(lists[1]):
-            if grad.layout != torch.strided:
-                raise TypeError(f"gradient {i}, {tuple(grad.shape)}: a dense one is expected, got layout {grad.layout}")
+        check_dense(params)
         buckets: dict[Any, list[int]] = {}
         for i, (param, first) in enumerate(zip(params, new, strict=True)):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
@@ -134,15 +145,29 @@ class _OnePass(torch.optim.Optimizer, ABC):
             on_device = (None if x is None else x.to(device, non_blocking=True) for x in (scale, found_inf))
             clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
 
+    @property
+    def _counts(self) -> bool:
+        """Whether each parameter's steps are counted; torch.optim.SGD has no count."""
+        return self.rule != "sgd"
+
     @staticmethod
     def _count(group: dict[str, Any], param: Tensor, steps: Any) -> Tensor:
         """The number of steps of one parameter. On a GPU it lies there: only the device knows what GradScaler skips."""
         on_device = param.is_cuda or group.get("capturable")
         return torch.as_tensor(steps, dtype=torch.float32, device=param.device if on_device else "cpu")
 
-    def _start(self, group: dict[str, Any], param: Tensor, state: dict, names: States, counts: bool) -> None:
+    def _loaded_count(self, group: dict[str, Any], param: Tensor, steps: Any, name: str) -> Tensor:
+        try:
+            count = self._count(group, param, steps)
+        except (TypeError, ValueError, RuntimeError):
+            count = None
+        if count is None or count.numel() != 1 or not 0 <= count.item() < float("inf"):
+            raise ValueError(f"{name}: a number of steps is expected, got {steps!r}")
+        return count.reshape(())
+
+    def _start(self, group: dict[str, Any], param: Tensor, state: dict, names: States) -> None:
         """The states before the first step of one parameter."""
-        if counts:
+        if self._counts:
             state["step"] = self._count(group, param, 0.0)
         for name in names:
             if name is not None:
@@ -150,7 +175,10 @@ class _OnePass(torch.optim.Optimizer, ABC):
 
 
 class ClippedAdam(_OnePass, torch.optim.Adam):
-    """`torch.optim.Adam` and a clip, in one pass. Source: Kingma and Ba (2015); amsgrad: Reddi et al. (2018)."""
+    """`torch.optim.Adam` and a clip, in one pass. Source: Kingma and Ba (2015); amsgrad: Reddi et al. (2018).
+
+    As in torch.optim, `decoupled_weight_decay` makes it AdamW, and so does loading a state_dict of AdamW.
+    """
 
     rule = "adam"
 
@@ -160,6 +188,11 @@ class ClippedAdam(_OnePass, torch.optim.Adam):
     def _numbers(self, group: dict[str, Any]) -> dict[str, Any]:
         beta1, beta2 = map(float, group["betas"])
         return {"beta1": beta1, "beta2": beta2, "eps": group["eps"], "variant": group["amsgrad"]}
+
+
+class ClippedAdamW(ClippedAdam, torch.optim.AdamW):
+    """`torch.optim.AdamW` and a clip, in one pass: the weight decay, 0.01 by default, shrinks the parameters and is no
+    part of the gradient. Source: Loshchilov and Hutter (2019)."""
 
 
 class ClippedRMSprop(_OnePass, torch.optim.RMSprop):
@@ -180,10 +213,15 @@ class ClippedRMSprop(_OnePass, torch.optim.RMSprop):
         param_group.setdefault("eps_inside", self._eps_inside)
         super().add_param_group(param_group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            group.setdefault("eps_inside", self._eps_inside)
+    def _check_options(self, group: dict[str, Any]) -> None:
+        super()._check_options(group)
+        if not isinstance(group["eps_inside"], bool):
+            raise TypeError(f"eps_inside: True or False is expected, got {group['eps_inside']!r}")
+
+    def _complete_loaded(self, before: Sequence[dict[str, Any]]) -> None:
+        super()._complete_loaded(before)
+        for group, old in zip(self.param_groups, before, strict=True):
+            group.setdefault("eps_inside", old["eps_inside"])
 
     def _states(self, group: dict[str, Any]) -> States:
         momentum = "momentum_buffer" if group["momentum"] > 0 else None

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 
 from inpaint_fast.ops.weight_clip import Bound, limits
+from inpaint_fast.optim.checked import CheckedOptimizer, check_dense
 
 
-class NesterovRMSprop(torch.optim.Optimizer):
+class NesterovRMSprop(CheckedOptimizer):
     """RMSprop's update u = -lr g / sqrt(v + eps), v = rho v + (1 - rho) g^2, then m = momentum m + u and
     p = p + momentum m + u; then the clip.
 
     Args:
         lr, rho, eps: of RMSprop; Lasagne's defaults, eps inside the root.
         momentum: Nesterov's.
-        clip: bound of every parameter after the step: a number, a pair, or None for no clip; groups may have their own.
+        clip: bound of every parameter after the step, of those too that have no gradient: a number, a pair, or None for
+            no clip; groups may have their own.
+
+    Raises:
+        TypeError: a parameter is not dense and of floating point, or a gradient is sparse.
+        ValueError: a number is negative or NaN.
 
     Source: Lasagne's `rmsprop` with `apply_nesterov_momentum` over it, as in a run of S. Larocque (2017).
     """
@@ -32,11 +39,15 @@ class NesterovRMSprop(torch.optim.Optimizer):
         *,
         clip: Bound | None = None,
     ) -> None:
-        for name, value in (("lr", lr), ("rho", rho), ("eps", eps), ("momentum", momentum)):
-            if not value >= 0:
-                raise ValueError(f"{name}: a number of at least 0 is expected, got {value}")
-        limits(clip, "clip")
         super().__init__(params, {"lr": lr, "rho": rho, "eps": eps, "momentum": momentum, "clip": clip})
+
+    def _check_options(self, group: dict[str, Any]) -> None:
+        for name in ("lr", "rho", "eps", "momentum"):
+            if not isinstance(group[name], Real) or not group[name] >= 0:
+                raise ValueError(f"{name}: a number of at least 0 is expected, got {group[name]!r}")
+
+    def _state_names(self, group: dict[str, Any]) -> Sequence[str]:
+        return "square_avg", "velocity"
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -47,26 +58,29 @@ class NesterovRMSprop(torch.optim.Optimizer):
                 loss = closure()
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
-            if not params:
-                continue
-            for p in params:
-                if not self.state[p]:
-                    self.state[p] |= {"square_avg": torch.zeros_like(p), "velocity": torch.zeros_like(p)}
-            grads = [p.grad for p in params]
-            squares = [self.state[p]["square_avg"] for p in params]
-            velocities = [self.state[p]["velocity"] for p in params]
-            torch._foreach_mul_(squares, group["rho"])
-            torch._foreach_addcmul_(squares, grads, grads, 1 - group["rho"])
-            roots = torch._foreach_add(squares, group["eps"])
-            torch._foreach_sqrt_(roots)
-            updates = torch._foreach_div(grads, roots)
-            torch._foreach_mul_(updates, -group["lr"])
-            torch._foreach_mul_(velocities, group["momentum"])
-            torch._foreach_add_(velocities, updates)
-            torch._foreach_add_(params, velocities, alpha=group["momentum"])
-            torch._foreach_add_(params, updates)
+            if params:
+                self._step_group(group, params)
             if group["clip"] is not None:
                 low, high = limits(group["clip"], "clip")
-                torch._foreach_clamp_min_(params, low)
-                torch._foreach_clamp_max_(params, high)
+                torch._foreach_clamp_min_(group["params"], low)
+                torch._foreach_clamp_max_(group["params"], high)
         return loss
+
+    def _step_group(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
+        check_dense(params)
+        for p in params:
+            if not self.state[p]:
+                self.state[p] |= {"square_avg": torch.zeros_like(p), "velocity": torch.zeros_like(p)}
+        grads = [p.grad for p in params]
+        squares = [self.state[p]["square_avg"] for p in params]
+        velocities = [self.state[p]["velocity"] for p in params]
+        torch._foreach_mul_(squares, group["rho"])
+        torch._foreach_addcmul_(squares, grads, grads, 1 - group["rho"])
+        roots = torch._foreach_add(squares, group["eps"])
+        torch._foreach_sqrt_(roots)
+        updates = torch._foreach_div(grads, roots)
+        torch._foreach_mul_(updates, -group["lr"])
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, updates)
+        torch._foreach_add_(params, velocities, alpha=group["momentum"])
+        torch._foreach_add_(params, updates)

@@ -21,7 +21,7 @@ from inpaint_fast.losses import (
     nonsaturating_loss,
     saturating_loss,
 )
-from inpaint_fast.optim import ClippedAdam, ClippedRMSprop, NesterovRMSprop
+from inpaint_fast.optim import ClippedAdam, ClippedAdamW, ClippedRMSprop, NesterovRMSprop
 from inpaint_fast.training.recipe import Recipe, System
 
 AT_THE_END = 0.005  # of a range of 1: values as near to its ends as this count as saturated
@@ -213,16 +213,16 @@ def optimizer_of(
     clip: float | None = None,
     lasagne: bool = True,
 ) -> torch.optim.Optimizer:
-    """ "adam", "rmsprop" (with `lasagne` rho 0.9 and eps 1e-6 inside the root, otherwise PyTorch's constants) or
-    "nesterov", which is Lasagne's RMSprop under Nesterov momentum 0.9."""
-    if kind == "adam":
-        return ClippedAdam(params, lr=lr, betas=betas, clip=clip)
+    """ "adam", "adamw" (weight decay 0.01), "rmsprop" (with `lasagne` rho 0.9 and eps 1e-6 inside the root, otherwise
+    PyTorch's constants) or "nesterov", which is Lasagne's RMSprop under Nesterov momentum 0.9."""
+    if kind in ("adam", "adamw"):
+        return (ClippedAdam if kind == "adam" else ClippedAdamW)(params, lr=lr, betas=betas, clip=clip)
     if kind == "rmsprop":
         constants = {"alpha": 0.9, "eps": 1e-6, "eps_inside": True} if lasagne else {}
         return ClippedRMSprop(params, lr=lr, clip=clip, **constants)
     if kind == "nesterov":
         return NesterovRMSprop(params, lr=lr, clip=clip)
-    raise ValueError(f"optimizer: one of 'adam', 'rmsprop', 'nesterov' is expected, got {kind!r}")
+    raise ValueError(f"optimizer: one of 'adam', 'adamw', 'rmsprop', 'nesterov' is expected, got {kind!r}")
 
 
 def clip_groups(critic: nn.Module, bound: float, clip_params: str) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ class ContextCNNRecipe(CentreRecipe):
     """Number of word ids, the padding and the unknown word included; by default that of the data's captions."""
     constants: Literal["lasagne", "pytorch"] = "lasagne"
     """Whose starting weights, BatchNorm and RMSprop constants."""
-    optimizer: Literal["adam", "rmsprop", "nesterov"] = "adam"
+    optimizer: Literal["adam", "adamw", "rmsprop", "nesterov"] = "adam"
     """Of the generator."""
     lr: float = 1e-3
     """Its learning rate (published: 0.005 with batches of 512; 0.01 with captions)."""

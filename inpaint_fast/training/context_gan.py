@@ -35,7 +35,7 @@ class _Adversarial(ContextCNNRecipe):
     (strides), v4 (7x7), v4_deep see the whole picture; v4_hole the hole alone."""
     critic_filters: int | None = None
     """Channels of its first block; by default as published: 64 in v1 and v2, otherwise 32."""
-    critic_optimizer: Literal["adam", "rmsprop", "nesterov"] = "adam"
+    critic_optimizer: Literal["adam", "adamw", "rmsprop", "nesterov"] = "adam"
     """Of the critic."""
     critic_lr: float = 1e-4
     """Its learning rate."""

@@ -1,4 +1,5 @@
-"""Early warnings of the ways adversarial training goes wrong without a NaN: which, since when, what others tried.
+"""Early warnings of the ways adversarial training goes wrong without a NaN: which, since when, what others tried; and
+the look for a NaN.
 
 A system measures, in each step, whichever of these signals it has:
 
@@ -10,8 +11,11 @@ saturated                 fraction of generated values at the ends of their rang
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 PATIENCE = 50  # steps that a sign must last
 
@@ -95,3 +99,15 @@ class Health:
                 self._warned.add(ailment.name)
                 due.append(f"warning: since step {since} {ailment.name}. {ailment.tried}.")
         return due
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The name of the first of these tensors that holds a NaN or an infinity, if one does. A GPU is waited for once."""
+    named = [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
+    finite = [tensor.isfinite().all() for _, tensor in named]
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for each in finite:
+        by_device.setdefault(each.device, []).append(each)
+    if all(torch.stack(some).all().item() for some in by_device.values()):
+        return None
+    return next(name for (name, _), is_finite in zip(named, finite, strict=True) if not is_finite)

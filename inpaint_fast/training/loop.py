@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from signal import Signals
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -18,7 +20,8 @@ from inpaint_fast._devices import device_of
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report
-from inpaint_fast.training.health import Health
+from inpaint_fast.training.ending import Ended, EndSignals
+from inpaint_fast.training.health import Health, not_finite
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
 
@@ -108,41 +111,57 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
 
     Raises:
         TypeError: recipe is none.
-        FileExistsError: `out` holds a run already.
-        TrainingError: a loss is no longer a number. The weights of the last evaluation are kept.
+        FileExistsError: `out` holds a run already, or weights, or another process is writing there.
+        TrainingError: a loss, a weight, a running statistic, an optimizer's state or a held-out metric is no longer a
+            number. What was saved last is kept.
+
+    SIGINT, SIGTERM and SIGHUP end the step that is being made; its networks are saved without an evaluation, and the
+    signal then goes to whoever handled it before.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
     run = Run(recipe)
-    records = Records(out, recipe, run.caption_encoder)
-    if progress:
-        count = sum(parameter.numel() for parameter in run.system.parameters())
-        print(f"{recipe.name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
-        print(f"{recipe.name}: {run.heldout_images.summary()} held out; {Path(out)}/ is the run's folder")
-        if run.accelerated:
-            report = acceleration_report(run.system)
-            total = len(report.swapped) + len(report.left)
-            print(f"{recipe.name}: {len(report.swapped)} of {total} convolutions are accelerated")
-        for note in run.system.notes:
-            print(f"{recipe.name}: {note}")
-    with Progress(run, records, progress) as looker:
-        looker.evaluate()
-        with closing(prefetch(run.batches, run.steps_done)) as batches:
-            while not looker.done():
-                _, batch = next(batches)
-                looker.after_step(run.step(batch))
-                if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
+    with EndSignals() as ending, Records(out, recipe, run.caption_encoder) as records:
+        if progress:
+            _introduce(run, records.folder)
+        with (
+            Progress(run, records, ending, progress) as looker,
+            closing(prefetch(run.batches, run.steps_done)) as batches,
+        ):
+            with suppress(Ended):
+                looker.evaluate()
+                while not ending.received and not looker.done():
+                    _, batch = next(batches)
+                    looker.after_step(run.step(batch))
+                    if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
+                        looker.evaluate()
+                if records.saved != run.steps_done:
                     looker.evaluate()
-        if records.rows[-1]["step"] != run.steps_done:
-            looker.evaluate()
-    return Path(out)
+            if ending.received:
+                looker.save(ending.received)
+    ending.pass_on()
+    return records.folder
+
+
+def _introduce(run: Run, folder: Path) -> None:
+    """Print what is trained, on what, and how."""
+    name = run.recipe.name
+    count = sum(parameter.numel() for parameter in run.system.parameters())
+    print(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
+    print(f"{name}: {run.heldout_images.summary()} held out; {folder}/ is the run's folder")
+    if run.accelerated:
+        report = acceleration_report(run.system)
+        total = len(report.swapped) + len(report.left)
+        print(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
+    for note in run.system.notes:
+        print(f"{name}: {note}")
 
 
 class Progress:
     """The loop's eyes: counts time and losses, draws the bar, evaluates, and says when the run is over."""
 
-    def __init__(self, run: Run, records: Records, show: bool) -> None:
-        self.run, self.records, self.limit = run, records, run.recipe.seconds
+    def __init__(self, run: Run, records: Records, ending: EndSignals, show: bool) -> None:
+        self.run, self.records, self.ending, self.limit = run, records, ending, run.recipe.seconds
         self.bar = tqdm(
             total=None if self.limit else run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True
         )
@@ -180,10 +199,12 @@ class Progress:
             self.bar.set_postfix_str(f"{limit}{shown} {rate:.0f} images/s", refresh=False)
 
     def evaluate(self) -> None:
-        """Measure on the held-out pictures and write a row, a picture and the weights."""
+        """Measure on the held-out pictures, if no signal ends that, and write a row, a picture and the weights, if all
+        of it is finite."""
         measured = self._check({name: total.item() / count for name, (total, count) in self.sums.items()})
+        self._check_learned()
         self.seconds = self._elapsed()
-        metrics, picture = self.run.evaluate()
+        metrics, picture = self.ending.interrupts(self.run.evaluate)
         row = {
             "step": self.run.steps_done,
             "seconds": round(self.seconds, 3),
@@ -193,6 +214,7 @@ class Progress:
         }
         for fill, fill_metrics in self.run.evaluation.fill_metrics.items():
             row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
+        self._expect_finite(row)
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
@@ -202,23 +224,44 @@ class Progress:
         self.sums = {}
         self.started = time.perf_counter()
 
+    def save(self, signal: Signals) -> None:
+        """Save the networks as they are, if they are finite, since this signal ends the run; and say so."""
+        step = self.run.steps_done
+        if self.records.saved != step:
+            self._check_learned()
+            self.records.save(step, self.run.system)
+        with suppress(OSError):  # a terminal that has gone takes no text
+            tqdm.write(
+                f"{signal.name}: stopped after step {step}; its networks are in {self.records.folder}/", sys.stderr
+            )
+
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
 
     def _check(self, measured: dict[str, float]) -> dict[str, float]:
         """Stop at what is no number; say what has gone wrong more quietly."""
-        for name, value in measured.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} is {value} near step {self.run.steps_done}: training stopped. The weights in "
-                    f"{self.records.folder} are those of step {int(self.records.rows[-1]['step'])}. "
-                    "A smaller --lr is the usual cure."
-                )
+        self._expect_finite(measured)
         for warning in self.health.look(self.run.steps_done, measured):
             self.records.warn(warning)
             if not self.bar.disable:
                 tqdm.write(warning)
         return measured
+
+    def _expect_finite(self, values: Mapping[str, float]) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self._stop(f"{name} is {value}")
+
+    def _check_learned(self) -> None:
+        if (name := not_finite(self.run.system.learned())) is not None:
+            self._stop(f"{name} holds a value that is not finite")
+
+    def _stop(self, reason: str) -> NoReturn:
+        folder, saved = self.records.folder, self.records.saved
+        kept = f"No weights are in {folder}" if saved is None else f"The weights in {folder} are those of step {saved}"
+        raise TrainingError(
+            f"{reason} near step {self.run.steps_done}: training stopped. {kept}. A smaller --lr is the usual cure."
+        )
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -158,6 +158,16 @@ class System(nn.Module, ABC):
         """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were. Where the
         hole is everything these are new pictures."""
         return complete_batch(self.generator, batch)
+
+    def learned(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and tensor of all that was learned: parameters, buffers (running statistics), the optimizers' states."""
+        yield from self.state_dict().items()
+        for network, optimizer in self.optimizers.items():
+            params = [param for group in optimizer.param_groups for param in group["params"]]
+            for i, param in enumerate(params):
+                for name, value in optimizer.state.get(param, {}).items():
+                    if isinstance(value, Tensor):
+                        yield f"{name} of the {network}'s parameter {i}", value
 
     def training_state(self) -> dict[str, Any]:
         """Networks and optimizers, all that `load_training_state` needs to go on."""

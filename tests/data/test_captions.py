@@ -54,6 +54,8 @@ class TestVocabulary:
         assert ids[..., 0].tolist() == [[3, 3, 3], [2, 4, 3]]
         with pytest.raises(ValueError, match="captions: at least one for each picture"):
             vocabulary([["dog"], []])
+        with pytest.raises(TypeError, match="captions: strings are expected, got 3"):
+            vocabulary([["dog"], ["cat", 3]])
 
     def test_kept_with_a_run(self, tmp_path):
         vocabulary = Vocabulary.of(["naïve dog", "naïve cat"])

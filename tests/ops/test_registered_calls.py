@@ -291,7 +291,8 @@ def lists(**changes: list[Tensor]) -> dict[str, Any]:
 
 
 STEP = {"rule": 1, "lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "low": -1.0, "high": 1.0,
-        "maximize": False, "variant": False, "first": False, "grad_scale": None, "found_inf": None}  # fmt: skip
+        "maximize": False, "variant": False, "first": False, "decoupled": False,
+        "grad_scale": None, "found_inf": None}  # fmt: skip
 operator(
     "clipped_step",
     lists() | STEP,
@@ -414,9 +415,9 @@ except Exception as error:
         ("module.weight_clip([torch._neg_view(torch.ones(3))], 0.0, 1.0) or sys.exit('refused')", "refused"),
         ("module.weight_clip([torch.ones(3, device='meta')], 0.0, 1.0) or sys.exit('refused')", "refused"),
         ("module.clipped_step([torch.ones(3)], [torch.ones(3)], [], [], [], [], 1, 0.1, 0.9, 0.9, 0.1, 0.0, 0.0, 1.0, "
-         "False, False, False) or sys.exit('refused')", "refused"),
-        ("module.clipped_step([], [], [], [], [], [], 99, 0.1, 0.9, 0.9, 0.1, 0.0, 0.0, 1.0, False, False, False) or "
-         "sys.exit('refused')", "refused"),
+         "False, False, False, False) or sys.exit('refused')", "refused"),
+        ("module.clipped_step([], [], [], [], [], [], 99, 0.1, 0.9, 0.9, 0.1, 0.0, 0.0, 1.0, False, False, False, "
+         "False) or sys.exit('refused')", "refused"),
     ],
 )  # fmt: skip
 def test_what_asks_for_too_much_leaves_the_process_alive(call: str, words: str) -> None:

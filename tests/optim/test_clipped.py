@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from inpaint_fast.models import WassersteinCritic
-from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedRMSprop, ClippedSGD
+from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedAdamW, ClippedRMSprop, ClippedSGD
 
 STEM = "weight_clip"
 CASES = {
     "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 0.03),
     "adam-amsgrad-decay": (ClippedAdam, torch.optim.Adam, {"amsgrad": True, "weight_decay": 0.01}, None),
     "adam-maximize": (ClippedAdam, torch.optim.Adam, {"maximize": True}, (-0.02, 0.05)),
+    "adamw": (ClippedAdamW, torch.optim.AdamW, {"lr": 1e-2, "amsgrad": True}, 0.05),
     "rmsprop": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-5}, 0.01),
     "rmsprop-centered": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-4, "centered": True, "momentum": 0.9}, 0.05),
     "sgd": (ClippedSGD, torch.optim.SGD, {"lr": 1e-2}, 0.05),
@@ -166,7 +167,27 @@ def test_closure_parameters_without_gradient_and_mixed_dtypes() -> None:
         return loss
 
     assert optimizer.step(closure).item() == 6
-    assert (a.abs() <= 0.25).all() and (b.abs() <= 0.25).all() and (idle == 1).all()
+    assert all((parameter.abs() <= 0.25).all() for parameter in (a, b, idle))
+
+
+IDLE = {name: CASES[name] for name in ("adam", "adamw", "rmsprop", "sgd", "adadelta")}
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_the_clip_holds_for_parameters_without_a_gradient(implementation, name) -> None:
+    ours_class, _, settings, _ = CASES[name]
+    device = implementation.device
+    moved, frozen, free = (torch.full((5,), 9.0, device=device, requires_grad=True) for _ in range(3))
+    groups = [{"params": [moved, frozen.requires_grad_(False)], "clip": (-1, 2)}, {"params": [free]}]
+    optimizer = ours_class(groups, backend=implementation.backend, **settings)
+    optimizer.step()  # nobody has one
+    assert (moved == 2).all() and (frozen == 2).all() and (free == 9).all()
+    with torch.no_grad():
+        frozen.fill_(-5)
+    moved.grad, version = torch.ones_like(moved), frozen._version
+    optimizer.step()
+    assert (moved < 2).all() and (frozen == -1).all() and (free == 9).all()
+    assert frozen._version > version  # autograd is told
 
 
 def test_bad_input_is_named() -> None:

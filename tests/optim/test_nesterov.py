@@ -32,6 +32,16 @@ def test_groups_may_have_their_own_clip_and_state_survives() -> None:
     assert torch.equal(other.state[second]["velocity"], optimizer.state[second]["velocity"])
 
 
+def test_the_clip_holds_for_parameters_without_a_gradient() -> None:
+    moved, idle = (torch.full((2,), 5.0, requires_grad=True) for _ in range(2))
+    optimizer = NesterovRMSprop([moved, idle], lr=0.1, clip=(-1, 2))
+    optimizer.step()
+    assert (moved == 2).all() and (idle == 2).all()
+    moved.grad = torch.ones(2)
+    optimizer.step()
+    assert (moved < 2).all() and (idle == 2).all()
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(ValueError, match="lr.*-1"):
         NesterovRMSprop([torch.zeros(1, requires_grad=True)], lr=-1)

@@ -180,6 +180,8 @@ def test_optimizers_by_name() -> None:
     assert (lasagne["alpha"], lasagne["eps"], lasagne["eps_inside"]) == (0.9, 1e-6, True)
     pytorch = optimizer_of("rmsprop", p, lr=0.1, lasagne=False).param_groups[0]
     assert (pytorch["alpha"], pytorch["eps"], pytorch["eps_inside"]) == (0.99, 1e-8, False)
+    adamw = optimizer_of("adamw", p, lr=0.1).param_groups[0]
+    assert (adamw["weight_decay"], adamw["decoupled_weight_decay"]) == (0.01, True)
     assert optimizer_of("nesterov", p, lr=0.1).param_groups[0]["momentum"] == 0.9
     with pytest.raises(ValueError, match="optimizer.*'sgd'"):
         optimizer_of("sgd", p, lr=0.1)

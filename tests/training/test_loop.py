@@ -11,7 +11,7 @@ from PIL import Image
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import write_png
 from inpaint_fast.nn import acceleration_report
-from inpaint_fast.training import MLPGAN, Run, TrainingError, UNetL2, UNetWGAN, train
+from inpaint_fast.training import MLPGAN, Run, UNetL2, UNetWGAN, train
 from inpaint_fast.training.evaluation import table
 from inpaint_fast.training.metrics import METRICS
 
@@ -21,8 +21,11 @@ TINY = {"filters": 2, "batch_size": 4, "heldout_crops": 1, "evaluate_every": 2}
 def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
     folder = train(UNetWGAN(steps=3, critic_steps=1, critic_filters=2, **TINY), tmp_path / "run", progress=False)
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.toml", "critic.safetensors", "generator.safetensors", "metrics.csv", "metrics.jsonl", "pictures",
+        "checkpoints", "config.toml", "generator.safetensors", "metrics.csv", "metrics.jsonl", "owner.txt", "pictures",
     ]  # fmt: skip
+    assert sorted(str(path.relative_to(folder)) for path in folder.glob("checkpoints/**/*")) == [
+        f"checkpoints/step_000003{name}" for name in ("", "/critic.safetensors", "/generator.safetensors")
+    ]
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
         "step_000000.png", "step_000002.png", "step_000003.png",
     ]  # fmt: skip
@@ -72,29 +75,6 @@ def test_seconds_end_a_run(tmp_path) -> None:
     folder = train(UNetL2(seconds=0.2, **TINY), tmp_path / "run", progress=False)
     last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert 0 < last["step"] < 20_000 and last["seconds"] >= 0.2
-
-
-def test_a_folder_that_holds_a_run_is_refused(tmp_path) -> None:
-    train(UNetL2(steps=0, **TINY), tmp_path, progress=False)
-    with pytest.raises(FileExistsError, match="holds a run already"):
-        train(UNetL2(steps=0, **TINY), tmp_path, progress=False)
-
-
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_weights(tmp_path, monkeypatch) -> None:
-    from inpaint_fast.training import centre
-
-    good = centre.hole_l2
-    calls = []
-
-    def spoiled(*args, **kwargs):
-        calls.append(1)
-        return good(*args, **kwargs) * (float("nan") if len(calls) > 3 else 1)
-
-    monkeypatch.setattr(centre, "hole_l2", spoiled)
-    with pytest.raises(TrainingError, match="reconstruction_loss is nan.*step 2"):
-        train(UNetL2(steps=50, **TINY), tmp_path / "run", progress=False)
-    weights = load_network(tmp_path / "run").state_dict()
-    assert all(torch.isfinite(tensor.float()).all() for tensor in weights.values())
 
 
 def test_any_folder_of_pictures_and_one_bad_file(tmp_path, capsys) -> None:

@@ -11,7 +11,7 @@ namespace {
 // The settings of a rule as V, a vector or one number.
 template <class V>
 struct Numbers {
-  V lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, gradient_factor, low, high, step_size,
+  V lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, keep, gradient_factor, low, high, step_size,
       root_factor;
   Numbers(const UpdateSettings& s, const UpdateEntry& e)
       : lr(broadcast<V>(s.lr)),
@@ -21,6 +21,7 @@ struct Numbers {
         one_minus_beta2(broadcast<V>(1 - s.beta2)),
         eps(broadcast<V>(s.eps)),
         weight_decay(broadcast<V>(s.weight_decay)),
+        keep(broadcast<V>(s.keep)),
         gradient_factor(broadcast<V>(s.gradient_factor)),
         low(broadcast<V>(s.low)),
         high(broadcast<V>(s.high)),
@@ -69,7 +70,7 @@ INPAINT_FAST_INLINE void update_at(const UpdateSettings& s, const Numbers<V>& n,
   for (int k = 0; k < 3; ++k)
     if (at[kState0 + k]) state[k] = load(at[kState0 + k], V{});
   const V g = load(at[kGradient], V{}) * n.gradient_factor + n.weight_decay * p;
-  store(at[kParam], clamped(updated<rule, V>(s, n, e, p, g, state), n.low, n.high));
+  store(at[kParam], clamped(updated<rule, V>(s, n, e, p * n.keep, g, state), n.low, n.high));
   for (int k = 0; k < 3; ++k)
     if (at[kState0 + k]) store(at[kState0 + k], state[k]);
 }

@@ -46,7 +46,7 @@ struct Table {
 // The settings of a rule in the type it is computed in.
 template <class A>
 struct Numbers {
-  A lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, low, high;
+  A lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, keep, low, high;
   double exact_lr, exact_beta1, exact_beta2, gradient_factor;
   UpdateScalars scalars;
   bool variant, first;
@@ -59,6 +59,7 @@ struct Numbers {
         one_minus_beta2(static_cast<A>(1 - s.beta2)),
         eps(static_cast<A>(s.eps)),
         weight_decay(static_cast<A>(s.weight_decay)),
+        keep(static_cast<A>(s.keep)),
         low(static_cast<A>(s.low)),
         high(static_cast<A>(s.high)),
         exact_lr(s.lr),
@@ -148,7 +149,7 @@ struct Update {
       A state[3];
 #pragma unroll
       for (int k = 0; k < 3; ++k) state[k] = e.data[kState0 + k] ? to_compute<A>(packs[kState0 + k].values[i]) : A(0);
-      const A moved = updated<rule>(n, factors, e, p, g, state);
+      const A moved = updated<rule>(n, factors, e, p * n.keep, g, state);
       device::store(&packs[kParam].values[i], moved < n.low ? n.low : moved > n.high ? n.high : moved);  // NaN stays
 #pragma unroll
       for (int k = 0; k < 3; ++k) device::store(&packs[kState0 + k].values[i], state[k]);

@@ -30,6 +30,7 @@ FEW, MANY, COUNTS = 60, 508, 500  # tensors of its launches
 # name -> settings, states
 CASES = {
     "adam": (Settings(1, 0.02, 0.5, 0.9, 1e-5), 2),
+    "adamw": (Settings(1, 0.02, 0.5, 0.9, 1e-5, 0.5, decoupled=True), 2),
     "amsgrad": (Settings(1, 0.02, 0.5, 0.9, 1e-5, variant=True), 3),
     "rmsprop": (Settings(2, 0.02, 0.9, 0.0, 1e-5), 1),
     "rmsprop centered": (Settings(2, 0.02, 0.9, 0.5, 1e-5, variant=True), 3),
@@ -113,7 +114,8 @@ def check(
 def test_rules_at_chunk_edges_and_tails(backend: str, case: str, dtype: torch.dtype) -> None:
     sizes = (1, 7, 0, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 13)
     params = [among_nans(random(size, dtype=dtype), 17 if size == 8 else 16) for size in sizes]
-    settings = replace(CASES[case][0], low=-0.5, high=0.75, weight_decay=0.01, maximize=True)
+    settings = CASES[case][0]
+    settings = replace(settings, low=-0.5, high=0.75, weight_decay=settings.weight_decay or 0.01, maximize=True)
     check(backend, lists_of(params, case), settings)
     for param in params:
         assert_sides_are_nan(param)
@@ -281,7 +283,7 @@ def triton_kernels(capability: int) -> list[Kernel]:
         types, constants = walk(dims, wide)
         types |= dict.fromkeys(("param", "grad", "state0", "state1", "state2"), f"*{element}")
         types |= dict.fromkeys(("step", "grad_scale", "found_inf"), "*fp32")
-        numbers = "known_step lr beta1 beta2 log_beta1 log_beta2 eps weight_decay low high sign"
+        numbers = "known_step lr beta1 beta2 log_beta1 log_beta2 eps weight_decay keep low high sign"
         types |= dict.fromkeys(numbers.split(), "fp64") | {"strides": (types["sizes"],) * 5}
         constants |= {f"HAS_STATE{k}": k < states for k in range(3)}
         constants |= dict.fromkeys(("HAS_STEP", "HAS_SCALE", "HAS_FOUND_INF"), True)

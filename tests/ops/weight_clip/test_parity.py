@@ -24,10 +24,12 @@ FAST_BACKENDS = ["reference", "cpp"] if ipf._extension.module else ["reference"]
 VARIANTS = {
     "adam": Settings(1, 1e-2, 0.9, 0.999, 1e-8),
     "adam-amsgrad-decay-maximize": Settings(1, 1e-2, 0.5, 0.99, 1e-8, 0.1, maximize=True, variant=True),
+    "adam-decay-decoupled": Settings(1, 1e-1, 0.9, 0.999, 1e-8, 0.5, decoupled=True),
     "rmsprop": Settings(2, 1e-2, 0.99, 0.0, 1e-8),
     "rmsprop-inside-centered-momentum": Settings(2, 1e-2, 0.9, 0.8, 1e-6, variant=True),
     "sgd": Settings(3, 1e-1),
     "sgd-momentum-dampening-decay": Settings(3, 1e-1, 0.9, 0.5, weight_decay=0.1),
+    "sgd-decay-decoupled": Settings(3, 1e-1, weight_decay=0.5, decoupled=True),
     "sgd-nesterov-first": Settings(3, 1e-1, 0.9, variant=True, first=True),
     "adadelta": Settings(4, 1.0, 0.9, eps=1e-6),
 }

@@ -1,0 +1,68 @@
+"""The signals by which schedulers, terminals and people end a run: SIGINT, SIGTERM, SIGHUP."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(Exception):
+    """A signal has come while something that may be broken off was going on."""
+
+
+class EndSignals:
+    """While it is entered, the first of these signals is noted in `received` and nothing else; a second one goes where
+    it always went. Signals that are ignored stay so (nohup), and threads other than the main one get none."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, object] = {}
+        self._may_break = False
+
+    def __enter__(self) -> EndSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
+                    self._before[number] = handler
+                    signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def interrupts(self, work: Callable[[], Result]) -> Result:
+        """Do what a signal may break off, which then raises Ended: it takes long, and changes nothing that is kept."""
+        self._may_break = True
+        try:
+            if self.received:
+                raise Ended
+            return work()
+        finally:
+            self._may_break = False
+
+    def pass_on(self) -> None:
+        """Let the signal that was received, if one was, have the effect that it would have had."""
+        if self.received:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError):  # a terminal that has gone
+                    stream.flush()
+            signal.raise_signal(self.received)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        self._restore()
+        if self._may_break:
+            raise Ended
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
