@@ -63,6 +63,11 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_step
     return paste(filled, picture, hole)
 
 
+def close(picture: Tensor, hole: Tensor) -> Tensor:
+    """One picture, uint8 (3, H, W), with its hole, bool (H, W), filled harmonically to the nearest level."""
+    return harmonic(picture[None], hole[None, None], tolerance=0.05)[0]
+
+
 def prefilled(picture: Tensor, mask: Tensor, kind: str) -> Tensor:
     """What a generator sees: the picture with its hole filled in as its author had it.
 

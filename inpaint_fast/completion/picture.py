@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes, require_opencv
-from inpaint_fast.completion.generators import at_rest, kind_of
+from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
@@ -83,7 +83,7 @@ def complete(
     captions = encoded_captions(generator, caption, caption_encoder)
     with at_rest(generator), torch.random.fork_rng(devices=[]):  # noise that fills the hole: always the same
         torch.manual_seed(0)
-        completed = kind_of(generator).picture(generator, picture, hole, captions)
+        completed = complete_picture(generator, picture, hole, captions)
     return blend_holes(completed, picture, hole[None]) if blend else completed
 
 

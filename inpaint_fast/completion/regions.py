@@ -2,8 +2,9 @@
 
 The network answers for a whole picture, but a pixel of its answer depends on no pixel farther away than CONTEXT. So
 only a region of that much context round a hole is given to it, aligned to its grid of 4 pixels: the answer is what the
-whole picture would have given, and memory is bounded whatever the picture's size. Near holes share a region. A hole
-longer than those the network was trained on is reduced to that length, with its context, and the answer enlarged.
+whole picture would have given, and memory is bounded whatever the picture's size. A long hole takes several regions.
+What is thicker than the holes that the network was trained on is reduced to their size, with its context, and the
+answer enlarged; thickness is the side of the largest square that fits into the hole.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast.completion.fills import paste
-from inpaint_fast.completion.holes import MERGE, hole_boxes
+from inpaint_fast.completion.holes import Box, hole_boxes, thick_part, thickness, windows
 from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.data import Batch, to_uint8
 from inpaint_fast.models.glcic import CompletionNetwork
 
 CONTEXT = 156  # pixels: half of the receptive field is 153; a multiple of 4
-TILE = 128  # pixels: holes whose centres lie in one square of this size are filled in one region
-
-Box = tuple[int, int, int, int]
+TILE = 128  # pixels, as the network sees them: at most so much of a hole, each way, is filled from one region
 
 
 def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 16) -> Tensor:
@@ -32,50 +31,47 @@ def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 1
     return torch.cat([paste(network(image, mask), image, mask) for image, mask in parts])
 
 
-def fill_regions(network: CompletionNetwork, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
-    """Fill the holes of a picture.
+def fill_regions(
+    network: CompletionNetwork, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None = None
+) -> Tensor:
+    """Fill a part of the holes of a picture.
 
     Args:
         network: in eval mode.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         hole: bool (H, W), true in the hole.
+        part: bool (H, W), true where to fill it.
         captions: None: it reads none.
 
     Returns:
-        uint8 (3, H, W); pixels outside the hole are the picture's own.
+        uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
-    for boxes, region, size in _regions(hole_boxes(hole, merge=MERGE), hole.shape, network.hole):
+    for box, wanted, scale in _boxes(part, network.hole):
+        region = _grown(box, round(CONTEXT / scale), hole.shape)
+        size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = _to_multiple_of_4(small[None]), _to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
             filled = answer(network(padded.to(device), padded_mask.to(device))[0, :, : size[0], : size[1]])
-        for box in boxes:
-            if size == region[2:]:
-                _write(result, hole, box, region, filled)
-            else:
-                enlarge_into(result, hole, box, region, filled)
+        if scale == 1:
+            _write(result, wanted, box, region, filled)
+        else:
+            enlarge_into(result, wanted, box, region, filled)
     return result
 
 
-def _regions(
-    boxes: list[Box], shape: tuple[int, int], longest: int
-) -> Iterator[tuple[list[Box], Region, tuple[int, int]]]:
-    """The boxes that are filled together, the region to fill them from, and its size as the network sees it."""
-    tiles: dict[tuple[int, int], list[Box]] = {}
-    for box in boxes:
+def _boxes(part: Tensor, thickest: int) -> Iterator[tuple[Box, Tensor, float]]:
+    """Boxes that hold what is to be filled, what that is, and the scale at which the network sees it."""
+    thick = thick_part(part, thickest + 1)
+    for box in hole_boxes(thick):
         top, left, bottom, right = box
-        length = max(bottom - top, right - left)
-        if length <= longest:
-            tiles.setdefault(((top + bottom) // 2 // TILE, (left + right) // 2 // TILE), []).append(box)
-        else:
-            scale = longest / length
-            region = _grown(box, round(CONTEXT / scale), shape)
-            yield [box], region, tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
-    for together in tiles.values():
-        tops, lefts, bottoms, rights = zip(*together, strict=True)
-        region = _grown((min(tops), min(lefts), max(bottoms), max(rights)), CONTEXT, shape)
-        yield together, region, region[2:]
+        scale = thickest / thickness(thick[top:bottom, left:right])
+        for window in windows(thick, box, round(TILE / scale)):
+            yield window, thick, scale
+    thin = part & ~thick
+    for window in windows(thin, (0, 0, *thin.shape), TILE):
+        yield window, thin, 1
 
 
 def _grown(box: Box, margin: int, shape: tuple[int, int]) -> Region:

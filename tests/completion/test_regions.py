@@ -52,7 +52,7 @@ def test_any_size_and_every_known_pixel_untouched(network, size) -> None:
 
 def test_a_picture_of_multiples_of_4_is_the_networks_own_answer(network) -> None:
     picture = samples("heldout")[0][:, :160, :200]
-    mask = box(160, 200, 0, 0, 30, 40) | box(160, 200, 150, 120, 40, 40) | box(160, 200, 90, 60, 7, 9)
+    mask = box(160, 200, 0, 0, 30, 40) | box(160, 200, 150, 120, 40, 40) | box(160, 200, 90, 60, 12, 9)
     completed = ipf.complete(picture, mask, weights=network)
     assert_filled_with(completed, picture, mask, whole(network, picture, mask))
 
