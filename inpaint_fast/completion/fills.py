@@ -31,7 +31,7 @@ def ring_mean(picture: Tensor, mask: Tensor, *, width: int = 2) -> Tensor:
     return paste(_in_dtype(mean, picture.dtype), picture, hole)
 
 
-def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_steps: int = 100) -> Tensor:
+def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, max_steps: int = 100) -> Tensor:
     """Fill the hole with the solution of Laplace's equation, the known pixels around it as boundary values.
 
     Each hole pixel becomes the mean of its neighbours (four, fewer at the picture's edge), in float64 on the way. Time
@@ -41,7 +41,7 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_step
         picture: (N, C, H, W), any range; what it holds inside the hole does not matter.
         mask: (N|1, 1, H, W), true or 1 in the hole.
         tolerance: largest residual (count of a pixel's neighbours times its value, less their sum), and about the
-            largest error of a value, at which to stop, in the picture's units.
+            largest error of a value, at which to stop, in the picture's units; None: 1e-4, of integers 0.05.
         max_steps: bound on the number of steps; 15 have been enough for any hole at the default tolerance.
 
     Returns:
@@ -52,6 +52,8 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_step
         RuntimeError: the tolerance was not reached in `max_steps`.
     """
     hole = _hole(picture, mask)
+    if tolerance is None:
+        tolerance = 1e-4 if picture.is_floating_point() else 0.05
     filled = picture.detach().clone(memory_format=torch.contiguous_format)
     # a hole that is the same for all makes one system of equations, with the channels of all pictures
     columns = filled.flatten(0, 1)[:, None] if len(hole) == 1 else filled.transpose(0, 1)
@@ -61,11 +63,6 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float = 1e-4, max_step
     values = solve_laplace(columns, unknown, tolerance=tolerance, max_steps=max_steps)
     columns[:, unknown] = _in_dtype(values, picture.dtype)
     return paste(filled, picture, hole)
-
-
-def close(picture: Tensor, hole: Tensor) -> Tensor:
-    """One picture, uint8 (3, H, W), with its hole, bool (H, W), filled harmonically to the nearest level."""
-    return harmonic(picture[None], hole[None, None], tolerance=0.05)[0]
 
 
 def prefilled(picture: Tensor, mask: Tensor, kind: str) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion.centres import complete_centres, fill_centres
-from inpaint_fast.completion.fills import close
+from inpaint_fast.completion.fills import harmonic
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import complete_holes, fill_regions
 from inpaint_fast.data import Batch
@@ -89,7 +89,7 @@ def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captio
     kind, thick = kind_of(generator), thick_part(hole, THIN + 1)
     if thick.any():
         picture = kind.picture(generator, picture, hole, thick, captions)
-    return close(picture, hole & ~thick)
+    return harmonic(picture[None], (hole & ~thick)[None, None])[0]
 
 
 @contextmanager
