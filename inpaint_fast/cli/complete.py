@@ -15,7 +15,6 @@ from tqdm import tqdm
 from inpaint_fast._devices import device_of
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
@@ -47,8 +46,7 @@ class Complete:
     caption: tuple[str, ...] = ()
     """What the picture shows, one or several sentences; for generators that read captions."""
     blend: bool = False
-    """Draw the completion into the colours round each hole: fast marching and Poisson blending, by OpenCV (the extra
-    [blend])."""
+    """Draw the completion into the colours round each hole (Poisson blending)."""
     device: str = "cpu"
     """Where the generator or the fill runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
@@ -58,8 +56,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
-    if options.blend:
-        require_opencv()
     settings = completion_settings(options)
     jobs, left_out = plan(options.image, options.out)
     check_targets(jobs, left_out, options.mask)

@@ -9,21 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MERGE = 8  # pixels: holes nearer than twice this are blended as one
-
 Box = tuple[int, int, int, int]
 """top, left, bottom, right; the last two excluded."""
 
 
-def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[Box]:
-    """The boxes of a mask's holes, from top to bottom.
-
-    Args:
-        hole: bool (H, W), true in the hole.
-        merge: holes are grown by so many pixels first, so that near ones count as one; the boxes are not grown.
-    """
-    grown = _touched(F.pad(hole, (merge,) * 4), 2 * merge + 1)
-    runs = _runs(grown.numpy())
+def hole_boxes(hole: Tensor) -> list[Box]:
+    """The boxes of the holes of a mask, bool (H, W), from top to bottom; pixels whose corners touch are in one hole."""
+    runs = _runs(hole.numpy())
     parent = list(range(len(runs)))
 
     def root(i: int) -> int:
@@ -40,15 +32,11 @@ def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[Box]:
         while j < i and runs[j][0] == row - 1 and runs[j][1] <= end:  # <=: corners touch too
             parent[root(i)] = root(j)
             j += 1
-    inside = hole.numpy()
-    extents: dict[int, list[int]] = {}
+    boxes: dict[int, Box] = {}
     for i, (row, start, end) in enumerate(runs):
-        columns = np.flatnonzero(inside[row, start:end])
-        if len(columns):
-            left, right = start + int(columns[0]), start + int(columns[-1]) + 1
-            box = extents.setdefault(root(i), [row, left, row + 1, right])
-            box[:] = [min(box[0], row), min(box[1], left), max(box[2], row + 1), max(box[3], right)]
-    return sorted((top, left, bottom, right) for top, left, bottom, right in extents.values())
+        top, left, _, right = boxes.get(root(i), (row, start, row, end))
+        boxes[root(i)] = (top, min(left, start), row + 1, max(right, end))
+    return sorted(boxes.values())
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
@@ -65,7 +53,7 @@ def thick_part(hole: Tensor, side: int) -> Tensor:
     if min(hole.shape) < side:
         return torch.zeros_like(hole)
     corners = _all_in_squares(hole, side)  # of the squares: top, left
-    return _touched(F.pad(corners, (side - 1,) * 4), side)
+    return ~_all_in_squares(~F.pad(corners, (side - 1,) * 4), side)
 
 
 def thickness(hole: Tensor) -> int:
@@ -94,11 +82,6 @@ def windows(hole: Tensor, box: Box, side: int) -> Iterator[Box]:
         while window := tight(hole, (band[0], start, top, right)):
             start = min(window[1] + side, right)
             yield tight(hole, (band[0], window[1], top, start))
-
-
-def _touched(mask: Tensor, side: int) -> Tensor:
-    """Whether a square of `side` pixels is true anywhere; as `_all_in_squares`."""
-    return ~_all_in_squares(~mask, side)
 
 
 def _all_in_squares(mask: Tensor, side: int) -> Tensor:

@@ -24,7 +24,9 @@ BILINEAR = (9 / 16, 3 / 16, 3 / 16, 1 / 16)  # of a cell's four nearest coarse o
 TRANSPOSED = tuple(down * right for down in (1 / 4, 3 / 4, 3 / 4, 1 / 4) for right in (1 / 4, 3 / 4, 3 / 4, 1 / 4))
 
 
-def solve_laplace(pictures: Tensor, hole: Tensor, *, tolerance: float, max_steps: int) -> Tensor:
+def solve_laplace(
+    pictures: Tensor, hole: Tensor, *, tolerance: float, max_steps: int, cloned: Tensor | None = None
+) -> Tensor:
     """The values in the hole that are the means of their neighbours (four, fewer at a picture's edge).
 
     Args:
@@ -33,6 +35,8 @@ def solve_laplace(pictures: Tensor, hole: Tensor, *, tolerance: float, max_steps
         tolerance: at the end no residual (count of the neighbours times the value, less their sum) is larger, nor any
             error that a cycle of multigrid still finds in a value; in the pictures' units.
         max_steps: bound on the number of steps.
+        cloned: (channels, N, H, W). With it the equation is Poisson's: inside the hole the values differ from pixel to
+            pixel as these do, as far as they can, and across its border not at all.
 
     Returns:
         float64 (channels, cells): the values of `pictures[:, hole]`.
@@ -45,18 +49,21 @@ def solve_laplace(pictures: Tensor, hole: Tensor, *, tolerance: float, max_steps
     if not len(pictures) or not cells.count:
         return pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     levels = _levels(cells)
-    parts = pictures.split(max(1, VALUES // cells.count))
-    solved = [_solve(levels, _border(part, cells, levels[0]), tolerance, max_steps) for part in parts]
-    return torch.cat(solved)[:, cells.order]
+    border = _border(pictures, cells, levels[0], cloned)
+    parts = border.split(max(1, VALUES // cells.count))
+    values = torch.cat([_solve(levels, part, tolerance, max_steps) for part in parts])[:, cells.order]
+    return values if cloned is None else values + cloned[:, hole]
 
 
-def _border(pictures: Tensor, cells: _Cells, level: _Level) -> Tensor:
-    """The sum of each cell's known neighbours, float64 (channels, cells)."""
+def _border(pictures: Tensor, cells: _Cells, level: _Level, cloned: Tensor | None) -> Tensor:
+    """The sum of each cell's known neighbours, less what is cloned into the cell; float64 (channels, cells)."""
     total = pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     for (down, right), neighbours in zip(STEPS, level.neighbours, strict=True):
         beside = ((neighbours == cells.count) & cells.inside(down, right)).nonzero()[:, 0]
-        row, column = cells.row[beside] + down, cells.column[beside] + right
-        total[:, beside] += pictures[:, cells.grid[beside], row, column].double()
+        grid, row, column = cells.grid[beside], cells.row[beside], cells.column[beside]
+        total[:, beside] += pictures[:, grid, row + down, column + right].double()
+        if cloned is not None:
+            total[:, beside] -= cloned[:, grid, row, column]
     if not total.isfinite().all():
         raise ValueError("picture: finite values are expected beside the hole, got NaN or infinities")
     return total

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._devices import device_of
-from inpaint_fast.completion.blend import blend_holes, require_opencv
+from inpaint_fast.completion.blend import blend_holes
 from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
 from inpaint_fast.completion.scaling import check_picture
@@ -44,8 +44,7 @@ def complete(
         fill: instead of weights: "harmonic" or "ring_mean", which learn nothing (`inpaint_fast.completion.fills`).
         device: where the generator or the fill runs, "auto" for the first GPU if there is one; None: where the
             generator is (the CPU for a file).
-        blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`);
-            needs OpenCV, the extra [blend].
+        blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`).
         caption: of the picture, one or several; expected by generators that read captions.
         caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
@@ -58,7 +57,6 @@ def complete(
             the whole picture, the network completes none, its answer is not finite, or captions are there where none
             are read, or not where they are.
         ImageError, WeightsError: a file cannot be used.
-        RuntimeError: blending was asked for and OpenCV is not there.
     """
     for name, value, kinds, expected in (
         ("image", image, (Tensor, str, os.PathLike), "a tensor or the path of a picture"),
@@ -79,8 +77,6 @@ def complete(
         return picture.clone()
     if hole.all():
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
-    if blend:
-        require_opencv()
     if fill is not None:
         completed = FILLS[fill](picture[None].to(device), hole[None, None].to(device))[0].cpu()
         return blend_holes(completed, picture, hole[None]) if blend else completed
