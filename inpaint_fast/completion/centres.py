@@ -60,7 +60,7 @@ def fill_centres(
         some = boxes[start : start + AT_ONCE]
         squares = [_around(box) for box in some]
         small, unknown = zip(*(reduced(picture, hole, square, (PICTURE, PICTURE)) for square in squares), strict=True)
-        completed = harmonic(torch.stack(small), torch.stack(unknown))
+        completed = harmonic(torch.stack(small), torch.stack(unknown), tolerance=1e-3)
         words = None if captions is None else captions.expand(len(some), *captions.shape[1:])
         inputs = generator_inputs(generator, completed, centre, words)
         with torch.inference_mode():

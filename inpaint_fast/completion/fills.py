@@ -41,19 +41,19 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, m
         picture: (N, C, H, W), any range; what it holds inside the hole does not matter.
         mask: (N|1, 1, H, W), true or 1 in the hole.
         tolerance: largest residual (count of a pixel's neighbours times its value, less their sum), and about the
-            largest error of a value, at which to stop, in the picture's units; None: 1e-4, of integers 0.05.
+            largest error of a value, at which to stop, in the picture's units; None: 1e-4 of the largest value beside
+            the hole.
         max_steps: bound on the number of steps; 15 have been enough for any hole at the default tolerance.
 
     Returns:
         (N, C, H, W): the picture, its hole filled; integers are rounded. Where the hole covers everything: 0.5.
+        Gradients flow to known pixels alone.
 
     Raises:
         ValueError: shapes do not fit, or a pixel beside the hole is NaN or infinite.
         RuntimeError: the tolerance was not reached in `max_steps`.
     """
     hole = _hole(picture, mask)
-    if tolerance is None:
-        tolerance = 1e-4 if picture.is_floating_point() else 0.05
     filled = picture.detach().clone(memory_format=torch.contiguous_format)
     # a hole that is the same for all makes one system of equations, with the channels of all pictures
     columns = filled.flatten(0, 1)[:, None] if len(hole) == 1 else filled.transpose(0, 1)

@@ -25,7 +25,7 @@ TRANSPOSED = tuple(down * right for down in (1 / 4, 3 / 4, 3 / 4, 1 / 4) for rig
 
 
 def solve_laplace(
-    pictures: Tensor, hole: Tensor, *, tolerance: float, max_steps: int, cloned: Tensor | None = None
+    pictures: Tensor, hole: Tensor, *, tolerance: float | None, max_steps: int, cloned: Tensor | None = None
 ) -> Tensor:
     """The values in the hole that are the means of their neighbours (four, fewer at a picture's edge).
 
@@ -33,7 +33,8 @@ def solve_laplace(
         pictures: (channels, N, H, W), any dtype and strides; what they hold inside the hole does not matter.
         hole: bool (N, H, W), the same for each channel; it covers no picture wholly.
         tolerance: at the end no residual (count of the neighbours times the value, less their sum) is larger, nor any
-            error that a cycle of multigrid still finds in a value; in the pictures' units.
+            error that a cycle of multigrid still finds in a value; in the pictures' units. None: 1e-4 of the largest
+            mean of four neighbours that the equations start from.
         max_steps: bound on the number of steps.
         cloned: (channels, N, H, W). With it the equation is Poisson's: inside the hole the values differ from pixel to
             pixel as these do, as far as they can, and across its border not at all.
@@ -50,8 +51,10 @@ def solve_laplace(
         return pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     levels = _levels(cells)
     border = _border(pictures, cells, levels[0], cloned)
-    parts = border.split(max(1, VALUES // cells.count))
-    values = torch.cat([_solve(levels, part, tolerance, max_steps) for part in parts])[:, cells.order]
+    unit = border.abs().max().item() or 1.0  # whatever the pictures' range, float32 can tell the values apart
+    relative = 1e-4 / 4 if tolerance is None else tolerance / unit
+    parts = (border / unit).split(max(1, VALUES // cells.count))
+    values = unit * torch.cat([_solve(levels, part, relative, max_steps) for part in parts])[:, cells.order]
     return values if cloned is None else values + cloned[:, hole]
 
 
@@ -90,8 +93,8 @@ def _solve(levels: Sequence[_Level], border: Tensor, tolerance: float, max_steps
         x += length * direction[:, :count]
         residual = residual - length * pressed
     raise RuntimeError(
-        f"tolerance: {tolerance:g} was not reached in {max_steps} steps; the largest residual is {left[0]:.1e}, the "
-        f"largest error {left[1]:.1e}"
+        f"max_steps: {max_steps} were not enough; of the largest value beside the hole {left[0]:.1e} is left as a "
+        f"residual and {left[1]:.1e} as an error, {tolerance:.1e} is expected"
     )
 
 
