@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 from torch import Tensor
@@ -15,7 +15,6 @@ from tqdm import tqdm
 from inpaint_fast._devices import device_of
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.images import readable_suffixes
@@ -31,8 +30,10 @@ class Complete:
 
     image: Annotated[Path, tyro.conf.Positional]
     """A picture, or a folder of pictures (searched recursively)."""
-    weights: Path
+    weights: Path | None = None
     """A run's folder or its generator.safetensors."""
+    fill: Literal["harmonic", "ring_mean"] | None = None
+    """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round it."""
     mask: Path | None = None
     """The holes: a picture of the same size, white (or transparent) in the hole; or a folder of masks named as the
     pictures are, whatever their suffix."""
@@ -45,10 +46,9 @@ class Complete:
     caption: tuple[str, ...] = ()
     """What the picture shows, one or several sentences; for generators that read captions."""
     blend: bool = False
-    """Draw the completion into the colours round each hole: fast marching and Poisson blending, by OpenCV (the extra
-    [blend])."""
+    """Draw the completion into the colours round each hole (Poisson blending)."""
     device: str = "cpu"
-    """Where the generator runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
+    """Where the generator or the fill runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,11 +56,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
-    if options.blend:
-        require_opencv()
-    generator = load_network(options.weights).to(device_of(options.device))
-    caption, encoder = options.caption or None, load_caption_encoder(options.weights)
-    encoded_captions(generator, caption, encoder)  # here, so that what is wrong for every picture is said once
+    settings = completion_settings(options)
     jobs, left_out = plan(options.image, options.out)
     check_targets(jobs, left_out, options.mask)
     failed: list[str] = []
@@ -69,8 +65,7 @@ def main(argv: Sequence[str]) -> int:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
             target.parent.mkdir(parents=True, exist_ok=True)
-            settings = {"blend": options.blend, "caption": caption, "caption_encoder": encoder}
-            write_png(target, complete(picture, mask, weights=generator, **settings))
+            write_png(target, complete(picture, mask, **settings))
         except (ValueError, OSError) as error:
             text = str(error)
             failed.append(text if str(source) in text else f"{source}: {text}")
@@ -80,6 +75,24 @@ def main(argv: Sequence[str]) -> int:
     for failure in failed:
         print(f"not completed: {failure}", file=sys.stderr)
     return 0 if not failed else 2 if len(jobs) == 1 else 1
+
+
+def completion_settings(options: Complete) -> dict[str, Any]:
+    """What `complete` is given for every picture; what is wrong for all of them is said here, once."""
+    if (options.weights is None) == (options.fill is None):
+        raise ValueError(
+            "--weights or --fill is expected, one of them: a run's folder or its generator.safetensors; or harmonic or "
+            "ring_mean, which need no weights"
+        )
+    device, caption = device_of(options.device), options.caption or None
+    if options.weights is None:
+        if caption is not None:
+            raise ValueError(f"--caption: --fill {options.fill} reads none")
+        return {"fill": options.fill, "blend": options.blend, "device": device}
+    generator = load_network(options.weights).to(device)
+    encoder = load_caption_encoder(options.weights)
+    encoded_captions(generator, caption, encoder)
+    return {"weights": generator, "blend": options.blend, "caption": caption, "caption_encoder": encoder}
 
 
 def plan(image: Path, out: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:

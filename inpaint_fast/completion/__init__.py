@@ -1,8 +1,9 @@
 """A trained model, a picture and a mask to a completed picture; and the fills that learn nothing.
 
-- `picture`: a picture of any size completed; `generators`: the two kinds that can, and a batch completed by either.
-- `centres`, `regions`: how each kind fills a batch, and a picture; `holes`, `scaling`: where holes are, parts resized.
-- `fills`: without learning; `blend`: the seam.
+- `picture`: a picture of any size completed; `generators`: what they fill of it, and a batch completed by either kind.
+- `centres`, `regions`: how each kind fills a batch, and a picture; `holes`, `scaling`: where holes are and how thick,
+  parts resized.
+- `fills`: without learning; `blend`: the seam; `laplace`: the solver of both.
 - `weights`: networks to files and back; `convert`: public GLCIC weights; `graph`: a network for other runtimes.
 """
 

@@ -1,22 +1,25 @@
 """Holes filled by a `CentreGenerator`, which knows the central 32 of 64 pixels alone.
 
-It is led over a picture hole by hole: holes that lie close together are one; round each, a square twice its longer side
-is reduced to the generator's size, other holes in it are closed harmonically, and the answer is enlarged into the hole.
-Memory stays bounded by the picture itself, whatever the size of the hole.
+It is led over a picture piece by piece. What it answers for is a square, and nothing known inside that square reaches
+it; so a hole that is no compact blob (an L, a ring, a long stroke) is cut into pieces that are. Round each, a square
+twice its longer side is brought to the generator's size, all holes in it are closed harmonically, and the answer is
+brought back. Memory stays bounded by the picture itself, whatever the size of the hole.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from inpaint_fast.completion.fills import harmonic, paste, prefilled
-from inpaint_fast.completion.holes import MERGE, hole_boxes
+from inpaint_fast.completion.holes import Box, hole_boxes, thickness, tight
 from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.data import Batch
 from inpaint_fast.models.centre import CENTRE, PICTURE, CentreGenerator
 
-AT_ONCE = 64  # holes given to the generator at a time
+AT_ONCE = 64  # pieces given to the generator at a time
 
 
 def generator_inputs(
@@ -34,43 +37,61 @@ def complete_centres(generator: CentreGenerator, batch: Batch) -> Tensor:
     return paste(picture, batch.image, batch.mask).clamp(0, 1)
 
 
-def fill_centres(generator: CentreGenerator, picture: Tensor, hole: Tensor, captions: Tensor | None) -> Tensor:
-    """Fill the holes of a picture.
+def fill_centres(
+    generator: CentreGenerator, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None
+) -> Tensor:
+    """Fill a part of the holes of a picture.
 
     Args:
         generator: in eval mode.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         hole: bool (H, W), true in the hole.
+        part: bool (H, W), true where to fill it.
         captions: (1, captions, ...), encoded, where the generator reads them.
 
     Returns:
-        uint8 (3, H, W); pixels outside the hole are the picture's own.
+        uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), next(generator.parameters()).device
-    boxes = hole_boxes(hole, merge=MERGE)
+    boxes = [piece for box in hole_boxes(part) for piece in _pieces(part, box)]
     centre = torch.zeros(1, 1, PICTURE, PICTURE, dtype=torch.bool)
     centre[..., CENTRE, CENTRE] = True
     for start in range(0, len(boxes), AT_ONCE):
-        part = boxes[start : start + AT_ONCE]
-        squares = [_around(box) for box in part]
-        completed = torch.stack([_closed(picture, hole, square) for square in squares])
-        words = None if captions is None else captions.expand(len(part), *captions.shape[1:])
+        some = boxes[start : start + AT_ONCE]
+        squares = [_around(box) for box in some]
+        small, unknown = zip(*(reduced(picture, hole, square, (PICTURE, PICTURE)) for square in squares), strict=True)
+        completed = harmonic(torch.stack(small), torch.stack(unknown), tolerance=1e-3)
+        words = None if captions is None else captions.expand(len(some), *captions.shape[1:])
         inputs = generator_inputs(generator, completed, centre, words)
         with torch.inference_mode():
             completed[..., CENTRE, CENTRE] = answer(generator(*(tensor.to(device) for tensor in inputs)))
-        for box, square, small in zip(part, squares, completed, strict=True):
-            enlarge_into(result, hole, box, square, small)
+        for box, square, filled in zip(some, squares, completed, strict=True):
+            enlarge_into(result, part, box, square, filled)
     return result
 
 
-def _around(box: tuple[int, int, int, int]) -> Region:
-    """A square of twice the longer side of the hole (top, left, bottom, right), never smaller than the input."""
+def _pieces(part: Tensor, box: Box) -> Iterator[Box]:
+    """Boxes that together hold what the part has inside a box, halved until each is compact.
+
+    Compact: hardly longer than wide, and half as long as it is a square fits in, as into a disc or a triangle.
+    """
+    if (box := tight(part, box)) is None:
+        return
     top, left, bottom, right = box
-    side = max(2 * (bottom - top), 2 * (right - left), PICTURE)
+    height, width = bottom - top, right - left
+    side = max(height, width)
+    if side <= 1.5 * min(height, width) and side <= 2 * thickness(part[top:bottom, left:right]) + 2:
+        yield box
+    elif height == side:
+        yield from _pieces(part, (top, left, top + side // 2, right))
+        yield from _pieces(part, (top + side // 2, left, bottom, right))
+    else:
+        yield from _pieces(part, (top, left, bottom, left + side // 2))
+        yield from _pieces(part, (top, left + side // 2, bottom, right))
+
+
+def _around(box: Box) -> Region:
+    """A square of twice the longer side, about the same centre."""
+    top, left, bottom, right = box
+    side = 2 * max(bottom - top, right - left)
     return Region((top + bottom - side) / 2, (left + right - side) / 2, side, side)
-
-
-def _closed(picture: Tensor, hole: Tensor, square: Region) -> Tensor:
-    """The square at the generator's size, (3, 64, 64) in [0, 1], its holes closed harmonically."""
-    small, unknown = reduced(picture, hole, square, (PICTURE, PICTURE))
-    return harmonic(small[None], unknown[None])[0]

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion.centres import complete_centres, fill_centres
+from inpaint_fast.completion.fills import harmonic
+from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import complete_holes, fill_regions
 from inpaint_fast.data import Batch
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
+
+THIN = 8  # pixels: where a hole is no thicker, its surroundings know better than any network
 
 
 class Kind(NamedTuple):
@@ -22,8 +26,8 @@ class Kind(NamedTuple):
     """Their class."""
     batch: Callable[[nn.Module, Batch], Tensor]
     """(generator, batch) -> the batch's pictures completed."""
-    picture: Callable[[nn.Module, Tensor, Tensor, Tensor | None], Tensor]
-    """(generator, picture, hole, encoded captions) -> a picture of any size completed."""
+    picture: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    """(generator, picture, hole, part, encoded captions) -> a picture of any size, that part of its hole filled."""
     takes: tuple[int, str] | None = None
     """Side and mask of the only batches that they complete; None: any."""
 
@@ -62,6 +66,30 @@ def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
     kind = kind_of(generator)
     with at_rest(generator), torch.no_grad():
         return kind.batch(generator, batch)
+
+
+def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
+    """The holes of a picture filled: by the generator where they are thick, harmonically where they are THIN.
+
+    Thick is what squares of more than THIN pixels cover that lie in the hole. A scratch, writing, the thin arms of a
+    large hole are not; they are filled last, so that they join what is known to what the generator gave.
+
+    Args:
+        generator: in eval mode.
+        picture: uint8 (3, H, W), any size; what it holds inside the hole does not matter.
+        hole: bool (H, W), true in the hole; it does not cover everything.
+        captions: (1, captions, ...), encoded, where the generator reads them.
+
+    Returns:
+        uint8 (3, H, W); known pixels as they were.
+
+    Raises:
+        ValueError: it completes no pictures, or its answer is not finite.
+    """
+    kind, thick = kind_of(generator), thick_part(hole, THIN + 1)
+    if thick.any():
+        picture = kind.picture(generator, picture, hole, thick, captions)
+    return harmonic(picture[None], (hole & ~thick)[None, None])[0]
 
 
 @contextmanager

@@ -1,26 +1,21 @@
-"""Where the holes of a mask are."""
+"""Where the holes of a mask are, and how thick."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-MERGE = 8  # pixels: holes nearer than twice this are filled, and blended, as one
+Box = tuple[int, int, int, int]
+"""top, left, bottom, right; the last two excluded."""
 
 
-def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[tuple[int, int, int, int]]:
-    """The boxes (top, left, bottom, right; the last two excluded) of a mask's holes, from top to bottom.
-
-    Args:
-        hole: bool (H, W), true in the hole.
-        merge: holes are grown by so many pixels first, so that near ones count as one; the boxes are not grown.
-    """
-    grown = hole
-    if merge:
-        rows = F.max_pool2d(hole[None, None].float(), (2 * merge + 1, 1), stride=1, padding=(merge, 0))
-        grown = F.max_pool2d(rows, (1, 2 * merge + 1), stride=1, padding=(0, merge))[0, 0] > 0  # a square, in two lines
-    runs = _runs(grown.numpy())
+def hole_boxes(hole: Tensor) -> list[Box]:
+    """The boxes of the holes of a mask, bool (H, W), from top to bottom; pixels whose corners touch are in one hole."""
+    runs = _runs(hole.numpy())
     parent = list(range(len(runs)))
 
     def root(i: int) -> int:
@@ -37,15 +32,11 @@ def hole_boxes(hole: Tensor, *, merge: int = 0) -> list[tuple[int, int, int, int
         while j < i and runs[j][0] == row - 1 and runs[j][1] <= end:  # <=: corners touch too
             parent[root(i)] = root(j)
             j += 1
-    inside = hole.numpy()
-    extents: dict[int, list[int]] = {}
+    boxes: dict[int, Box] = {}
     for i, (row, start, end) in enumerate(runs):
-        columns = np.flatnonzero(inside[row, start:end])
-        if len(columns):
-            left, right = start + int(columns[0]), start + int(columns[-1]) + 1
-            box = extents.setdefault(root(i), [row, left, row + 1, right])
-            box[:] = [min(box[0], row), min(box[1], left), max(box[2], row + 1), max(box[3], right)]
-    return sorted((top, left, bottom, right) for top, left, bottom, right in extents.values())
+        top, left, _, right = boxes.get(root(i), (row, start, row, end))
+        boxes[root(i)] = (top, min(left, start), row + 1, max(right, end))
+    return sorted(boxes.values())
 
 
 def _runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
@@ -55,3 +46,51 @@ def _runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
     rows, starts = np.nonzero(steps == 1)
     _, ends = np.nonzero(steps == -1)
     return list(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+
+
+def thick_part(hole: Tensor, side: int) -> Tensor:
+    """The part of a mask, bool (H, W), that squares of `side` pixels inside it cover: its morphological opening."""
+    if min(hole.shape) < side:
+        return torch.zeros_like(hole)
+    corners = _all_in_squares(hole, side)  # of the squares: top, left
+    return ~_all_in_squares(~F.pad(corners, (side - 1,) * 4), side)
+
+
+def thickness(hole: Tensor) -> int:
+    """The side, in pixels, of the largest square inside a mask, bool (H, W)."""
+    low, high = 0, min(hole.shape)
+    while low < high:
+        side = (low + high + 1) // 2
+        low, high = (side, high) if _all_in_squares(hole, side).any() else (low, side - 1)
+    return low
+
+
+def tight(hole: Tensor, box: Box) -> Box | None:
+    """The smallest box that holds what a mask, bool (H, W), has inside a box; None where that is nothing."""
+    top, left, bottom, right = box
+    inside = hole[top:bottom, left:right]
+    rows, columns = (inside.any(dim=dim).nonzero()[:, 0].tolist() for dim in (1, 0))
+    return (top + rows[0], left + columns[0], top + rows[-1] + 1, left + columns[-1] + 1) if rows else None
+
+
+def windows(hole: Tensor, box: Box, side: int) -> Iterator[Box]:
+    """Boxes of at most `side` pixels each way that together hold, once, what a mask, bool (H, W), has inside a box."""
+    top, left, bottom, right = box
+    while band := tight(hole, (top, left, bottom, right)):
+        top = min(band[0] + side, bottom)
+        start = left
+        while window := tight(hole, (band[0], start, top, right)):
+            start = min(window[1] + side, right)
+            yield tight(hole, (band[0], window[1], top, start))
+
+
+def _all_in_squares(mask: Tensor, side: int) -> Tensor:
+    """Whether a square of `side` pixels is all true; bool (H - side + 1, W - side + 1), by the square's first pixel."""
+    for dim in (0, 1):
+        reach = 1
+        while reach < side:  # a line of 2, 4, 8, ... pixels is two of half its length
+            step = min(reach, side - reach)
+            length = max(0, mask.shape[dim] - step)
+            mask = mask.narrow(dim, 0, length) & mask.narrow(dim, mask.shape[dim] - length, length)
+            reach += step
+    return mask

@@ -1,7 +1,8 @@
 """A trained generator, a picture and a mask to a completed picture; any size, any holes.
 
-A `CompletionNetwork` fills holes anywhere: `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the
-centre of a small square, is led over a picture hole by hole: `inpaint_fast.completion.centres`.
+Thin holes are filled harmonically, thick ones by the generator: `inpaint_fast.completion.generators`. A
+`CompletionNetwork` fills holes anywhere: `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the centre
+of a small square, is led over a picture piece by piece: `inpaint_fast.completion.centres`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._devices import device_of
-from inpaint_fast.completion.blend import blend_holes, require_opencv
-from inpaint_fast.completion.generators import at_rest, kind_of
+from inpaint_fast.completion.blend import blend_holes
+from inpaint_fast.completion.fills import FILLS
+from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
@@ -25,7 +27,8 @@ def complete(
     image: Tensor | str | os.PathLike[str],
     mask: Tensor,
     *,
-    weights: nn.Module | str | os.PathLike[str],
+    weights: nn.Module | str | os.PathLike[str] | None = None,
+    fill: str | None = None,
     device: torch.device | str | None = None,
     blend: bool = False,
     caption: str | Sequence[str] | None = None,
@@ -36,11 +39,12 @@ def complete(
     Args:
         image: uint8 (3, H, W), or the file to read it from; any size.
         mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
-        weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is.
-        device: where the generator runs, "auto" for the first GPU if there is one; None: where it is (the CPU for a
-            file).
-        blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`);
-            needs OpenCV, the extra [blend].
+        weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is. Where
+            a hole is thin (squares of 9 pixels do not fit in) it is not asked: "harmonic" is hard to beat there.
+        fill: instead of weights: "harmonic" or "ring_mean", which learn nothing (`inpaint_fast.completion.fills`).
+        device: where the generator or the fill runs, "auto" for the first GPU if there is one; None: where the
+            generator is (the CPU for a file).
+        blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`).
         caption: of the picture, one or several; expected by generators that read captions.
         caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
@@ -49,18 +53,18 @@ def complete(
 
     Raises:
         TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, there is no such device, the hole covers the whole picture, the network completes
-            none, its answer is not finite, or captions are there where it reads none, or not where it does.
+        ValueError: shapes do not fit, there is no such fill or device, weights are there beside a fill, the hole covers
+            the whole picture, the network completes none, its answer is not finite, or captions are there where none
+            are read, or not where they are.
         ImageError, WeightsError: a file cannot be used.
-        RuntimeError: blending was asked for and OpenCV is not there.
     """
     for name, value, kinds, expected in (
         ("image", image, (Tensor, str, os.PathLike), "a tensor or the path of a picture"),
         ("mask", mask, (Tensor,), "a tensor (inpaint_fast.data.read_mask reads one from a file)"),
-        ("weights", weights, (nn.Module, str, os.PathLike), "a generator or the path of its weights"),
     ):
         if not isinstance(value, kinds):
             raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
+    check_filler(weights, fill, caption)
     device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)
     check_picture("image", picture)
@@ -73,8 +77,9 @@ def complete(
         return picture.clone()
     if hole.all():
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
-    if blend:
-        require_opencv()
+    if fill is not None:
+        completed = FILLS[fill](picture[None].to(device), hole[None, None].to(device))[0].cpu()
+        return blend_holes(completed, picture, hole[None]) if blend else completed
     if isinstance(weights, nn.Module):
         generator = weights if device is None else copy.deepcopy(weights).to(device)
     else:
@@ -83,8 +88,24 @@ def complete(
     captions = encoded_captions(generator, caption, caption_encoder)
     with at_rest(generator), torch.random.fork_rng(devices=[]):  # noise that fills the hole: always the same
         torch.manual_seed(0)
-        completed = kind_of(generator).picture(generator, picture, hole, captions)
+        completed = complete_picture(generator, picture, hole, captions)
     return blend_holes(completed, picture, hole[None]) if blend else completed
+
+
+def check_filler(weights: object, fill: object, caption: object) -> None:
+    """Raise TypeError or ValueError where these say nothing of what fills the hole, or two things."""
+    names = " or ".join(map(repr, FILLS))
+    if fill is None:
+        if not isinstance(weights, nn.Module | str | os.PathLike):
+            raise TypeError(
+                f"weights: a generator or the path of its weights is expected, or instead a fill, {names}, which needs "
+                f"none; got {type(weights).__name__}"
+            )
+    elif fill not in FILLS:
+        raise ValueError(f"fill: {names} is expected, got {fill!r}")
+    elif weights is not None or caption is not None:
+        other = "caption" if weights is None else "weights"
+        raise ValueError(f"fill and {other}: one of them is expected, got both; {fill!r} learns and reads nothing")
 
 
 def encoded_captions(

@@ -1,13 +1,16 @@
 """Holes of any shape, filled by a `CompletionNetwork` in bounded regions round them.
 
-The network answers for a whole picture, but a pixel of its answer depends on no pixel farther away than CONTEXT. So
-only a region of that much context round a hole is given to it, aligned to its grid of 4 pixels: the answer is what the
-whole picture would have given, and memory is bounded whatever the picture's size. Near holes share a region. A hole
-longer than those the network was trained on is reduced to that length, with its context, and the answer enlarged.
+The network answers for pictures of any size, and well for those of the size that it was trained on: what the far taps
+of its dilated convolutions would see beyond that, they have never seen. The published sizes are 5/3 of the longest hole
+and more. So a window of a hole, at most as long as the longest hole of the training, is filled from a region of that
+length about it; a long hole takes several. What is thicker is reduced to that, with its surroundings, and the answer
+enlarged; thickness is the side of the largest square that fits into the hole. Memory is bounded whatever the picture's
+size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -15,15 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast.completion.fills import paste
-from inpaint_fast.completion.holes import MERGE, hole_boxes
+from inpaint_fast.completion.holes import Box, hole_boxes, thick_part, thickness, windows
 from inpaint_fast.completion.scaling import Region, answer, enlarge_into, reduced
 from inpaint_fast.data import Batch, to_uint8
 from inpaint_fast.models.glcic import CompletionNetwork
 
-CONTEXT = 156  # pixels: half of the receptive field is 153; a multiple of 4
-TILE = 128  # pixels: holes whose centres lie in one square of this size are filled in one region
-
-Box = tuple[int, int, int, int]
+SURROUNDINGS = 5 / 3  # times the longest hole: 160 pixels round 96, as published
 
 
 def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 16) -> Tensor:
@@ -32,57 +32,56 @@ def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 1
     return torch.cat([paste(network(image, mask), image, mask) for image, mask in parts])
 
 
-def fill_regions(network: CompletionNetwork, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
-    """Fill the holes of a picture.
+def fill_regions(
+    network: CompletionNetwork, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None = None
+) -> Tensor:
+    """Fill a part of the holes of a picture.
 
     Args:
         network: in eval mode.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         hole: bool (H, W), true in the hole.
+        part: bool (H, W), true where to fill it.
         captions: None: it reads none.
 
     Returns:
-        uint8 (3, H, W); pixels outside the hole are the picture's own.
+        uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
-    for boxes, region, size in _regions(hole_boxes(hole, merge=MERGE), hole.shape, network.hole):
+    side = 4 * math.ceil(SURROUNDINGS * network.hole / 4)
+    for window, wanted, scale in _windows(part, network.hole):
+        region = _around(window, round(side / scale), hole.shape)
+        size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = _to_multiple_of_4(small[None]), _to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
             filled = answer(network(padded.to(device), padded_mask.to(device))[0, :, : size[0], : size[1]])
-        for box in boxes:
-            if size == region[2:]:
-                _write(result, hole, box, region, filled)
-            else:
-                enlarge_into(result, hole, box, region, filled)
+        if scale == 1:
+            _write(result, wanted, window, region, filled)
+        else:
+            enlarge_into(result, wanted, window, region, filled)
     return result
 
 
-def _regions(
-    boxes: list[Box], shape: tuple[int, int], longest: int
-) -> Iterator[tuple[list[Box], Region, tuple[int, int]]]:
-    """The boxes that are filled together, the region to fill them from, and its size as the network sees it."""
-    tiles: dict[tuple[int, int], list[Box]] = {}
-    for box in boxes:
+def _windows(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
+    """Windows that hold what is to be filled, what that is, and the scale at which the network sees it."""
+    thick = thick_part(part, longest + 1)
+    for box in hole_boxes(thick):
         top, left, bottom, right = box
-        length = max(bottom - top, right - left)
-        if length <= longest:
-            tiles.setdefault(((top + bottom) // 2 // TILE, (left + right) // 2 // TILE), []).append(box)
-        else:
-            scale = longest / length
-            region = _grown(box, round(CONTEXT / scale), shape)
-            yield [box], region, tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
-    for together in tiles.values():
-        tops, lefts, bottoms, rights = zip(*together, strict=True)
-        region = _grown((min(tops), min(lefts), max(bottoms), max(rights)), CONTEXT, shape)
-        yield together, region, region[2:]
+        side = thickness(thick[top:bottom, left:right])
+        for window in windows(thick, box, side):
+            yield window, thick, longest / side
+    rest = part & ~thick
+    for window in windows(rest, (0, 0, *rest.shape), longest):
+        yield window, rest, 1
 
 
-def _grown(box: Box, margin: int, shape: tuple[int, int]) -> Region:
-    """The box with a margin, its top left corner on the network's grid, cut off at the picture's edges."""
-    top, left = (max(0, start - margin) // 4 * 4 for start in box[:2])
-    bottom, right = (min(length, end + margin) for end, length in zip(box[2:], shape, strict=True))
-    return Region(top, left, bottom - top, right - left)
+def _around(window: Box, side: int, shape: tuple[int, int]) -> Region:
+    """A square about the window's centre, moved into the picture, and no longer than that."""
+    height, width = (min(side, length) for length in shape)
+    top, left, bottom, right = window
+    first_row, first_column = (top + bottom - height) // 2, (left + right - width) // 2
+    return Region(min(max(0, first_row), shape[0] - height), min(max(0, first_column), shape[1] - width), height, width)
 
 
 def _to_multiple_of_4(x: Tensor) -> Tensor:

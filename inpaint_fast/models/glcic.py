@@ -34,8 +34,8 @@ class CompletionNetwork(nn.Sequential):
         channels: of the first convolution, c in the table below; even. 64 as published (6,072,131 parameters).
         order: "act_norm" (convolution, ReLU, norm: the public weights) or "norm_act" (the paper).
         mean_pixel: RGB in [0, 1] that stands in the holes of the input: the mean pixel of the training pictures.
-        hole: longest side, in pixels, of the holes that it was trained on. `inpaint_fast.complete` brings longer ones
-            to this size before it asks the network.
+        hole: longest side, in pixels, of the holes that it was trained on. `inpaint_fast.complete` brings thicker ones
+            to this size before it asks the network, and shows it 5/3 of that.
 
     Shapes:
         picture (N, 3, H, W), RGB in [0, 1], what it holds inside the hole does not matter; mask (N|1, 1, H, W), true or

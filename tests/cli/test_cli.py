@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inpaint_fast.cli.main import COMMANDS, main
-from inpaint_fast.completion import save_network
+from inpaint_fast.completion import FILLS, save_network
 from inpaint_fast.data import box, read_image, samples, write_png
 from inpaint_fast.models import UNetGenerator
 from inpaint_fast.training import RECIPES
@@ -46,7 +46,7 @@ def test_every_command_has_help(command, capsys) -> None:
 def test_help_is_running_text(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert run("complete", "--help") == 0
-    assert "by OpenCV (the extra [blend])" in capsys.readouterr().out  # two lines of the source
+    assert "or the mean colour of the pixels round it" in capsys.readouterr().out  # two lines of the source
     assert run("train", "glcic_places2", "--help") == 0
     text = capsys.readouterr().out
     assert "all holes of a batch inside one random square" in text  # of an inherited setting
@@ -98,6 +98,26 @@ def test_glcic_from_training_to_a_blended_picture(tmp_path, capsys) -> None:
     assert torch.equal(before[:, known], after[:, known]) and not torch.equal(before, after)
     assert run("complete", *arguments, "--caption", "a red flower") == 2
     assert "CompletionNetwork reads none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_a_fill_needs_no_weights(fill, tmp_path) -> None:
+    photograph, completed = samples("heldout").paths[0], tmp_path / "completed.png"
+    assert run("complete", photograph, "--box", 30, 40, 50, 6, "--fill", fill, "--out", completed) == 0
+    picture = read_image(photograph)
+    expected = FILLS[fill](picture[None], box(*picture.shape[1:], 30, 40, 50, 6)[None])[0]
+    assert torch.equal(read_image(completed), expected)
+
+
+def test_weights_or_a_fill(weights, tmp_path, capsys) -> None:
+    arguments = ["complete", samples("heldout").paths[0], "--box", 3, 4, 5, 6, "--out", tmp_path / "completed.png"]
+    assert run(*arguments) == 2
+    assert "--weights or --fill" in capsys.readouterr().err
+    assert run(*arguments, "--weights", weights, "--fill", "harmonic") == 2
+    assert "--weights or --fill" in capsys.readouterr().err
+    assert run(*arguments, "--fill", "harmonic", "--caption", "a flower") == 2
+    assert "--caption" in capsys.readouterr().err
+    assert not (tmp_path / "completed.png").exists()
 
 
 def test_evaluate_names_what_a_network_of_central_holes_takes(weights, capsys) -> None:

@@ -46,6 +46,11 @@ def test_a_hole_that_covers_everything_is_grey() -> None:
         assert (fill(torch.rand(1, 3, 8, 8), torch.ones(1, 1, 8, 8)) == 0.5).all()
 
 
+def test_means_of_many_pixels_do_not_overflow() -> None:
+    picture, mask = torch.full((1, 3, 300, 300), 3.0, dtype=torch.float16), center_square(300, 300, 40)[None]
+    assert (ring_mean(picture, mask, width=100) == 3).all() and (prefilled(picture, mask, "mean") == 3).all()
+
+
 def test_shapes_are_named() -> None:
     with pytest.raises(ValueError, match=r"picture.*\(3, 8, 8\)"):
         ring_mean(torch.rand(3, 8, 8), torch.ones(1, 1, 8, 8))

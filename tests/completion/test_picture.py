@@ -17,7 +17,7 @@ def generator() -> UNetGenerator:
     return UNetGenerator(4).eval()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 70), (37, 5), (64, 64), (200, 333)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (37, 5), (64, 64), (120, 217)])
 def test_any_size_and_every_known_pixel_untouched(generator, size) -> None:
     picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
     draws = torch.Generator().manual_seed(1)

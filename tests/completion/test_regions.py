@@ -1,4 +1,4 @@
-"""Pictures completed by the GLCIC network: any size, any holes, bounded regions."""
+"""Pictures completed by the GLCIC network: any size, any holes, regions of the size of its training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 
 import inpaint_fast as ipf
-from inpaint_fast.completion.regions import CONTEXT, TILE
 from inpaint_fast.data import box, center_square, read_image, samples
 from inpaint_fast.models import CompletionNetwork
 
@@ -50,14 +49,16 @@ def test_any_size_and_every_known_pixel_untouched(network, size) -> None:
         assert completed.dtype == torch.uint8 and torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
 
 
-def test_a_picture_of_multiples_of_4_is_the_networks_own_answer(network) -> None:
+def test_a_picture_of_the_size_of_the_training_is_the_networks_own_answer(network) -> None:
+    network.hole = 120  # in pictures of 200
     picture = samples("heldout")[0][:, :160, :200]
-    mask = box(160, 200, 0, 0, 30, 40) | box(160, 200, 150, 120, 40, 40) | box(160, 200, 90, 60, 7, 9)
+    mask = box(160, 200, 0, 0, 30, 40) | box(160, 200, 150, 120, 40, 40) | box(160, 200, 90, 60, 12, 9)
     completed = ipf.complete(picture, mask, weights=network)
     assert_filled_with(completed, picture, mask, whole(network, picture, mask))
 
 
 def test_other_sizes_are_padded_and_cropped_back(network) -> None:
+    network.hole = 120
     picture = samples("heldout")[0][:, :61, :90]
     mask = box(61, 90, 70, 30, 20, 31)
     wide = torch.nn.functional.pad(picture[None].float(), (0, 2, 0, 3), mode="replicate")[0].byte()
@@ -66,29 +67,47 @@ def test_other_sizes_are_padded_and_cropped_back(network) -> None:
     assert_filled_with(ipf.complete(picture, mask, weights=network), picture, mask, answer)
 
 
-def test_a_region_answers_as_the_whole_picture_does(network) -> None:
-    """The context is as wide as the network sees: a large picture may be cut without a trace."""
-    seen: list[torch.Size] = []
-    network.layer1.register_forward_hook(lambda _module, _input, output: seen.append(output.shape[2:]))
-    picture = noise(760, 520)
-    mask = box(760, 520, 301, 402, 40, 33) | box(760, 520, 250, 391, 9, 40) | box(760, 520, 3, 740, 17, 20)
+def seen_by(network) -> list[torch.Tensor]:
+    """What the network will be given: pictures, and in a fourth channel holes."""
+    seen: list[torch.Tensor] = []
+    network.layer1.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    return seen
+
+
+@pytest.mark.parametrize(("left", "top", "corner"), [(301, 402, (283, 388)), (3, 715, (0, 692)), (480, 0, (452, 0))])
+def test_a_large_picture_is_seen_in_regions_of_the_size_of_the_training(network, left, top, corner) -> None:
+    """Of 68 pixels for holes of 40: about the hole, and moved into the picture."""
+    picture, mask = noise(760, 520), box(760, 520, left, top, 33, 40)
+    seen = seen_by(network)
     completed = ipf.complete(picture, mask, weights=network)
-    assert len(seen) > 1 and all(max(side) < 520 for side in seen)
-    boxes = [tuple(side) for side in seen]
-    assert all(side[0] <= TILE + 40 + 2 * CONTEXT + 4 for side in boxes)
-    assert_filled_with(completed, picture, mask, whole(network, picture, mask))
+    assert [tuple(each.shape[2:]) for each in seen] == [(68, 68)]
+    region = (slice(None), slice(corner[1], corner[1] + 68), slice(corner[0], corner[0] + 68))
+    assert_filled_with(completed[region], picture[region], mask[region], whole(network, picture[region], mask[region]))
+    assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
+
+
+def test_long_holes_that_are_not_thick_are_seen_as_they_are(network) -> None:
+    picture, mask = noise(300, 400), box(300, 400, 40, 100, 300, 12)
+    seen = seen_by(network)
+    ipf.complete(picture, mask, weights=network)
+    assert [tuple(each.shape[2:]) for each in seen] == [(68, 68)] * 8  # of 40 pixels of the hole each
+    for start, each in zip(range(40, 340, 40), seen, strict=True):
+        first = (start + min(start + 40, 340) - 68) // 2
+        hole = each[0, 3] > 0
+        assert torch.equal(hole, mask[0, 72:140, first : first + 68])
+        known = picture[:, 72:140, first : first + 68] / 255
+        torch.testing.assert_close(each[0, :3][:, ~hole], known[:, ~hole])
 
 
 def test_long_holes_are_reduced_to_what_the_network_was_trained_on(network) -> None:
-    seen: list[torch.Size] = []
-    network.layer1.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    seen = seen_by(network)
     picture = torch.full((3, 400, 400), 90, dtype=torch.uint8)
     ipf.complete(picture, center_square(400, 400, 160), weights=network)
     (reduced,) = seen
-    assert reduced.shape[2:] == (100, 100)
+    assert reduced.shape[2:] == (68, 68)
     hole = reduced[0, 3] > 0
-    assert hole.sum() == 40 * 40 and hole[30:70, 30:70].all()
-    torch.testing.assert_close(reduced[0, :3][:, ~hole], torch.full((3, 8400), 90 / 255))
+    assert hole.sum() == 40 * 40 and hole[14:54, 14:54].all()
+    torch.testing.assert_close(reduced[0, :3][:, ~hole], torch.full((3, 68 * 68 - 40 * 40), 90 / 255))
 
 
 def test_what_the_hole_held_does_not_matter(network) -> None:
@@ -134,10 +153,9 @@ def test_fifty_megapixels(network) -> None:
     picture = noise(64, 64).repeat(1, 100, 125)  # 6400 x 8000
     mask = box(6400, 8000, 3000, 2000, 4000, 3000)
     mask |= box(6400, 8000, 7990, 6390, 10, 10) | box(6400, 8000, 9, 50, 30, 30)
-    seen: list[int] = []
-    network.layer1.register_forward_hook(lambda _module, _input, output: seen.append(output[0, 0].numel()))
+    seen = seen_by(network)
     completed = ipf.complete(picture, mask, weights=network)
-    assert len(seen) == 3 and max(seen) <= (TILE + 40 + 2 * CONTEXT + 4) ** 2
+    assert len(seen) == 4 and all(max(each.shape[2:]) <= 68 for each in seen)  # two of the hole of 4000 by 3000
     for rows in range(0, 6400, 800):  # a comparison in one piece would take more memory than the completion
         part = slice(rows, rows + 800)
         assert ((completed[:, part] == picture[:, part]) | mask[:, part]).all()
