@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo pictures test test-long test-finite test-sanitized lint format bench build clean
+.PHONY: help demo pictures figures test test-long test-finite test-sanitized lint format bench build clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -13,9 +13,13 @@ demo: build      ## train two systems on the shipped photographs, complete unsee
 	rm -rf demo
 	$(BIN)/inpaint-fast demo --out demo
 
-pictures: build  ## a short run of every recipe: docs/<recipe>.png and docs/pictures.csv (half an hour on one core)
+pictures: build  ## a short run of every recipe: docs/<recipe>.png, docs/pictures.csv, the README's figures (half an hour on one core)
 	rm -rf runs/pictures
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/figures.py
+
+figures:         ## the README's figures, from benchmarks/results/ and docs/pictures.csv (needs Python alone)
+	$(PYTHON) docs/figures.py
 
 test: build      ## every test but the long sweeps
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist loadfile
