@@ -56,7 +56,7 @@ class Run:
         self.system.prepare(self.images)
         self.system.to(self.device)
         if self.accelerated:
-            accelerate(self.system.to(memory_format=torch.channels_last))
+            accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
         self.steps_done = 0  # and the index of the next batch
 
     @property

@@ -57,6 +57,9 @@ class Recipe(ABC):
     accelerate: bool = True
     """On a CPU, run the networks channels_last and by the fused operators (`inpaint_fast.accelerate`): the same
     mathematics in less time, other roundings."""
+    tune: bool = False
+    """With accelerate, time in the first steps whether the fused operators or PyTorch's are faster on this machine, for
+    each layer, and keep what is; some 0.2 s a layer, and two runs of one seed then differ by rounding."""
 
     def __post_init__(self) -> None:
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)

@@ -40,6 +40,14 @@ def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
     load_network(folder, kind="critic")
 
 
+def test_layers_are_timed_where_that_is_asked_for() -> None:
+    run = Run(UNetWGAN(tune=True, **TINY | {"filters": 24}))
+    assert acceleration_report(run.system).measured == {}
+    run.step(run.batches[0])
+    report = acceleration_report(run.system)
+    assert report.measured and "PyTorch's" in str(report)
+
+
 def test_networks_are_accelerated_on_a_cpu_unless_told_otherwise() -> None:
     tiny = TINY | {"filters": 24, "batch_size": 8}  # wide enough for the fused operators to run
     ours, plain = Run(UNetWGAN(**tiny)), Run(UNetWGAN(accelerate=False, **tiny))
