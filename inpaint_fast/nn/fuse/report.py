@@ -66,6 +66,6 @@ def acceleration_report(model: nn.Module) -> Report:
     if report is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
     for name, module in model.named_modules():
-        if tuning := vars(module).get("_tuning"):
+        if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
     return report
