@@ -18,8 +18,8 @@ from inpaint_fast.completion.graph import SUFFIXES
 class Export:
     """Write a GLCIC completion network as ONNX or as a torch.export program, for pictures of any size.
 
-    The graph is compared with the network before it is written. Its inputs: picture, RGB in [0, 1], and mask, above 0
-    in the hole; heights and widths are multiples of 4.
+    The graph is compared with the network before it is written. Its inputs: picture, RGB in [0, 1], and mask, at
+    least 0.5 in the hole; heights and widths are multiples of 4.
     """
 
     weights: Annotated[Path, tyro.conf.Positional]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inpaint_fast.completion.holes import MERGE, hole_boxes
 from inpaint_fast.completion.scaling import check_picture
+from inpaint_fast.data import hole_of
 
 MARGIN = 8  # pixels of the picture round a hole that fast marching looks at
 BORDER = 6  # pixels added round the part that is blended, so that no hole touches its edge
@@ -28,7 +29,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     Args:
         completed: uint8 (3, H, W), the picture with its holes filled.
         picture: uint8 (3, H, W), the picture; what it holds inside the hole does not matter.
-        mask: (1, H, W), true or 1 in the hole; any shape and number of holes.
+        mask: (1, H, W), true or 1 in the hole, a soft one cut at half; any shape and number of holes.
 
     Returns:
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte. A hole too small to clone
@@ -47,7 +48,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
             f"completed, picture and mask: one height and width are expected, got {tuple(completed.shape)}, "
             f"{tuple(picture.shape)} and {tuple(mask.shape)}"
         )
-    hole = mask[0].cpu() > 0
+    hole = hole_of(mask[0].cpu())
     if hole.numel() and hole.all():
         raise ValueError("mask: it covers the whole picture; there are no colours to blend into")
     result = picture.clone()

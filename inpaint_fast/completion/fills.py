@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inpaint_fast.data import hole_of
+
 
 def ring_mean(picture: Tensor, mask: Tensor, *, width: int = 2) -> Tensor:
     """Fill the hole with the mean colour of the ring around it.
@@ -112,7 +114,7 @@ def _hole(picture: Tensor, mask: Tensor) -> Tensor:
     n, _, h, w = picture.shape
     if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, h, w):
         raise ValueError(f"mask: shape ({n}|1, 1, {h}, {w}) is expected, got {tuple(mask.shape)}")
-    return (mask > 0).to(picture.dtype).expand(n, 1, h, w)
+    return hole_of(mask).to(picture.dtype).expand(n, 1, h, w)
 
 
 def _neighbours(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from inpaint_fast.completion.centres import complete_centres, fill_centres
 from inpaint_fast.completion.regions import complete_holes, fill_regions
-from inpaint_fast.data import Batch
+from inpaint_fast.data import Batch, hole_of
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
 
 
@@ -57,9 +57,9 @@ def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
         (N, 3, H, W) in [0, 1]; known pixels as they were.
 
     Raises:
-        ValueError: it completes no pictures.
+        ValueError: it completes no pictures, or the batch's mask holds NaN or values other than those of a mask.
     """
-    kind = kind_of(generator)
+    kind, batch = kind_of(generator), batch._replace(mask=hole_of(batch.mask, name="batch.mask"))
     with at_rest(generator), torch.no_grad():
         return kind.batch(generator, batch)
 

@@ -18,7 +18,7 @@ from inpaint_fast.completion.blend import blend_holes, require_opencv
 from inpaint_fast.completion.generators import at_rest, kind_of
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
-from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
+from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
 
 
 def complete(
@@ -35,7 +35,8 @@ def complete(
 
     Args:
         image: uint8 (3, H, W), or the file to read it from; any size.
-        mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
+        mask: (1, H, W), true or 1 in the hole, a soft one cut at half (`inpaint_fast.data.hole_of`); any shape and
+            number of holes. Without one the picture comes back as is.
         weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is.
         device: where the generator runs, "auto" for the first GPU if there is one; None: where it is (the CPU for a
             file).
@@ -49,8 +50,9 @@ def complete(
 
     Raises:
         TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, there is no such device, the hole covers the whole picture, the network completes
-            none, its answer is not finite, or captions are there where it reads none, or not where it does.
+        ValueError: shapes do not fit, the mask holds NaN or other values, there is no such device, the hole covers the
+            whole picture, the network completes none, its answer is not finite, or captions are there where it reads
+            none, or not where it does.
         ImageError, WeightsError: a file cannot be used.
         RuntimeError: blending was asked for and OpenCV is not there.
     """
@@ -68,7 +70,7 @@ def complete(
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
         )
-    hole = mask[0].cpu() > 0
+    hole = hole_of(mask[0].cpu())
     if not hole.any():
         return picture.clone()
     if hole.all():

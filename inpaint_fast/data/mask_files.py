@@ -1,0 +1,137 @@
+"""Masks from picture files: what is the hole, by one rule, and what cannot be meant.
+
+The rule: in a file with transparency the transparent part is the hole, whatever its colour. In any other white is: grey
+of at least half of full scale; but where there are just two colours and one of them is black, the other is the hole,
+whatever it is (masks of 0 and 1 in any number of bits, a class of a palette). What could as well mean something else is
+an error that says so.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from inpaint_fast.data.images import DEEP, ImageError, full_scale, open_image, stored_size
+
+CHANNELS = ("colour", "transparency")
+OPAQUE = 128  # alpha from which on a pixel is not transparent
+ONE_COLOUR = 8  # levels of 255 by which a stroke of one colour may vary
+COLOURED = 32  # levels of 255 between the channels of a pixel that is no grey
+MOST = 0.9  # of a picture: more than this is no hole
+
+
+def read_mask(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    invert: bool = False,
+    by: str | None = None,
+) -> Tensor:
+    """Read a mask from a picture file of any kind that `read_image` reads, upright (EXIF).
+
+    Args:
+        path: the file.
+        size: the (height, width) that the mask must have; None accepts any.
+        invert: True swaps hole and surroundings.
+        by: "transparency" or "colour" (transparent parts are black then): which of them tells the hole in a file with
+            transparency. None: transparency, unless all that is opaque has one colour other than black; those may be
+            strokes that mark the hole, so this is an error.
+
+    Returns:
+        bool (1, H, W), True in the hole; there may be none, or nothing else.
+
+    Raises:
+        ImageError: the file cannot be read, its size is not `size`, or it may mean more than one thing.
+        ValueError: by is no such channel.
+    """
+    if by not in (None, *CHANNELS):
+        raise ValueError(f"by: 'colour' or 'transparency' is expected, got {by!r}")
+    image = open_image(path)
+    if size is not None and (image.height, image.width) != tuple(size):
+        raise ImageError(path, _other_size(path, image, size))
+    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else np.full((image.height, image.width), 255)
+    if by == "transparency" or (by is None and alpha.min() < OPAQUE):
+        hole = alpha < OPAQUE
+        if by is None:
+            _check_opaque(path, np.asarray(image.convert("RGB"))[~hole])
+    elif image.mode.startswith(DEEP):
+        hole = _bright(path, np.asarray(image), full_scale(image))
+    else:
+        hole = _by_colour(path, image)
+    return torch.from_numpy(hole != invert)[None]
+
+
+def check_share(path: str | os.PathLike[str], mask: Tensor) -> float:
+    """The fraction of the picture that a mask file says is hole.
+
+    Raises:
+        ImageError: that is none of it, or nearly all.
+    """
+    share = mask.float().mean().item()
+    if share == 0:
+        raise ImageError(path, "no hole in this mask: nothing to complete (the hole is white, or transparent)")
+    if share > MOST:
+        raise ImageError(
+            path, f"the hole would be {share:.1%} of the picture; is it the other way round (invert, --invert-mask)?"
+        )
+    return share
+
+
+def _other_size(path: str | os.PathLike[str], image: Image.Image, size: tuple[int, int]) -> str:
+    text = f"the mask is {image.width} x {image.height} (width x height) and the picture {size[1]} x {size[0]}"
+    if (image.height, image.width) == (size[1], size[0]):
+        turned = stored_size(path) == tuple(size)
+        text += (
+            "; the mask's own EXIF orientation turns it" if turned else "; does an EXIF orientation turn the picture?"
+        )
+        text += ": both are read upright, so draw the mask on the upright picture and save it as PNG"
+    return text
+
+
+def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:
+    """Raise ImageError where the opaque pixels (N, 3) may be strokes that mark the hole."""
+    if len(colours) and np.ptp(colours, axis=0).max() <= ONE_COLOUR < colours.max():
+        raise ImageError(
+            path,
+            "opaque in one colour, else transparent: strokes that mark the hole, or a ground with a hole in it? "
+            "Say which (by, --mask-by): colour for strokes, transparency for a transparent hole",
+        )
+
+
+def _by_colour(path: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
+    if image.mode == "RGBA":
+        ground = Image.new("RGBA", image.size, "black")
+        ground.alpha_composite(image)
+        image = ground.convert("RGB")
+    colours = image.getcolors(2)  # None where there are more
+    if colours is not None and (0, 0, 0) in [colour for _, colour in colours]:
+        return np.asarray(image).any(-1)
+    pixels = np.asarray(image).astype(np.int16)
+    if (np.ptp(pixels, axis=-1) > COLOURED).mean() > 0.001:  # a little is JPEG's
+        raise ImageError(
+            path, "in colours: a mask is black and white, or black and one colour, or transparent in the hole"
+        )
+    return _bright(path, np.asarray(image.convert("L")), 255)
+
+
+def _bright(path: str | os.PathLike[str], levels: np.ndarray, full: float) -> np.ndarray:
+    """Where grey is bright: at least half of full scale, or not black where there is one other level alone."""
+    low, high = levels.min(), levels.max()
+    if np.isnan(low):
+        raise ImageError(path, "holds NaN, which is neither hole nor surroundings")
+    two = ((levels == low) | (levels == high)).all()
+    if two and low == 0:
+        return levels > 0
+    if 0 < high < full / 2:
+        raise ImageError(
+            path,
+            f"no white in it: its grey levels go from {low:g} to {high:g}, where white is {full:g}; classes? "
+            "A mask is white in the hole and black elsewhere",
+        )
+    if not two and ((levels > full / 4) & (levels < full * 3 / 4)).mean() > 0.5:
+        raise ImageError(path, "most of it is neither black nor white: a photograph? A mask is white in the hole")
+    return levels >= full / 2
