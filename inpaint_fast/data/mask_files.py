@@ -65,30 +65,23 @@ def read_mask(
     return torch.from_numpy(hole != invert)[None]
 
 
-def check_share(path: str | os.PathLike[str], mask: Tensor) -> float:
-    """The fraction of the picture that a mask file says is hole.
-
-    Raises:
-        ImageError: that is none of it, or nearly all.
-    """
+def check_share(mask: Tensor) -> None:
+    """Raise ValueError where nothing of the picture is hole, or nearly everything: that cannot be meant."""
     share = mask.float().mean().item()
     if share == 0:
-        raise ImageError(path, "no hole in this mask: nothing to complete (the hole is white, or transparent)")
+        raise ValueError("mask: no hole in it, nothing to complete (the hole is white, or transparent)")
     if share > MOST:
-        raise ImageError(
-            path, f"the hole would be {share:.1%} of the picture; is it the other way round (invert, --invert-mask)?"
+        raise ValueError(
+            f"mask: the hole would be {share:.1%} of the picture; is it the other way round (--invert-mask)?"
         )
-    return share
 
 
 def _other_size(path: str | os.PathLike[str], image: Image.Image, size: tuple[int, int]) -> str:
     text = f"the mask is {image.width} x {image.height} (width x height) and the picture {size[1]} x {size[0]}"
     if (image.height, image.width) == (size[1], size[0]):
         turned = stored_size(path) == tuple(size)
-        text += (
-            "; the mask's own EXIF orientation turns it" if turned else "; does an EXIF orientation turn the picture?"
-        )
-        text += ": both are read upright, so draw the mask on the upright picture and save it as PNG"
+        text += "; the mask" if turned else "; if this is the picture's mask, the picture"
+        text += " is turned upright by its EXIF orientation: draw the mask on the upright picture, and save it as PNG"
     return text
 
 

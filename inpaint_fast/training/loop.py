@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
+from inpaint_fast._files import printable
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report
@@ -118,7 +119,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
     if progress:
         count = sum(parameter.numel() for parameter in run.system.parameters())
         print(f"{recipe.name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
-        print(f"{recipe.name}: {run.heldout_images.summary()} held out; {Path(out)}/ is the run's folder")
+        print(f"{recipe.name}: measured on {run.heldout_images.summary()}; {printable(out)}/ is the run's folder")
         if run.accelerated:
             report = acceleration_report(run.system)
             total = len(report.swapped) + len(report.left)
@@ -197,7 +198,7 @@ class Progress:
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
             for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
-                tqdm.write(f"left out: {path}: {self.run.images.skipped[path]}")
+                tqdm.write(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
                 self.named.add(path)
         self.sums = {}
         self.started = time.perf_counter()

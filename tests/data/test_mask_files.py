@@ -126,20 +126,20 @@ def test_the_orientation_of_a_mask_is_applied_and_one_that_lies_on_its_side_is_s
     exif[0x0112] = 6  # to be shown turned a quarter clockwise
     grey(255, 0, np.uint8).save(tmp_path / "turned.png", exif=exif)
     assert torch.equal(read_mask(tmp_path / "turned.png", (8, 6))[0], torch.from_numpy(np.rot90(HOLE, -1) == 1))
-    with pytest.raises(ImageError, match="the mask's own EXIF orientation turns it"):
+    with pytest.raises(ImageError, match="; the mask is turned upright by its EXIF orientation"):
         read_mask(tmp_path / "turned.png", (6, 8))
     grey(255, 0, np.uint8).save(tmp_path / "plain.png")
-    with pytest.raises(ImageError, match="does an EXIF orientation turn the picture"):
+    with pytest.raises(ImageError, match="the picture is turned upright by its EXIF orientation"):
         read_mask(tmp_path / "plain.png", (8, 6))
 
 
 @pytest.mark.parametrize(("count", "words"), [(0, "no hole"), (46, "95.8% of the picture"), (48, "100.0%.*invert")])
 def test_nothing_and_nearly_everything_cannot_be_meant(count, words) -> None:
     mask = torch.arange(48).reshape(1, 6, 8) < count
-    with pytest.raises(ImageError, match=f"m.png: .*{words}"):
-        check_share("m.png", mask)
+    with pytest.raises(ValueError, match=f"mask: .*{words}"):
+        check_share(mask)
 
 
 def test_shares_that_can_be_meant() -> None:
     for count in (1, 24, 43):
-        assert check_share("m.png", torch.arange(48).reshape(1, 6, 8) < count) == pytest.approx(count / 48)
+        check_share(torch.arange(48).reshape(1, 6, 8) < count)

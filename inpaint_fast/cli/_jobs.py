@@ -1,0 +1,202 @@
+"""The pictures that `complete` was given, the PNG files that it makes of them, and what it leaves alone.
+
+A result bears a mark in its header. Such a file in the folder of results is a former result: it is made anew, and not
+completed again when a folder of pictures, or `photos/*`, takes it in. Nothing else that exists is ever written over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from inpaint_fast._files import composed, printable
+from inpaint_fast._version import __version__
+from inpaint_fast.data import ImageError, ImageFolder
+from inpaint_fast.data.folder import picture_files
+from inpaint_fast.data.images import readable_suffixes, software_of
+
+MARK = "inpaint-fast complete"
+SOFTWARE = f"{MARK} {__version__}"
+"""What stands in the header of a result."""
+
+
+class Job(NamedTuple):
+    """One picture to complete."""
+
+    source: Path
+    target: Path
+    """The PNG file to write."""
+
+
+class Rest(NamedTuple):
+    """What is not to be completed."""
+
+    left_out: Counter[str]
+    """The command's own files among the pictures: "mask" or "former result" -> how many."""
+    refused: dict[Path, str]
+    """Pictures that cannot be completed, and why."""
+
+
+def plan(image: Path, out: Path, *more: Path, mask: Path | None = None) -> tuple[list[Job], Rest]:
+    """What to do, in order; nothing is read but headers, and nothing written.
+
+    Args:
+        image, more: pictures, or folders of them.
+        out: a PNG file for one picture, or a folder.
+        mask: the file or folder of masks; they are no pictures to complete.
+
+    Raises:
+        ValueError: `out` is neither, or the pictures' folder is the masks' too.
+        FileNotFoundError, ImageError: a folder holds no readable picture.
+    """
+    rest = Rest(Counter(), {})
+    found = _found((image, *more), mask, rest)
+    into_file = _is_file(out, several=bool(more) or image.is_dir())
+    chosen: dict[Path, Path] = {}  # source -> where it lies in its folder
+    kept: set[str] = set()
+    for source, inside, is_mask in found:
+        if not is_mask and not into_file and _within(source, out) and is_result(source):
+            rest.left_out["former result"] += 1
+            continue
+        kept.add(os.path.realpath(source))
+        if is_mask:
+            rest.left_out["mask"] += 1
+        else:
+            chosen[source] = inside
+    targets = [out] if into_file else [out / name for name in results(list(chosen.values()))]
+    jobs = [Job(*pair) for pair in zip(chosen, targets, strict=False)]  # not strict: the one picture may be left out
+    return _allowed(jobs, kept, rest), rest
+
+
+def _found(arguments: tuple[Path, ...], mask: Path | None, rest: Rest) -> list[tuple[Path, Path, bool]]:
+    """Every picture once: (file, its place in its folder, whether it is a mask)."""
+    found: dict[Path, tuple[Path, Path, bool]] = {}
+    for argument in arguments:
+        if not argument.is_dir():
+            is_mask = mask is not None and os.path.realpath(argument) == os.path.realpath(mask)
+            found.setdefault(argument, (argument, Path(argument.name), is_mask))
+            continue
+        if mask is not None and os.path.realpath(argument) == os.path.realpath(mask):
+            raise ValueError(f"--mask: a folder of its own is expected, {printable(mask)} is that of the pictures")
+        try:
+            folder = ImageFolder(argument)
+        except ImageError as error:
+            if len(arguments) == 1:
+                raise
+            rest.refused[argument] = error.reason
+            continue
+        rest.refused.update(folder.skipped)
+        holds_masks = mask is not None and not _within(argument, mask)
+        for path in folder.paths:
+            is_mask = holds_masks and _within(path, mask)
+            found.setdefault(path, (path, path.relative_to(argument), is_mask))
+    return list(found.values())
+
+
+def _is_file(out: Path, *, several: bool) -> bool:
+    """Whether the result goes into this very file; False: into a folder of this name.
+
+    Raises:
+        ValueError: it can be neither.
+    """
+    if out.is_dir():
+        return False
+    if several:
+        if out.suffix.lower() in readable_suffixes() or os.path.lexists(out):
+            raise ValueError(f"--out: a folder is expected for several pictures, got {printable(out)}")
+        return False
+    if out.suffix.lower() in readable_suffixes() - {".png"}:
+        expected = "a .png file or a folder is expected (only PNG keeps every pixel)"
+        raise ValueError(f"--out: {expected}, got {printable(out)}")
+    return out.suffix.lower() == ".png"
+
+
+def results(names: list[Path]) -> list[Path]:
+    """Names of PNG files: of a.jpg a.png; of those whose results would share a name, a.jpg.png.
+
+    Names that differ in case, or in the way that Unicode spells a letter, count as one: on some disks they are.
+    """
+
+    def keys(files: list[Path]) -> list[str]:
+        return [composed(file).casefold() for file in files]
+
+    chosen = [name.with_suffix(".png") for name in names]
+    whole = [name.with_name(name.name + ".png") for name in names]
+    while True:
+        counts = Counter(keys(chosen))
+        longer = [
+            long if counts[key] > 1 else name for long, name, key in zip(whole, chosen, keys(chosen), strict=True)
+        ]
+        if longer == chosen:
+            return chosen
+        chosen = longer
+
+
+def _allowed(jobs: list[Job], kept: set[str], rest: Rest) -> list[Job]:
+    """The jobs that write over nothing but former results; the others are refused."""
+    allowed: dict[str, Job] = {}
+    for job in jobs:
+        place, over = os.path.realpath(job.target), None
+        if place in allowed:
+            over = f"the result of {printable(allowed[place].source)}"
+        elif place in kept:
+            over = "a picture to complete or a mask"
+        elif os.path.lexists(job.target) and not is_result(job.target):
+            over = "a file that is no former result"
+        if over is None:
+            allowed[place] = job
+        else:
+            rest.refused[job.source] = (
+                f"--out: {printable(job.target)} would be written over, {over}; name another folder or file"
+            )
+    return list(allowed.values())
+
+
+def is_result(path: Path) -> bool:
+    """Whether this command wrote the file."""
+    return (software_of(path) or "").startswith(MARK)
+
+
+def _within(path: Path, folder: Path) -> bool:
+    """Whether a path is this one or lies in it, links followed."""
+    place = os.path.realpath(folder)
+    return os.path.realpath(path) == place or os.path.realpath(path).startswith(os.path.join(place, ""))
+
+
+class MaskFolder:
+    """The masks of a folder, by the pictures that they belong to; it is read once.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        # folder in it -> (the folder, the files of each name without suffix)
+        self._masks: dict[str, tuple[str, dict[str, list[str]]]] = {}
+        for folder, names in picture_files(root, {}):
+            files: dict[str, list[str]] = {}
+            for name in names:
+                files.setdefault(composed(name[: name.rfind(".")]), []).append(name)
+            self._masks[composed(os.path.relpath(folder, root))] = folder, files
+
+    def of(self, picture: Path, inside: Path) -> Path:
+        """The mask of a picture, which bears its name but for the suffix.
+
+        Args:
+            picture: the file; it is not its own mask.
+            inside: where it lies in its folder, as its mask does in this one.
+
+        Raises:
+            ValueError: there is none, or more than one.
+        """
+        folder, files = self._masks.get(composed(inside.parent), (self.root, {}))
+        named = [Path(folder, name) for name in files.get(composed(inside.stem), [])]
+        found = [path for path in named if os.path.realpath(path) != os.path.realpath(picture)]
+        if len(found) != 1:
+            names = ", ".join(printable(path.name) for path in sorted(found)) or "none"
+            expected = printable(inside.with_suffix(".*"))
+            raise ValueError(f"one mask named {expected} is expected in {printable(self.root)}, got {names}")
+        return found[0]
