@@ -35,10 +35,10 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[BinaryIO], object
             part.unlink()
 
 
-def printable(name: str | os.PathLike[str]) -> str:
-    """A name as a line of text: what moves the cursor, turns the writing round, or is no character (bytes that are not
-    UTF-8) is written as an escape, "\\x1b"."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in os.fspath(name))
+def printable(text: str | os.PathLike[str], *, keep: str = "") -> str:
+    """A name, or a text with names in it, as a terminal may have it: what moves the cursor, turns the writing round, or
+    is no character (bytes that are not UTF-8) is written as an escape, "\\x1b". All but the characters of `keep`."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in os.fspath(text))
 
 
 def composed(name: str | os.PathLike[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TypeVar
 
 import docstring_parser
 import tyro
+
+from inpaint_fast._files import printable
 
 Options = TypeVar("Options")
 
@@ -34,14 +38,16 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
 def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path) -> None:
     """Raise ValueError where a file to write has none of these suffixes, or is a file to keep, named by what it is."""
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {path}")
+        raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {printable(path)}")
     for name, file in kept.items():
-        if path.resolve() == file.resolve():
-            raise ValueError(f"{option}: {path} would be written over the {name}")
+        if os.path.realpath(path) == os.path.realpath(file):  # unlike Path.resolve it does not stop at a loop of links
+            raise ValueError(f"{option}: {printable(path)} would be written over the {name}")
 
 
 def check_name(name: str, names: Collection[str], kind: str) -> str:
-    """The name. Raises ValueError where it is none of these."""
+    """The name. Raises ValueError where it is none of these; the one that is most like it is asked for."""
     if name not in names:
-        raise ValueError(f"{name!r} is no {kind}; one of {', '.join(names)} is expected")
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{name!r} is no {kind}{meant}; one of {', '.join(names)} is expected")
     return name

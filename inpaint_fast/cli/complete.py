@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
             write_png(target, completed, software=SOFTWARE)
             shares[target] = mask.float().mean().item()
         except (ValueError, OSError, RuntimeError, MemoryError) as error:  # of one picture: the others go on
-            rest.refused[source] = str(error) or type(error).__name__
+            rest.refused[source] = printable(str(error) or type(error).__name__, keep="\n")
     for source, reason in rest.refused.items():
         name = printable(source)
         print(f"not completed: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)

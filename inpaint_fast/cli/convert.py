@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from inpaint_fast._files import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion.convert import from_public, to_public
 
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
             options.source, options.out, order=options.order, mean_pixel=options.mean_pixel, hole=options.hole
         )
     count = sum(parameter.numel() for parameter in network.parameters())
-    print(f"{type(network).__name__}, {count:,} parameters: {options.out}")
+    print(f"{type(network).__name__}, {count:,} parameters: {printable(options.out)}")
     if back and hasattr(network, "mean_pixel"):
         pixel = ", ".join(f"{value:.6f}" for value in network.mean_pixel.tolist())
         print(f"mean pixel, which a .pth file has no place for: {pixel}")

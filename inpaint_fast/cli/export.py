@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from inpaint_fast._files import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import export, load_network
 from inpaint_fast.completion.graph import SUFFIXES
@@ -33,5 +34,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Export, "inpaint-fast export", argv)
     check_output("--out", options.out, SUFFIXES, weights=options.weights)
     difference = export(load_network(options.weights), options.out)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, within {difference:.0e} of the network")
+    size = options.out.stat().st_size / 1e6
+    print(f"{printable(options.out)}: {size:.1f} MB, within {difference:.0e} of the network")
     return 0

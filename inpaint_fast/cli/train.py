@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 
+from inpaint_fast._files import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train
@@ -21,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     recipe, out = recipe_of(argv[0], argv[1:])
     folder = train(recipe, out)
-    print(f"weights, metrics and pictures: {folder}/")
+    print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 
@@ -29,6 +30,8 @@ def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
     """The recipe with the settings that these arguments give it, and the run's folder."""
     recipe = RECIPES[check_name(name, RECIPES, "recipe")]
     defaults = recipe.as_published if "--as-published" in args else {}
+    if "--as-published" in args and not defaults:
+        print(f"{name}: --as-published changes nothing, the defaults are those of the source")
     command = options_type(recipe)
     options = parse(
         command,

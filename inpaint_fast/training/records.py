@@ -1,7 +1,8 @@
 """What a run leaves in its folder, from step 0 on:
 
 config.toml             every setting of the recipe, and the versions that ran it
-metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics
+metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics;
+                        also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
 generator.safetensors   the newest weights; also those of the critic, discriminator or decoder, where there is one
 vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import write_whole
+from inpaint_fast._files import printable, write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.completion.weights import save_network
 from inpaint_fast.data import CaptionEncoder, write_png
@@ -46,7 +47,7 @@ class Records:
     ) -> None:
         self.folder = Path(folder)
         if (self.folder / "metrics.jsonl").exists():
-            raise FileExistsError(f"{self.folder} holds a run already; name another folder, or remove it")
+            raise FileExistsError(f"{printable(self.folder)} holds a run already; name another folder, or remove it")
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, float]] = []
         self.warnings: list[str] = []
@@ -88,8 +89,27 @@ def _plain(row: Mapping[str, float]) -> dict[str, float | None]:
 
 def config_toml(recipe: Recipe) -> str:
     """The recipe as TOML; settings that are None are comments."""
-    lines = [f"recipe = {json.dumps(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
+    lines = [f"recipe = {_toml(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
     lines += ["", "[settings]"]
     for key, value in asdict(recipe).items():
-        lines.append(f"# {key}: not set" if value is None else f"{key} = {json.dumps(value, default=os.fspath)}")
+        lines.append(f"# {key}: not set" if value is None else f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A setting as TOML has it. Bytes of a path that are not UTF-8 have no place there: "\\\\udce9" stands for one."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return '"' + "".join(map(_toml_character, os.fspath(value))) + '"'
+
+
+def _toml_character(c: str) -> str:
+    if "\ud800" <= c <= "\udfff":
+        return f"\\\\u{ord(c):04x}"
+    if c in '"\\':
+        return "\\" + c
+    return c if c.isprintable() else f"\\U{ord(c):08x}"
