@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inpaint_fast._files import printable
 from inpaint_fast.data.folder import evenly
 from inpaint_fast.data.images import ImageError
 
@@ -65,7 +66,8 @@ class Digits(Sequence[Tensor]):
         name = f"{_FILES[split]}-images-idx3-ubyte"
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
-            raise FileNotFoundError(f"{folder / name} (or {name}.gz): MNIST's {split} pictures are expected there")
+            path = printable(folder / name)
+            raise FileNotFoundError(f"{path} (or {name}.gz): MNIST's {split} pictures are expected there")
         self.path = found[0]
         self.images = read_idx(self.path)
         if self.images.dim() != 3:
@@ -85,4 +87,4 @@ class Digits(Sequence[Tensor]):
 
     def summary(self) -> str:
         """One sentence: "1600 digits in train-images-idx3-ubyte.gz"."""
-        return f"{len(self)} digits in {self.path.name}"
+        return f"{len(self)} digits in {printable(self.path.name)}"
