@@ -21,7 +21,7 @@ from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
-from inpaint_fast.data.mask_files import check_share
+from inpaint_fast.data.mask_files import check_share, check_size
 
 
 @dataclass(kw_only=True)
@@ -67,17 +67,25 @@ class Complete:
         """The folder of masks, where that is what was named."""
         return MaskFolder(self.mask) if self.mask is not None and self.mask.is_dir() else None
 
+    @cached_property
+    def one_mask(self) -> Tensor:
+        """The mask of every picture, where a file was named."""
+        return read_mask(self.mask, invert=self.invert_mask, by=self.mask_by)
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    # what is wrong for every picture is said here, once
+    if options.mask is not None and options.masks is None:
+        check_share(options.one_mask, options.mask)
     if options.blend:
         require_opencv()
     generator = load_network(options.weights).to(device_of(options.device))
     caption, encoder = options.caption or None, load_caption_encoder(options.weights)
-    encoded_captions(generator, caption, encoder)  # here, so that what is wrong for every picture is said once
+    encoded_captions(generator, caption, encoder)
     settings = {"weights": generator, "blend": options.blend, "caption": caption, "caption_encoder": encoder}
     jobs, rest = plan(options.image, options.out, *options.more, mask=options.mask)
     shares: dict[Path, float] = {}
@@ -85,7 +93,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
-            if options.mask is not None:
+            if options.masks is not None:
                 check_share(mask)
             completed = complete(picture, mask, **settings)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -111,11 +119,14 @@ def summary(shares: Mapping[Path, float], rest: Rest, out: Path) -> str:
     parts = [f"{len(shares)} completed"]
     if len(shares) == 1:
         (target,) = shares
-        parts = [f"1 completed: {printable(target)} (hole: {shares[target]:.2%} of the picture)"]
+        parts = [f"1 completed: {printable(target)} (hole: {100 * shares[target]:.3g}% of the picture)"]
     elif shares:
-        ends = (choose(shares, key=shares.__getitem__) for choose in (min, max))
-        least, most = (f"{shares[path]:.2%} of {printable(path.name)}" for path in ends)
-        parts = [f"{len(shares)} completed: {printable(out)}/ (holes from {least} to {most})"]
+        least, most = (choose(shares, key=shares.__getitem__) for choose in (min, max))
+        holes = f"{100 * shares[least]:.3g}% of each picture"
+        if shares[least] < shares[most]:
+            holes = f"from {100 * shares[least]:.3g}% of {printable(least.name)} to "
+            holes += f"{100 * shares[most]:.3g}% of {printable(most.name)}"
+        parts = [f"{len(shares)} completed: {printable(out)}/ (holes: {holes})"]
     if rest.left_out:
         kinds = (f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(rest.left_out.items()))
         parts.append(f"{rest.left_out.total()} left out ({', '.join(kinds)})")
@@ -133,9 +144,10 @@ def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
     height, width = picture.shape[1:]
     if options.box is not None:
         return box(height, width, *options.box)
-    path = options.mask
-    if options.masks is not None:
-        given = (options.image, *options.more)
-        inside = (source.relative_to(path) for path in given if path != source and source.is_relative_to(path))
-        path = options.masks.of(source, next(inside, Path(source.name)))
+    if options.masks is None:
+        check_size(options.mask, tuple(options.one_mask.shape[1:]), (height, width))
+        return options.one_mask
+    given = (options.image, *options.more)
+    inside = (source.relative_to(path) for path in given if path != source and source.is_relative_to(path))
+    path = options.masks.of(source, next(inside, Path(source.name)))
     return read_mask(path, (height, width), invert=options.invert_mask, by=options.mask_by)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from inpaint_fast._files import printable
 from inpaint_fast.data.images import DEEP, ImageError, full_scale, open_image, stored_size
 
 CHANNELS = ("colour", "transparency")
@@ -51,8 +52,8 @@ def read_mask(
     if by not in (None, *CHANNELS):
         raise ValueError(f"by: 'colour' or 'transparency' is expected, got {by!r}")
     image = open_image(path)
-    if size is not None and (image.height, image.width) != tuple(size):
-        raise ImageError(path, _other_size(path, image, size))
+    if size is not None:
+        check_size(path, (image.height, image.width), size)
     alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else np.full((image.height, image.width), 255)
     if by == "transparency" or (by is None and alpha.min() < OPAQUE):
         hole = alpha < OPAQUE
@@ -65,24 +66,26 @@ def read_mask(
     return torch.from_numpy(hole != invert)[None]
 
 
-def check_share(mask: Tensor) -> None:
-    """Raise ValueError where nothing of the picture is hole, or nearly everything: that cannot be meant."""
-    share = mask.float().mean().item()
+def check_size(path: str | os.PathLike[str], size: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Raise ImageError where a mask file does not have the (height, width) of its picture."""
+    if tuple(size) == tuple(expected):
+        return
+    text = f"the mask is {size[1]} x {size[0]} (width x height) and the picture {expected[1]} x {expected[0]}"
+    if tuple(size) == (expected[1], expected[0]):
+        text += "; the mask" if stored_size(path) == tuple(expected) else "; if this is the picture's mask, the picture"
+        text += " is turned upright by its EXIF orientation: draw the mask on the upright picture, and save it as PNG"
+    raise ImageError(path, text)
+
+
+def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
+    """Raise ValueError, naming the mask, where nothing of the picture is hole, or nearly everything: who means that?"""
+    share, name = mask.float().mean().item(), printable(name)
     if share == 0:
-        raise ValueError("mask: no hole in it, nothing to complete (the hole is white, or transparent)")
+        raise ValueError(f"{name}: no hole in it, nothing to complete (the hole is white, or transparent)")
     if share > MOST:
         raise ValueError(
-            f"mask: the hole would be {share:.1%} of the picture; is it the other way round (--invert-mask)?"
+            f"{name}: the hole would be {share:.1%} of the picture; is it the other way round (--invert-mask)?"
         )
-
-
-def _other_size(path: str | os.PathLike[str], image: Image.Image, size: tuple[int, int]) -> str:
-    text = f"the mask is {image.width} x {image.height} (width x height) and the picture {size[1]} x {size[0]}"
-    if (image.height, image.width) == (size[1], size[0]):
-        turned = stored_size(path) == tuple(size)
-        text += "; the mask" if turned else "; if this is the picture's mask, the picture"
-        text += " is turned upright by its EXIF orientation: draw the mask on the upright picture, and save it as PNG"
-    return text
 
 
 def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:

@@ -104,7 +104,7 @@ class TestOwnFiles:
         assert files("in/out") == ["a.png", "b.png", "deep/c.png"]
         code, _, error = run("in", "--mask", "in", "--out", "other")
         assert code == 2 and "--mask: a folder of its own" in error
-        code, said, _ = run("mask.png", "--mask", "mask.png")
+        code, said, _ = run("mask.png", "--mask", "mask.png", "--out", "other")
         assert code == 2 and said == "0 completed; 1 left out (1 mask)\n"
 
     def test_a_mask_beside_its_picture(self, pictures, run):
@@ -225,20 +225,24 @@ class TestBadPictures:
 
 class TestMasks:
     @pytest.mark.parametrize(
-        ("level", "words"), [(0, "no hole in it"), (255, "100.0% of the picture"), (1, "no white")]
+        ("level", "words"), [(0, "no hole in it"), (255, "the hole would be 100.0%"), (1, "no white")]
     )
     def test_one_that_cannot_be_meant_completes_nothing(self, pictures, run, level, words):
         write_png("m.png", torch.full((1, *SIZE), level, dtype=torch.uint8))
         code, said, error = run("in/a.jpg", "--mask", "m.png", "--out", "out.png")
-        assert code == 2 and words in error and "0 completed" in said and not os.path.exists("out.png")
+        assert code == 2 and f"m.png: {words}" in error and not said and not os.path.exists("out.png")
+        os.makedirs("masks")
+        shutil.move("m.png", "masks/a.png")
+        code, said, error = run("in/a.jpg", "--mask", "masks", "--out", "out.png")
+        assert code == 2 and words in error and said == "0 completed; 1 not completed\n"
 
     def test_the_share_of_the_hole_is_said(self, pictures, run):
-        assert "(hole: 10.42% of the picture)" in run("in/a.jpg", "--mask", "mask.png", "--out", "o.png")[1]
+        assert "(hole: 10.4% of the picture)" in run("in/a.jpg", "--mask", "mask.png", "--out", "o.png")[1]
         os.makedirs("masks")
         write_png("masks/a.png", box(*SIZE, 0, 0, 24, 20).byte())
         write_png("masks/b.png", box(*SIZE, 0, 0, 24, 40).byte())
         assert (
-            "(holes from 25.00% of a.png to 50.00% of b.png)"
+            "(holes: from 25% of a.png to 50% of b.png)"
             in run("in/a.jpg", "in/b.png", "--mask", "masks", "--out", "out")[1]
         )
 
@@ -249,7 +253,7 @@ class TestMasks:
         code, _, error = run("in/a.jpg", "--mask", "strokes.png", "--out", "o.png")
         assert code == 2 and "--mask-by" in error
         for options in (["--mask-by", "colour"], ["--mask-by", "transparency", "--invert-mask"]):
-            assert "hole: 10.42%" in run("in/a.jpg", "--mask", "strokes.png", "--out", "o.png", *options)[1]
+            assert "hole: 10.4%" in run("in/a.jpg", "--mask", "strokes.png", "--out", "o.png", *options)[1]
 
     def test_names_are_compared_composed(self, pictures, run):
         os.makedirs("masks/d\u00e9")
