@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from inpaint_fast._files import composed, printable
+from inpaint_fast._names import composed
 from inpaint_fast._version import __version__
 from inpaint_fast.data import ImageError, ImageFolder
 from inpaint_fast.data.folder import picture_files
@@ -79,7 +79,7 @@ def _found(arguments: tuple[Path, ...], mask: Path | None, rest: Rest) -> list[t
             found.setdefault(argument, (argument, Path(argument.name), is_mask))
             continue
         if mask is not None and os.path.realpath(argument) == os.path.realpath(mask):
-            raise ValueError(f"--mask: a folder of its own is expected, {printable(mask)} is that of the pictures")
+            raise ValueError(f"--mask: a folder of its own is expected, {mask} is that of the pictures")
         try:
             folder = ImageFolder(argument)
         except ImageError as error:
@@ -105,11 +105,11 @@ def _is_file(out: Path, *, several: bool) -> bool:
         return False
     if several:
         if out.suffix.lower() in readable_suffixes() or os.path.lexists(out):
-            raise ValueError(f"--out: a folder is expected for several pictures, got {printable(out)}")
+            raise ValueError(f"--out: a folder is expected for several pictures, got {out}")
         return False
     if out.suffix.lower() in readable_suffixes() - {".png"}:
         expected = "a .png file or a folder is expected (only PNG keeps every pixel)"
-        raise ValueError(f"--out: {expected}, got {printable(out)}")
+        raise ValueError(f"--out: {expected}, got {out}")
     return out.suffix.lower() == ".png"
 
 
@@ -140,7 +140,7 @@ def _allowed(jobs: list[Job], kept: set[str], rest: Rest) -> list[Job]:
     for job in jobs:
         place, over = os.path.realpath(job.target), None
         if place in allowed:
-            over = f"the result of {printable(allowed[place].source)}"
+            over = f"the result of {allowed[place].source}"
         elif place in kept:
             over = "a picture to complete or a mask"
         elif os.path.lexists(job.target) and not is_result(job.target):
@@ -148,9 +148,7 @@ def _allowed(jobs: list[Job], kept: set[str], rest: Rest) -> list[Job]:
         if over is None:
             allowed[place] = job
         else:
-            rest.refused[job.source] = (
-                f"--out: {printable(job.target)} would be written over, {over}; name another folder or file"
-            )
+            rest.refused[job.source] = f"--out: {job.target} would be written over, {over}; name another folder or file"
     return list(allowed.values())
 
 
@@ -196,7 +194,7 @@ class MaskFolder:
         named = [Path(folder, name) for name in files.get(composed(inside.stem), [])]
         found = [path for path in named if os.path.realpath(path) != os.path.realpath(picture)]
         if len(found) != 1:
-            names = ", ".join(printable(path.name) for path in sorted(found)) or "none"
-            expected = printable(inside.with_suffix(".*"))
-            raise ValueError(f"one mask named {expected} is expected in {printable(self.root)}, got {names}")
+            names = ", ".join(path.name for path in sorted(found)) or "none"
+            expected = inside.with_suffix(".*")
+            raise ValueError(f"one mask named {expected} is expected in {self.root}, got {names}")
         return found[0]

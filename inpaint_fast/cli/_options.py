@@ -12,7 +12,7 @@ from typing import TypeVar
 import docstring_parser
 import tyro
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 
 Options = TypeVar("Options")
 
@@ -38,10 +38,10 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
 def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path) -> None:
     """Raise ValueError where a file to write has none of these suffixes, or is a file to keep, named by what it is."""
     if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {printable(path)}")
+        raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {path}")
     for name, file in kept.items():
         if os.path.realpath(path) == os.path.realpath(file):  # unlike Path.resolve it does not stop at a loop of links
-            raise ValueError(f"{option}: {printable(path)} would be written over the {name}")
+            raise ValueError(f"{option}: {path} would be written over the {name}")
 
 
 def check_name(name: str, names: Collection[str], kind: str) -> str:
@@ -51,3 +51,8 @@ def check_name(name: str, names: Collection[str], kind: str) -> str:
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{name!r} is no {kind}{meant}; one of {', '.join(names)} is expected")
     return name
+
+
+def said(error: BaseException) -> str:
+    """An error as a terminal may have it, whatever names are in it: one line, but for those of PyTorch."""
+    return printable(str(error) or type(error).__name__, keep="\n" if isinstance(error, RuntimeError) else "")

@@ -14,9 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._jobs import SOFTWARE, MaskFolder, Rest, plan
-from inpaint_fast.cli._options import parse
+from inpaint_fast.cli._options import parse, said
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.blend import require_opencv
 from inpaint_fast.completion.picture import encoded_captions
@@ -100,10 +100,11 @@ def main(argv: Sequence[str]) -> int:
             write_png(target, completed, software=SOFTWARE)
             shares[target] = mask.float().mean().item()
         except (ValueError, OSError, RuntimeError, MemoryError) as error:  # of one picture: the others go on
-            rest.refused[source] = printable(str(error) or type(error).__name__, keep="\n")
+            rest.refused[source] = said(error)
     for source, reason in rest.refused.items():
         name = printable(source)
-        print(f"not completed: {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+        text = reason if name in reason else f"{name}: {reason}"
+        print(printable(f"not completed: {text}", keep="\n"), file=sys.stderr)
     print(summary(shares, rest, options.out))
     return 0 if shares and not rest.refused else 1 if shares else 2
 

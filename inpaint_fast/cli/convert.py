@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion.convert import from_public, to_public
 

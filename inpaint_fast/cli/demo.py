@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import FILLS, complete, complete_batch, load_network
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of
@@ -63,8 +63,7 @@ def main(argv: Sequence[str]) -> int:
     if generator.reads_captions:
         encoder = load_caption_encoder(options.weights)
         if encoder is None:
-            expected = "its run's vocabulary or sentence vectors are expected there"
-            raise FileNotFoundError(f"{printable(options.weights)}: {expected}")
+            raise FileNotFoundError(f"{options.weights}: its run's vocabulary or sentence vectors are expected there")
         captions = encoder(captions_for(measured, options.data))
     heldout = heldout_crops(
         measured,

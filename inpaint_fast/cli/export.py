@@ -9,7 +9,7 @@ from typing import Annotated
 
 import tyro
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import export, load_network
 from inpaint_fast.completion.graph import SUFFIXES

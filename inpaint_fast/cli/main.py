@@ -11,8 +11,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from inpaint_fast._files import printable
-from inpaint_fast.cli._options import check_name
+from inpaint_fast._names import printable
+from inpaint_fast.cli._options import check_name, said
 
 COMMANDS = {
     "demo": "train two systems on the photographs that come with the package and complete unseen ones",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
             raise
-        print(printable(f"inpaint-fast {argv[0]}: {error}", keep="\n"), file=sys.stderr)
+        print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)
         return 2
 
 

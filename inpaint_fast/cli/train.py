@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train

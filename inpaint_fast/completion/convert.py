@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast._files import kind_of_file, write_whole
+from inpaint_fast._files import write_whole
+from inpaint_fast._names import kind_of_file
 from inpaint_fast.completion.weights import WeightsError, check_tensors, load_network, save_network, some
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, public_names
 

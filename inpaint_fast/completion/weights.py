@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from inpaint_fast._files import printable, write_whole
+from inpaint_fast._files import write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.models import NETWORKS
 
@@ -22,7 +22,7 @@ class WeightsError(ValueError):
     """A weight file that cannot be used; the message names the file and says why."""
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(f"{printable(path)}: {reason}")
+        super().__init__(f"{os.fspath(path)}: {reason}")
 
 
 def save_network(path: str | os.PathLike[str], network: nn.Module, arguments: dict[str, object]) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import printable
 from inpaint_fast.data.folder import evenly
 from inpaint_fast.data.images import ImageError
 
@@ -66,8 +65,7 @@ class Digits(Sequence[Tensor]):
         name = f"{_FILES[split]}-images-idx3-ubyte"
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
-            path = printable(folder / name)
-            raise FileNotFoundError(f"{path} (or {name}.gz): MNIST's {split} pictures are expected there")
+            raise FileNotFoundError(f"{folder / name} (or {name}.gz): MNIST's {split} pictures are expected there")
         self.path = found[0]
         self.images = read_idx(self.path)
         if self.images.dim() != 3:
@@ -87,4 +85,4 @@ class Digits(Sequence[Tensor]):
 
     def summary(self) -> str:
         """One sentence: "1600 digits in train-images-idx3-ubyte.gz"."""
-        return f"{len(self)} digits in {printable(self.path.name)}"
+        return f"{len(self)} digits in {self.path.name}"

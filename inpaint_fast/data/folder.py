@@ -14,7 +14,7 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import composed, printable
+from inpaint_fast._names import composed, printable
 from inpaint_fast.data.images import ImageError, check_image, picture_suffixes, read_image
 from inpaint_fast.data.layouts import CAPTIONS_FILE, CELEBA_PARTITION, celeba_split, coco_json, coco_split
 
@@ -62,7 +62,7 @@ class ImageFolder(Sequence[Tensor]):
         self.shared = False
         self._cache = _Cache(cache_bytes)
         if not self.root.exists():
-            raise FileNotFoundError(f"{printable(self.root)}: no such folder; expected a folder of pictures")
+            raise FileNotFoundError(f"{self.root}: no such folder; expected a folder of pictures")
         if not self.root.is_dir():
             raise ImageError(self.root, "not a folder; expected a folder of pictures")
         found = [Path(place, name) for place, names in picture_files(self.root, self.skipped) for name in names]

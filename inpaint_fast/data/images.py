@@ -15,7 +15,8 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from inpaint_fast._files import kind_of_file, printable, write_whole
+from inpaint_fast._files import write_whole
+from inpaint_fast._names import kind_of_file
 
 MAX_PIXELS = 80_000_000
 """Pictures with more pixels are refused from their header: decoded, this many take 240 MB."""
@@ -35,7 +36,7 @@ class ImageError(ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{printable(self.path)}: {self.reason}"
+        return f"{self.path}: {self.reason}"
 
 
 def read_image(path: str | os.PathLike[str]) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from inpaint_fast._files import composed, printable
+from inpaint_fast._names import composed
 from inpaint_fast.data.images import ImageError
 
 COCO_YEARS = ("2014", "2017")
@@ -30,7 +30,7 @@ _CELEBA_SPLITS = {"train": "0", "heldout": "1"}
 def expect(path: Path, what: str) -> Path:
     """The path itself. Raises FileNotFoundError, naming it and what it should be, where there is none."""
     if not path.exists():
-        raise FileNotFoundError(f"{printable(path)}: {what} is expected there")
+        raise FileNotFoundError(f"{path}: {what} is expected there")
     return path
 
 
@@ -98,8 +98,8 @@ def coco_json(path: Path) -> dict[str, list[str]]:
         for annotation in content["annotations"]:
             texts[names[annotation["image_id"]]].append(annotation["caption"])
     except (KeyError, TypeError, ValueError) as error:
-        reason = f"COCO captions are expected, with images and annotations ({type(error).__name__}: {error})"
-        raise ValueError(f"{printable(path)}: {reason}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path}: COCO captions are expected, with images and annotations ({reason})") from error
     return texts
 
 
@@ -117,10 +117,10 @@ def captions_of(texts: dict[str, list[str]], paths: Iterable[Path], root: Path) 
         captions = next((texts[key] for key in map(composed, keys) if texts.get(key)), None)
         found.append(captions or [])
         if not captions:
-            missing.append(printable(relative.as_posix()))
+            missing.append(relative.as_posix())
     if missing:
         rest = f" and {len(missing) - 1} pictures more" if len(missing) > 1 else ""
-        raise ValueError(f"{printable(root)}: the captions name no {missing[0]}{rest}")
+        raise ValueError(f"{root}: the captions name no {missing[0]}{rest}")
     return found
 
 
@@ -136,9 +136,9 @@ def _dictionary(path: Path) -> dict[str, list[str]]:
         try:  # written by Python 2
             content = _PlainUnpickler(file, encoding="utf-8", errors="replace").load()
         except (pickle.UnpicklingError, EOFError, ValueError, IndexError, KeyError, AttributeError) as error:
-            raise ValueError(f"{printable(path)}: a pickled dictionary of captions is expected ({error})") from error
+            raise ValueError(f"{path}: a pickled dictionary of captions is expected ({error})") from error
     if not isinstance(content, dict) or not all(isinstance(texts, Collection) for texts in content.values()):
-        raise ValueError(f"{printable(path)}: a dictionary from picture name to captions is expected")
+        raise ValueError(f"{path}: a dictionary from picture name to captions is expected")
     return {str(name): [str(text) for text in texts] for name, texts in content.items()}
 
 

@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from inpaint_fast._files import printable
 from inpaint_fast.data.images import DEEP, ImageError, full_scale, open_image, stored_size
 
 CHANNELS = ("colour", "transparency")
@@ -79,7 +78,7 @@ def check_size(path: str | os.PathLike[str], size: tuple[int, int], expected: tu
 
 def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
     """Raise ValueError, naming the mask, where nothing of the picture is hole, or nearly everything: who means that?"""
-    share, name = mask.float().mean().item(), printable(name)
+    share = mask.float().mean().item()
     if share == 0:
         raise ValueError(f"{name}: no hole in it, nothing to complete (the hole is white, or transparent)")
     if share > MOST:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from inpaint_fast._files import printable, write_whole
+from inpaint_fast._files import write_whole
 from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, words
 
 
@@ -126,7 +126,7 @@ class SentenceVectors(CaptionEncoder):
             return cls(vectors, table, content["frequencies"], component, a=content["a"])
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{printable(path)}: a run's sentence vectors are expected ({type(error).__name__}: {error})"
+                f"{path}: a run's sentence vectors are expected ({type(error).__name__}: {error})"
             ) from error
 
 
@@ -146,14 +146,14 @@ def read_word_vectors(path: str | os.PathLike[str], size: int) -> tuple[dict[str
             try:
                 vector = torch.tensor([float(value) for value in values])
             except ValueError as error:
-                raise ValueError(f"{printable(path)}: line {number}: a word and {size} numbers are expected") from error
+                raise ValueError(f"{path}: line {number}: a word and {size} numbers are expected") from error
             if len(vector) != size:
-                raise ValueError(f"{printable(path)}: line {number}: {size} numbers are expected, got {len(vector)}")
+                raise ValueError(f"{path}: line {number}: {size} numbers are expected, got {len(vector)}")
             if word not in rows:
                 rows[word] = len(numbers)
                 numbers.append(vector)
     if not rows:
-        raise ValueError(f"{printable(path)}: a word and {size} numbers a line are expected, got an empty file")
+        raise ValueError(f"{path}: a word and {size} numbers a line are expected, got an empty file")
     return rows, torch.stack(numbers)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import printable, write_whole
+from inpaint_fast._files import write_whole
 from inpaint_fast.data.folder import ImageFolder, captions
 from inpaint_fast.data.layouts import captions_of, read_captions
 
@@ -140,8 +140,9 @@ class Vocabulary(CaptionEncoder):
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(content["words"], content["length"])
         except (KeyError, TypeError, ValueError) as error:
-            reason = f"a run's vocabulary, words and length, is expected ({type(error).__name__}: {error})"
-            raise ValueError(f"{printable(path)}: {reason}") from error
+            raise ValueError(
+                f"{path}: a run's vocabulary, words and length, is expected ({type(error).__name__}: {error})"
+            ) from error
 
 
 def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:

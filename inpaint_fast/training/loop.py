@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
-from inpaint_fast._files import printable
+from inpaint_fast._names import printable
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report

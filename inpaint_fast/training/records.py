@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inpaint_fast._files import printable, write_whole
+from inpaint_fast._files import write_whole
 from inpaint_fast._version import __version__
 from inpaint_fast.completion.weights import save_network
 from inpaint_fast.data import CaptionEncoder, write_png
@@ -47,7 +47,7 @@ class Records:
     ) -> None:
         self.folder = Path(folder)
         if (self.folder / "metrics.jsonl").exists():
-            raise FileExistsError(f"{printable(self.folder)} holds a run already; name another folder, or remove it")
+            raise FileExistsError(f"{self.folder} holds a run already; name another folder, or remove it")
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
         self.rows: list[dict[str, float]] = []
         self.warnings: list[str] = []
