@@ -1,7 +1,8 @@
 """The pictures that `complete` was given, the PNG files that it makes of them, and what it leaves alone.
 
-A result bears a mark in its header. Such a file in the folder of results is a former result: it is made anew, and not
-completed again when a folder of pictures, or `photos/*`, takes it in. Nothing else that exists is ever written over.
+A result bears a mark in its header. Such a file is a former result: it may be made anew, and it is not completed again
+where it lies among pictures in a folder, or where `photos/*` takes it in from the folder of results. Nothing else that
+exists is ever written over.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from inpaint_fast.data.images import readable_suffixes, software_of
 MARK = "inpaint-fast complete"
 SOFTWARE = f"{MARK} {__version__}"
 """What stands in the header of a result."""
+MASK, RESULT = "mask", "former result"
 
 
 class Job(NamedTuple):
@@ -34,7 +36,7 @@ class Rest(NamedTuple):
     """What is not to be completed."""
 
     left_out: Counter[str]
-    """The command's own files among the pictures: "mask" or "former result" -> how many."""
+    """The command's own files among the pictures: MASK or RESULT -> how many."""
     refused: dict[Path, str]
     """Pictures that cannot be completed, and why."""
 
@@ -52,33 +54,37 @@ def plan(image: Path, out: Path, *more: Path, mask: Path | None = None) -> tuple
         FileNotFoundError, ImageError: a folder holds no readable picture.
     """
     rest = Rest(Counter(), {})
-    found = _found((image, *more), mask, rest)
     into_file = _is_file(out, several=bool(more) or image.is_dir())
-    chosen: dict[Path, Path] = {}  # source -> where it lies in its folder
-    kept: set[str] = set()
-    for source, inside, is_mask in found:
-        if not is_mask and not into_file and _within(source, out) and is_result(source):
-            rest.left_out["former result"] += 1
-            continue
-        kept.add(os.path.realpath(source))
-        if is_mask:
-            rest.left_out["mask"] += 1
-        else:
-            chosen[source] = inside
-    targets = [out] if into_file else [out / name for name in results(list(chosen.values()))]
-    jobs = [Job(*pair) for pair in zip(chosen, targets, strict=False)]  # not strict: the one picture may be left out
+    found = _found((image, *more), None if into_file else out, mask, rest)
+    rest.left_out.update(file.own for file in found if file.own is not None)
+    chosen = [file for file in found if file.own is None]
+    targets = [out] if into_file else [out / name for name in results([file.inside for file in chosen])]
+    jobs = [Job(file.path, target) for file, target in zip(chosen, targets, strict=False)]  # none where it is left out
+    kept = {os.path.realpath(file.path) for file in found if file.own != RESULT}
     return _allowed(jobs, kept, rest), rest
 
 
-def _found(arguments: tuple[Path, ...], mask: Path | None, rest: Rest) -> list[tuple[Path, Path, bool]]:
-    """Every picture once: (file, its place in its folder, whether it is a mask)."""
-    found: dict[Path, tuple[Path, Path, bool]] = {}
+class _Found(NamedTuple):
+    """A picture file among those that were named."""
+
+    path: Path
+    inside: Path
+    """Its place in its folder."""
+    own: str | None
+    """The command's own: a mask or a former result."""
+
+
+def _found(arguments: tuple[Path, ...], out: Path | None, mask: Path | None, rest: Rest) -> list[_Found]:
+    """Every picture once; what cannot be read is refused."""
+    found: dict[Path, _Found] = {}
     for argument in arguments:
         if not argument.is_dir():
-            is_mask = mask is not None and os.path.realpath(argument) == os.path.realpath(mask)
-            found.setdefault(argument, (argument, Path(argument.name), is_mask))
+            own = MASK if mask is not None and _same(argument, mask) else None
+            if own is None and out is not None and _within(argument, out) and is_result(argument):
+                own = RESULT
+            found.setdefault(argument, _Found(argument, Path(argument.name), own))
             continue
-        if mask is not None and os.path.realpath(argument) == os.path.realpath(mask):
+        if mask is not None and _same(argument, mask):
             raise ValueError(f"--mask: a folder of its own is expected, {mask} is that of the pictures")
         try:
             folder = ImageFolder(argument)
@@ -89,9 +95,13 @@ def _found(arguments: tuple[Path, ...], mask: Path | None, rest: Rest) -> list[t
             continue
         rest.refused.update(folder.skipped)
         holds_masks = mask is not None and not _within(argument, mask)
+        masks = {path for path in folder.paths if holds_masks and _within(path, mask)}
+        made = {path for path in folder.paths if path not in masks and is_result(path)}
+        if len(masks) + len(made) == len(folder):  # a folder of results: they are what is meant, but for those in --out
+            made = {path for path in made if out is not None and _within(path, out)}
         for path in folder.paths:
-            is_mask = holds_masks and _within(path, mask)
-            found.setdefault(path, (path, path.relative_to(argument), is_mask))
+            own = MASK if path in masks else RESULT if path in made else None
+            found.setdefault(path, _Found(path, path.relative_to(argument), own))
     return list(found.values())
 
 
@@ -107,7 +117,7 @@ def _is_file(out: Path, *, several: bool) -> bool:
         if out.suffix.lower() in readable_suffixes() or os.path.lexists(out):
             raise ValueError(f"--out: a folder is expected for several pictures, got {out}")
         return False
-    if out.suffix.lower() in readable_suffixes() - {".png"}:
+    if out.suffix.lower() in readable_suffixes() - {".png"} or (out.suffix.lower() != ".png" and os.path.lexists(out)):
         expected = "a .png file or a folder is expected (only PNG keeps every pixel)"
         raise ValueError(f"--out: {expected}, got {out}")
     return out.suffix.lower() == ".png"
@@ -154,7 +164,12 @@ def _allowed(jobs: list[Job], kept: set[str], rest: Rest) -> list[Job]:
 
 def is_result(path: Path) -> bool:
     """Whether this command wrote the file."""
-    return (software_of(path) or "").startswith(MARK)
+    return path.suffix.lower() == ".png" and (software_of(path) or "").startswith(MARK)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one place, links followed."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _within(path: Path, folder: Path) -> bool:
@@ -192,7 +207,7 @@ class MaskFolder:
         """
         folder, files = self._masks.get(composed(inside.parent), (self.root, {}))
         named = [Path(folder, name) for name in files.get(composed(inside.stem), [])]
-        found = [path for path in named if os.path.realpath(path) != os.path.realpath(picture)]
+        found = [path for path in named if not _same(path, picture)]
         if len(found) != 1:
             names = ", ".join(path.name for path in sorted(found)) or "none"
             expected = inside.with_suffix(".*")

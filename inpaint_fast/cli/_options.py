@@ -25,7 +25,12 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
         prog: the command, as its help names it.
         args: of the command line.
         default: where the defaults are others than those of the class.
+
+    Raises:
+        ValueError: an argument is empty.
     """
+    if "" in args:
+        raise ValueError("an empty argument: a variable that is not set? Where a folder is meant, . is this one")
     texts: dict[str, str] = {}
     for each in reversed([cls for cls in options.__mro__ if is_dataclass(cls)]):
         texts |= {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(each).params}

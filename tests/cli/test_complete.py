@@ -83,6 +83,18 @@ class TestOwnFiles:
             assert code == 0 and said.startswith(expected)
         assert "1 left out (1 former result)" in said
 
+    def test_former_results_among_the_pictures_are_left_out_wherever_they_lie(self, pictures, run):
+        run("in/a.jpg", "in/b.png", "--mask", "mask.png", "--out", "in/first")
+        code, said, _ = run("in", "--mask", "mask.png", "--out", "in/second")
+        assert code == 0 and said.startswith("3 completed") and "2 left out (2 former results)" in said
+        assert files("in/second") == ["a.png", "b.png", "deep/c.png"]
+
+    @pytest.mark.parametrize("empty", [["", "--mask", "mask.png"], ["in", "--mask", "mask.png", "--out", ""]])
+    def test_a_variable_that_is_not_set_is_no_folder(self, pictures, run, empty):
+        before = files(".")
+        code, _, error = run(*empty)
+        assert code == 2 and "an empty argument" in error and files(".") == before
+
     def test_a_result_can_be_completed_further(self, pictures, run):
         run("in/a.jpg", "--mask", "mask.png", "--out", "once")
         assert run("once", "--box", 30, 20, 9, 9, "--out", "twice")[0] == 0
