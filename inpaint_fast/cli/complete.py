@@ -99,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_png(target, completed, software=SOFTWARE)
             shares[target] = mask.float().mean().item()
-        except (ValueError, OSError, RuntimeError, MemoryError) as error:  # of one picture: the others go on
+        except Exception as error:  # of one picture, whatever a decoder, PyTorch or OpenCV raises: the others go on
             rest.refused[source] = said(error)
     for source, reason in rest.refused.items():
         name = printable(source)

@@ -45,6 +45,7 @@ def test_usage_names_every_command(capsys) -> None:
         (["recipes", "glicic"], "did you mean glcic?"),
         (["bench", "masked_l1"], "did you mean masked_l2?"),
         (["evaluate", "run", "--heldout-crop", "1"], "--heldout-crops"),
+        (["train", "dcgan", "--as-publishd"], "--as-published"),
         (["evaluate", "run", "--mask", "centre"], "center"),
     ],
 )

@@ -220,7 +220,7 @@ class TestBadPictures:
         def lacking(picture, mask, **settings):
             calls.append(picture)
             if len(calls) == 1:
-                raise RuntimeError("not enough memory: you tried to allocate")
+                raise MemoryError("not enough memory")
             return picture
 
         monkeypatch.setattr("inpaint_fast.cli.complete.complete", lacking)
