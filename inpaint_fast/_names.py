@@ -27,7 +27,8 @@ def printable(text: str | os.PathLike[str], *, keep: str = "") -> str:
 def composed(name: str | os.PathLike[str]) -> str:
     """A name to compare with others: one spelling of each letter (Unicode's NFC), whether the file system or the
     keyboard wrote an e with an accent as one character or as two."""
-    return unicodedata.normalize("NFC", os.fspath(name))
+    text = os.fspath(name)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> str | None:

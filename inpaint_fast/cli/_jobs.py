@@ -15,8 +15,7 @@ from typing import NamedTuple
 from inpaint_fast._names import composed
 from inpaint_fast._version import __version__
 from inpaint_fast.data import ImageError, ImageFolder
-from inpaint_fast.data.folder import picture_files
-from inpaint_fast.data.images import readable_suffixes, software_of
+from inpaint_fast.data.images import picture_suffixes, readable_suffixes, software_of
 
 MARK = "inpaint-fast complete"
 SOFTWARE = f"{MARK} {__version__}"
@@ -178,8 +177,18 @@ def _within(path: Path, folder: Path) -> bool:
     return os.path.realpath(path) == place or os.path.realpath(path).startswith(os.path.join(place, ""))
 
 
+class _Names(NamedTuple):
+    """What lies in one folder."""
+
+    folder: Path
+    names: dict[str, str]
+    """Name as it is compared -> name."""
+    suffixes: list[str]
+    """Those of pictures."""
+
+
 class MaskFolder:
-    """The masks of a folder, by the pictures that they belong to; it is read once.
+    """The masks of a folder, by the pictures that they belong to; it and its subfolders are listed once.
 
     Args:
         root: the folder.
@@ -187,13 +196,20 @@ class MaskFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        # folder in it -> (the folder, the files of each name without suffix)
-        self._masks: dict[str, tuple[str, dict[str, list[str]]]] = {}
-        for folder, names in picture_files(root, {}):
-            files: dict[str, list[str]] = {}
-            for name in names:
-                files.setdefault(composed(name[: name.rfind(".")]), []).append(name)
-            self._masks[composed(os.path.relpath(folder, root))] = folder, files
+        self._listed: dict[Path, _Names] = {}
+
+    def _names(self, inside: Path) -> _Names:
+        """What lies in a subfolder, "." the folder itself."""
+        if inside not in self._listed:
+            folder = self.root
+            if inside.name:
+                above = self._names(inside.parent)
+                folder = above.folder / above.names.get(composed(inside.name), inside.name)
+            names = os.listdir(folder) if folder.is_dir() else []
+            suffixes = {name[name.rfind(".") :] for name in names}
+            readable = sorted(suffix for suffix in suffixes if suffix.lower() in picture_suffixes())
+            self._listed[inside] = _Names(folder, {composed(name): name for name in names}, readable)
+        return self._listed[inside]
 
     def of(self, picture: Path, inside: Path) -> Path:
         """The mask of a picture, which bears its name but for the suffix.
@@ -205,11 +221,11 @@ class MaskFolder:
         Raises:
             ValueError: there is none, or more than one.
         """
-        folder, files = self._masks.get(composed(inside.parent), (self.root, {}))
-        named = [Path(folder, name) for name in files.get(composed(inside.stem), [])]
+        folder, names, suffixes = self._names(inside.parent)
+        keys = (composed(inside.stem) + suffix for suffix in suffixes)
+        named = [folder / names[key] for key in keys if key in names]
         found = [path for path in named if not _same(path, picture)]
         if len(found) != 1:
-            names = ", ".join(path.name for path in sorted(found)) or "none"
-            expected = inside.with_suffix(".*")
-            raise ValueError(f"one mask named {expected} is expected in {self.root}, got {names}")
+            got = ", ".join(path.name for path in found) or "none"
+            raise ValueError(f"one mask named {inside.with_suffix('.*')} is expected in {self.root}, got {got}")
         return found[0]

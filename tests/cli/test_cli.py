@@ -172,7 +172,8 @@ def test_the_rmsprop_run_of_the_wasserstein_critic_is_the_one_its_help_gives(tmp
     assert 'critic_optimizer = "rmsprop"' in text and 'critic = "v4_deep"' in text and "lr_decay = 0.99" in text
 
 
-def test_as_published(capsys) -> None:
+def test_as_published(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     assert run("train", "context_cnn", "--as-published", "--help") == 0
     assert "(default: 512)" in capsys.readouterr().out
     assert run("train", "context_cnn", "--help") == 0
