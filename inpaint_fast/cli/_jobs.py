@@ -50,7 +50,7 @@ def plan(image: Path, out: Path, *more: Path, mask: Path | None = None) -> tuple
 
     Raises:
         ValueError: `out` is neither, or the pictures' folder is the masks' too.
-        FileNotFoundError, ImageError: a folder holds no readable picture.
+        ImageError: the one folder holds no readable picture.
     """
     rest = Rest(Counter(), {})
     into_file = _is_file(out, several=bool(more) or image.is_dir())

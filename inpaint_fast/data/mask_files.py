@@ -38,8 +38,8 @@ def read_mask(
         size: the (height, width) that the mask must have; None accepts any.
         invert: True swaps hole and surroundings.
         by: "transparency" or "colour" (transparent parts are black then): which of them tells the hole in a file with
-            transparency. None: transparency, unless all that is opaque has one colour other than black; those may be
-            strokes that mark the hole, so this is an error.
+            transparency. None: transparency, unless all that is opaque has one colour; those may be strokes that mark
+            the hole, so this is an error.
 
     Returns:
         bool (1, H, W), True in the hole; there may be none, or nothing else.
@@ -53,8 +53,11 @@ def read_mask(
     image = open_image(path)
     if size is not None:
         check_size(path, (image.height, image.width), size)
-    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else np.full((image.height, image.width), 255)
-    if by == "transparency" or (by is None and alpha.min() < OPAQUE):
+    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
+    transparent = alpha is not None and alpha.min() < OPAQUE
+    if by == "transparency" and not transparent:
+        raise ImageError(path, "no part of it is transparent (by, --mask-by)")
+    if transparent and by != "colour":
         hole = alpha < OPAQUE
         if by is None:
             _check_opaque(path, np.asarray(image.convert("RGB"))[~hole])
@@ -89,11 +92,11 @@ def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
 
 def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:
     """Raise ImageError where the opaque pixels (N, 3) may be strokes that mark the hole."""
-    if len(colours) and np.ptp(colours, axis=0).max() <= ONE_COLOUR < colours.max():
+    if len(colours) and np.ptp(colours, axis=0).max() <= ONE_COLOUR:
         raise ImageError(
             path,
             "opaque in one colour, else transparent: strokes that mark the hole, or a ground with a hole in it? "
-            "Say which (by, --mask-by): colour for strokes, transparency for a transparent hole",
+            "Say which: by transparency for such a hole (--mask-by transparency), inverted for strokes (--invert-mask)",
         )
 
 

@@ -51,8 +51,7 @@ READ = {
     "blue on black": (coloured((0, 0, 255), (0, 0, 0)), "png"),
     "white on grey": (coloured((255,) * 3, (90,) * 3), "png"),
     "opaque RGBA": (coloured((255,) * 4, (0, 0, 0, 255)), "png"),
-    "black with a transparent hole": (coloured((0, 0, 0, 0), (0, 0, 0, 255)), "png"),
-    "a palette with a transparent entry": (palette((0, 0, 0), (9, 200, 9), transparent=1), "png"),
+    "RGBA, nearly opaque": (coloured((255, 255, 255, 200), (0, 0, 0, 255)), "png"),
     "JPEG": (Image.fromarray(np.kron(HOLE, np.full((8, 8), 255, np.uint8))), "jpg"),
 }
 
@@ -86,6 +85,8 @@ REFUSED = {
     "NaN": (Image.fromarray(np.where(HOLE, np.nan, 1).astype(np.float32)), "tif", "NaN"),
     "white strokes on transparent": (coloured((255,) * 4, (0,) * 4), "png", "strokes"),
     "red strokes on transparent white": (coloured((200, 0, 0, 255), (255, 255, 255, 0)), "png", "strokes"),
+    "black strokes on transparent": (coloured((0, 0, 0, 255), (0, 0, 0, 0)), "png", "strokes"),
+    "a palette with a transparent entry": (palette((9, 200, 9), (0, 0, 0), transparent=0), "png", "strokes"),
 }
 
 
@@ -104,6 +105,11 @@ def test_strokes_on_transparent_are_read_as_the_caller_says(tmp_path) -> None:
         assert torch.equal(read_mask(path, by="colour"), strokes)
         assert torch.equal(read_mask(path, by="transparency"), ~strokes)
         assert torch.equal(read_mask(path, by="transparency", invert=True), strokes)
+    coloured((0, 0, 0, 255), (0, 0, 0, 0)).save(path)
+    assert torch.equal(read_mask(path, by="transparency", invert=True), strokes)
+    coloured((255,) * 3, (0,) * 3).save(path)
+    with pytest.raises(ImageError, match="no part of it is transparent"):
+        read_mask(path, by="transparency")
     with pytest.raises(ValueError, match="by: .*'alpha'"):
         read_mask(path, by="alpha")
 
