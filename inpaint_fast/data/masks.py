@@ -155,7 +155,8 @@ def hole_of(mask: Tensor, *, name: str = "mask") -> Tensor:
     soft = mask.is_floating_point()
     if not (low >= -ROUNDING and high <= (1 + ROUNDING if soft else 255)):
         expected = "between 0 and 1" if soft else "between 0 and 1 or 0 and 255"
-        raise ValueError(f"{name}: values {expected} are expected, got {low:g} to {high:g}")
+        got = "NaN" if math.isnan(low) else f"{low:g} to {high:g}"
+        raise ValueError(f"{name}: values {expected} are expected, got {got}")
     half = 0.5 if soft or high <= 1 else 128
     if ROUNDING < high < half:
         raise ValueError(f"{name}: its values reach {high:g} alone, and a hole has {half} and more")
