@@ -1,6 +1,6 @@
 """The floors of the house: who may import whom. Every import of every file is read, those inside functions too.
 
-    0  _words, _layout, _files, _pickles, _version, _devices, _extension   words that several floors use
+    0  _words, _names, _files, _pickles, _layout, ...           words that several floors use
     1  kernels                                                   numbers in, numbers out
     2  ops                                                       functional operators
     3  nn, optim                                                 modules and optimizers over them
@@ -30,7 +30,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            ["_words", "_layout", "_files", "_pickles", "_version", "_devices", "_extension"],
+            ["_words", "_layout", "_files", "_names", "_pickles", "_version", "_devices", "_extension"],
             ["kernels"],
             ["ops"],
             ["nn", "optim"],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import TypeVar
 
 import docstring_parser
 import tyro
+
+from inpaint_fast._names import printable
 
 Options = TypeVar("Options")
 
@@ -21,7 +25,12 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
         prog: the command, as its help names it.
         args: of the command line.
         default: where the defaults are others than those of the class.
+
+    Raises:
+        ValueError: an argument is empty.
     """
+    if "" in args:
+        raise ValueError("an empty argument: a variable that is not set? Where a folder is meant, . is this one")
     texts: dict[str, str] = {}
     for each in reversed([cls for cls in options.__mro__ if is_dataclass(cls)]):
         texts |= {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(each).params}
@@ -36,12 +45,19 @@ def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path)
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {path}")
     for name, file in kept.items():
-        if path.resolve() == file.resolve():
+        if os.path.realpath(path) == os.path.realpath(file):  # unlike Path.resolve it does not stop at a loop of links
             raise ValueError(f"{option}: {path} would be written over the {name}")
 
 
 def check_name(name: str, names: Collection[str], kind: str) -> str:
-    """The name. Raises ValueError where it is none of these."""
+    """The name. Raises ValueError where it is none of these; the one that is most like it is asked for."""
     if name not in names:
-        raise ValueError(f"{name!r} is no {kind}; one of {', '.join(names)} is expected")
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{name!r} is no {kind}{meant}; one of {', '.join(names)} is expected")
     return name
+
+
+def said(error: BaseException) -> str:
+    """An error as a terminal may have it, whatever names are in it: one line, but for those of PyTorch."""
+    return printable(str(error) or type(error).__name__, keep="\n" if isinstance(error, RuntimeError) else "")

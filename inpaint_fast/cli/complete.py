@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,36 +14,47 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
-from inpaint_fast.cli._options import parse
+from inpaint_fast._names import printable
+from inpaint_fast.cli._jobs import SOFTWARE, MaskFolder, Rest, plan
+from inpaint_fast.cli._options import parse, said
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.picture import encoded_captions
-from inpaint_fast.data import ImageError, ImageFolder, box, load_caption_encoder, read_image, read_mask, write_png
-from inpaint_fast.data.images import readable_suffixes
+from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
+from inpaint_fast.data.mask_files import check_share, check_size
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Complete:
-    """Fill the holes of a picture, or of every picture in a folder, and write PNG files.
+    """Fill the holes of pictures and write PNG files.
 
     Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit sRGB;
-    transparency is laid on white. No picture to complete and no mask is ever written over; former results are.
+    transparency is laid on white. A picture that cannot be completed is named, and the others are. Nothing that exists
+    is written over but former results, which bear a mark in their header: the same command makes them anew, and leaves
+    them and the masks out where they lie among the pictures.
     """
 
-    image: Annotated[Path, tyro.conf.Positional]
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
     """A picture, or a folder of pictures (searched recursively)."""
+    more: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PICTURE ...]")] = ()
+    """More of them."""
     weights: Path | None = None
     """A run's folder or its generator.safetensors."""
     fill: Literal["harmonic", "ring_mean"] | None = None
     """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round it."""
     mask: Path | None = None
-    """The holes: a picture of the same size, white (or transparent) in the hole; or a folder of masks named as the
-    pictures are, whatever their suffix."""
+    """The holes: a picture of the same size, or a folder of masks named as the pictures are, whatever their suffix.
+    White is the hole, or the transparent part of a file with transparency; of two colours, one of them black, the
+    other. What may mean something else, no hole and nearly everything are refused."""
     box: tuple[int, int, int, int] | None = None
     """One rectangular hole instead of a mask: left, top, width, height in pixels."""
     out: Path = Path("completed")
-    """A PNG file for a picture, or a folder for either."""
+    """A PNG file for one picture, or a folder. A result is named as its picture: of a.jpg a.png, but a.jpg.png where
+    there is another a."""
     invert_mask: bool = False
-    """Black is the hole."""
+    """The other way round: black, or opaque, is the hole."""
+    mask_by: Literal["colour", "transparency"] | None = None
+    """What tells the hole in masks with transparency: transparency unless all that is opaque has one colour; then it
+    must be said, since strokes may mark the hole ("colour": transparent counts as black)."""
     caption: tuple[str, ...] = ()
     """What the picture shows, one or several sentences; for generators that read captions."""
     blend: bool = False
@@ -50,31 +62,46 @@ class Complete:
     device: str = "cpu"
     """Where the generator or the fill runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
 
+    @cached_property
+    def masks(self) -> MaskFolder | None:
+        """The folder of masks, where that is what was named."""
+        return MaskFolder(self.mask) if self.mask is not None and self.mask.is_dir() else None
+
+    @cached_property
+    def one_mask(self) -> Tensor:
+        """The mask of every picture, where a file was named."""
+        return read_mask(self.mask, invert=self.invert_mask, by=self.mask_by)
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    # what is wrong for every picture is said here, once
+    if options.mask is not None and options.masks is None:
+        check_share(options.one_mask, options.mask)
     settings = completion_settings(options)
-    jobs, left_out = plan(options.image, options.out)
-    check_targets(jobs, left_out, options.mask)
-    failed: list[str] = []
-    for source, target in tqdm(jobs, unit="picture", disable=len(jobs) == 1):
+    jobs, rest = plan(options.image, options.out, *options.more, mask=options.mask)
+    shares: dict[Path, float] = {}
+    for source, target in tqdm(jobs, unit="picture", disable=len(jobs) < 2 or None):
         try:
             picture = read_image(source)
             mask = mask_of(options, source, picture)
+            if options.masks is not None:
+                check_share(mask)
+            completed = complete(picture, mask, **settings)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, complete(picture, mask, **settings))
-        except (ValueError, OSError) as error:
-            text = str(error)
-            failed.append(text if str(source) in text else f"{source}: {text}")
-    done = len(jobs) - len(failed)
-    if done:
-        print(f"{done} completed: {jobs[0][1] if len(jobs) == 1 else str(options.out) + '/'}")
-    for failure in failed:
-        print(f"not completed: {failure}", file=sys.stderr)
-    return 0 if not failed else 2 if len(jobs) == 1 else 1
+            write_png(target, completed, software=SOFTWARE)
+            shares[target] = mask.float().mean().item()
+        except Exception as error:  # of one picture, whatever a decoder, PyTorch or OpenCV raises: the others go on
+            rest.refused[source] = said(error)
+    for source, reason in rest.refused.items():
+        name = printable(source)
+        text = reason if name in reason else f"{name}: {reason}"
+        print(printable(f"not completed: {text}", keep="\n"), file=sys.stderr)
+    print(summary(shares, rest, options.out))
+    return 0 if shares and not rest.refused else 1 if shares else 2
 
 
 def completion_settings(options: Complete) -> dict[str, Any]:
@@ -95,60 +122,46 @@ def completion_settings(options: Complete) -> dict[str, Any]:
     return {"weights": generator, "blend": options.blend, "caption": caption, "caption_encoder": encoder}
 
 
-def plan(image: Path, out: Path) -> tuple[list[tuple[Path, Path]], list[Path]]:
-    """(picture, PNG file to write) for everything that was asked for, and the files that cannot be read."""
-    if image.is_dir():
-        if out.suffix.lower() == ".png" and not out.is_dir():
-            raise ValueError(f"--out: a folder is expected for a folder of pictures, got {out}")
-        folder = ImageFolder(image)
-        for path, reason in folder.skipped.items():
-            print(f"left out: {path}: {reason}", file=sys.stderr)
-        names = [path.relative_to(image) for path in folder.paths]
-        stems = [name.with_suffix("") for name in names]
-        # a.jpg and a.png would both be a.png: then the whole name is kept
-        targets = [
-            name.with_suffix(".png") if stems.count(stem) == 1 else name.with_name(name.name + ".png")
-            for name, stem in zip(names, stems, strict=True)
-        ]
-        return [(image / name, out / target) for name, target in zip(names, targets, strict=True)], [*folder.skipped]
-    if not image.exists():
-        raise ImageError(image, "no such file or folder")
-    if out.is_dir():
-        return [(image, out / image.with_suffix(".png").name)], []
-    if out.suffix.lower() in readable_suffixes() - {".png"}:
-        raise ValueError(f"--out: a .png file or a folder is expected, got {out} (only PNG keeps every pixel)")
-    return [(image, out if out.suffix.lower() == ".png" else out / image.with_suffix(".png").name)], []
+def summary(shares: Mapping[Path, float], rest: Rest, out: Path) -> str:
+    """The last line: how many pictures were completed, how much of them was hole, and what was not completed.
 
-
-def check_targets(jobs: list[tuple[Path, Path]], left_out: list[Path], mask: Path | None) -> None:
-    """Refuse, before anything is written, to write over a source, a mask or another result.
-
-    Raises:
-        ValueError: names the file.
+    Args:
+        shares: result -> the fraction of it that was hole.
+        rest: what was left out and refused.
+        out: the folder of the results.
     """
-    kept = {source.resolve(): "a picture to complete" for source in (*left_out, *(source for source, _ in jobs))}
-    if mask is not None:
-        masks = [path for path in mask.rglob("*") if path.is_file()] if mask.is_dir() else [mask]
-        kept |= {path.resolve(): "a mask" for path in masks}
-    for _, target in jobs:
-        if (place := target.resolve()) in kept:
-            raise ValueError(f"--out: {target} would be written over {kept[place]}; name another folder or file")
-        kept[place] = "another result"
+    parts = [f"{len(shares)} completed"]
+    if len(shares) == 1:
+        (target,) = shares
+        parts = [f"1 completed: {printable(target)} (hole: {100 * shares[target]:.3g}% of the picture)"]
+    elif shares:
+        least, most = (choose(shares, key=shares.__getitem__) for choose in (min, max))
+        holes = f"{100 * shares[least]:.3g}% of each picture"
+        if shares[least] < shares[most]:
+            holes = f"from {100 * shares[least]:.3g}% of {printable(least.name)} to "
+            holes += f"{100 * shares[most]:.3g}% of {printable(most.name)}"
+        parts = [f"{len(shares)} completed: {printable(out)}/ (holes: {holes})"]
+    if rest.left_out:
+        kinds = (f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in sorted(rest.left_out.items()))
+        parts.append(f"{rest.left_out.total()} left out ({', '.join(kinds)})")
+    if rest.refused:
+        parts.append(f"{len(rest.refused)} not completed")
+    return "; ".join(parts)
 
 
 def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
-    """The hole of one picture, bool (1, H, W)."""
+    """The hole of one picture, bool (1, H, W).
+
+    Raises:
+        ValueError: there is none, or it may mean more than one thing.
+    """
     height, width = picture.shape[1:]
     if options.box is not None:
         return box(height, width, *options.box)
-    path = options.mask
-    if path.is_dir():
-        inside = source.relative_to(options.image) if options.image.is_dir() else Path(source.name)
-        folder, suffixes = path / inside.parent, readable_suffixes()
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        found = [file for file in files if file.stem == inside.stem and file.suffix.lower() in suffixes]
-        if len(found) != 1:
-            names = ", ".join(file.name for file in found) or "none"
-            raise ValueError(f"one mask named {inside.with_suffix('.*')} is expected in {path}, got {names}")
-        path = found[0]
-    return read_mask(path, (height, width), invert=options.invert_mask)
+    if options.masks is None:
+        check_size(options.mask, tuple(options.one_mask.shape[1:]), (height, width))
+        return options.one_mask
+    given = (options.image, *options.more)
+    inside = (source.relative_to(path) for path in given if path != source and source.is_relative_to(path))
+    path = options.masks.of(source, next(inside, Path(source.name)))
+    return read_mask(path, (height, width), invert=options.invert_mask, by=options.mask_by)

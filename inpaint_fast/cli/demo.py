@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import FILLS, complete, complete_batch, load_network
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
@@ -58,7 +59,9 @@ def main(argv: Sequence[str]) -> int:
     print(f"\n{len(evaluation.heldout.image)} crops of {len(samples('heldout'))} photographs that were held out:\n")
     print(table({**evaluation.fill_metrics, **{name: evaluation.measure(c) for name, c in completed.items()}}))
     print("\nsharpness 1: as sharp as the truth. Pictures to look at:")
-    print(f"  {out / 'crops.png'}\n  {out / 'photographs.png'}\nruns: {l2}/ and {wgan}/")
+    for name in ("crops.png", "photographs.png"):
+        print(f"  {printable(out / name)}")
+    print(f"runs: {printable(l2)}/ and {printable(wgan)}/")
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of
@@ -75,8 +77,9 @@ def main(argv: Sequence[str]) -> int:
     torch.manual_seed(0)  # of the noise that some generators want in the hole
     metrics, picture = evaluation(partial(complete_batch, generator))
     print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
-    print(table({options.weights.resolve().stem: metrics, **evaluation.fill_metrics}))
+    name = printable(Path(os.path.realpath(options.weights)).stem)
+    print(table({name: metrics, **evaluation.fill_metrics}))
     if options.picture:
         write_png(options.picture, picture)
-        print(f"picture: {options.picture}")
+        print(f"picture: {printable(options.picture)}")
     return 0

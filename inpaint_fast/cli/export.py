@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import export, load_network
 from inpaint_fast.completion.graph import SUFFIXES
@@ -18,8 +19,8 @@ from inpaint_fast.completion.graph import SUFFIXES
 class Export:
     """Write a GLCIC completion network as ONNX or as a torch.export program, for pictures of any size.
 
-    The graph is compared with the network before it is written. Its inputs: picture, RGB in [0, 1], and mask, above 0
-    in the hole; heights and widths are multiples of 4.
+    The graph is compared with the network before it is written. Its inputs: picture, RGB in [0, 1], and mask, at
+    least 0.5 in the hole; heights and widths are multiples of 4.
     """
 
     weights: Annotated[Path, tyro.conf.Positional]
@@ -33,5 +34,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Export, "inpaint-fast export", argv)
     check_output("--out", options.out, SUFFIXES, weights=options.weights)
     difference = export(load_network(options.weights), options.out)
-    print(f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB, within {difference:.0e} of the network")
+    size = options.out.stat().st_size / 1e6
+    print(f"{printable(options.out)}: {size:.1f} MB, within {difference:.0e} of the network")
     return 0

@@ -12,6 +12,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+from inpaint_fast._names import printable
+from inpaint_fast.cli._options import check_name, said
+
 COMMANDS = {
     "demo": "train two systems on the photographs that come with the package and complete unseen ones",
     "train": "train a recipe on a folder of pictures",
@@ -28,6 +31,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -36,11 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"inpaint_fast {__version__}")
         return 0
-    if argv[0] not in COMMANDS:
-        print(f"inpaint-fast: {argv[0]!r} is no command; one of {', '.join(COMMANDS)} is expected", file=sys.stderr)
-        return 2
     try:
-        command = importlib.import_module(f"inpaint_fast.cli.{argv[0]}")
+        command = importlib.import_module(f"inpaint_fast.cli.{check_name(argv[0], COMMANDS, 'command')}")
         return command.main(argv[1:])
     except BrokenPipeError:  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
             raise
-        print(f"inpaint-fast {argv[0]}: {error}", file=sys.stderr)
+        print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)
         return 2
 
 

@@ -8,7 +8,11 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+
+from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train
@@ -21,31 +25,30 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     recipe, out = recipe_of(argv[0], argv[1:])
     folder = train(recipe, out)
-    print(f"weights, metrics and pictures: {folder}/")
+    print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 
 def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
     """The recipe with the settings that these arguments give it, and the run's folder."""
     recipe = RECIPES[check_name(name, RECIPES, "recipe")]
-    defaults = recipe.as_published if "--as-published" in args else {}
-    command = options_type(recipe)
-    options = parse(
-        command,
-        f"inpaint-fast train {name}",
-        [word for word in args if word != "--as-published"],
-        default=command(**defaults),
-    )
+    command, defaults = options_type(recipe), {}
+    if any(word.replace("_", "-") == "--as-published" for word in args):
+        defaults = recipe.as_published
+        if not defaults:
+            print(f"{name}: --as-published changes nothing, the defaults are those of the source")
+    options = parse(command, f"inpaint-fast train {name}", args, default=command(**defaults))
     return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options.out
 
 
 def options_type(recipe: type[Recipe]) -> type:
-    """What the command line of one recipe sets: every field of the recipe, and where the run goes."""
+    """What the command line of one recipe sets: every field of the recipe, where the run goes, and whose defaults."""
     out = field(default=Path("runs") / recipe.name, metadata={"help": "Folder of the run; made if it is not there."})
-    options = make_dataclass(recipe.name, [("out", Path, out)], bases=(recipe,))
+    ours = shown(recipe.as_published) or "none, the defaults are those of the source"
+    published = field(default=False, metadata={"help": f"Make these the defaults, which the source has: {ours}."})
+    flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="as-published")]
+    options = make_dataclass(recipe.name, [("out", Path, out), ("published", flag, published)], bases=(recipe,))
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
-    if recipe.as_published:
-        paragraphs.append(f"The option --as-published makes these the defaults: {shown(recipe.as_published)}.")
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options
 

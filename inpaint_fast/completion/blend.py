@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inpaint_fast.completion.laplace import solve_laplace
 from inpaint_fast.completion.scaling import check_picture
+from inpaint_fast.data import hole_of
 
 
 def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
@@ -19,7 +20,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
     Args:
         completed: uint8 (3, H, W), the picture with its holes filled.
         picture: uint8 (3, H, W), the picture; what it holds inside the hole does not matter.
-        mask: (1, H, W), true or 1 in the hole; any shape and number of holes.
+        mask: (1, H, W), true or 1 in the hole, a soft one cut at half; any shape and number of holes.
 
     Returns:
         uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
@@ -34,7 +35,7 @@ def blend_holes(completed: Tensor, picture: Tensor, mask: Tensor) -> Tensor:
             f"completed, picture and mask: one height and width are expected, got {tuple(completed.shape)}, "
             f"{tuple(picture.shape)} and {tuple(mask.shape)}"
         )
-    hole = mask.to(picture.device) > 0
+    hole = hole_of(mask).to(picture.device)
     if hole.numel() and hole.all():
         raise ValueError("mask: it covers the whole picture; there are no colours to blend into")
     values = solve_laplace(picture[:, None], hole, cloned=completed[:, None], tolerance=0.05, max_steps=100)

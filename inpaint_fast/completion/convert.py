@@ -10,8 +10,10 @@ import io
 import json
 import os
 import pickle
+import re
+import zipfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._files import write_whole
+from inpaint_fast._names import kind_of_file
 from inpaint_fast._pickles import PickleError
 from inpaint_fast.completion.pickles import expect_memory_of_their_own, expect_tensors_alone
 from inpaint_fast.completion.weights import WeightsError, check_tensors, load_network, save_network, some
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, public_names
+
+WRAPPERS = ("module", "_orig_mod")
+"""What nn.DataParallel, DistributedDataParallel and torch.compile put into the names of what they wrap."""
 
 
 def from_public(
@@ -32,6 +38,7 @@ def from_public(
     order: str = "act_norm",
     mean_pixel: Sequence[float] | None = None,
     hole: int = 96,
+    entry: str | None = None,
 ) -> nn.Module:
     """Convert a public state_dict to a safetensors file.
 
@@ -39,12 +46,13 @@ def from_public(
     its linear layers if each is the number of pixels left, doubled at every convolution: 96 and 160, 128 and 256.
 
     Args:
-        source: a `.pth` file, also an old one without num_batches_tracked, which becomes 0.
+        source: a `.pth` file (see `read_state_dict`), also an old one without num_batches_tracked, which becomes 0.
         target: the safetensors file to write.
         order: of norm and activation in the network that was trained; the file does not say.
         mean_pixel: RGB in [0, 1] that filled the holes in training; None: the `mpv` of a config.json beside the file. A
             completion network needs it; a discriminator has none.
         hole: longest side of the holes in training, of a completion network.
+        entry: where the file holds several networks, the one to convert.
 
     Returns:
         The network, in eval mode.
@@ -53,12 +61,12 @@ def from_public(
         WeightsError: the file is not there, is damaged, holds code or anything but tensors, its tensors do not fit, or
             an argument has no such value.
     """
-    tensors = read_state_dict(source)
-    if "conv17.weight" in tensors or "deconv13.weight" in tensors:
+    tensors = read_state_dict(source, entry=entry)
+    if _is_completion(tensors):
         pixel = list(mean_pixel) if mean_pixel is not None else _mean_pixel_beside(Path(source))
         arguments = {"channels": _size(source, tensors, "conv1.weight"), "mean_pixel": pixel, "hole": hole}
         kind: type[nn.Module] = CompletionNetwork
-    elif any(name.startswith(("model_ld.", "model_gd.")) for name in tensors):
+    elif _is_discriminator(tensors):
         arguments, kind = _discriminator_arguments(source, tensors), ContextDiscriminator
     else:
         raise WeightsError(
@@ -87,7 +95,7 @@ def to_public(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     """Convert a safetensors file of this package to a public state_dict.
 
     Args:
-        source: of a `CompletionNetwork` or a `ContextDiscriminator`.
+        source: of a `CompletionNetwork` or a `ContextDiscriminator`; a run's folder stands for its generator.
         target: the `.pth` file to write. It has no place for the mean pixel, nor for the order.
 
     Returns:
@@ -108,42 +116,119 @@ def to_public(source: str | os.PathLike[str], target: str | os.PathLike[str]) ->
     return network
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.pth` state_dict, on the CPU, by name. Nothing in the file is executed.
+def read_state_dict(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a `.pth` file, on the CPU, by their public names. Nothing in the file is executed.
+
+    Args:
+        path: a state_dict; or a dictionary, of any depth, that holds one of a GLCIC network, such as {"state_dict":
+            ..., "epoch": ...}. What wrappers put before names ("module." of DataParallel, "_orig_mod." of
+            torch.compile, the attribute of a larger module) is left off.
+        entry: which of several in the file, "generator" or "ema.model"; None: there is one.
 
     Raises:
-        WeightsError: there is no such file, it is damaged or truncated, or holds anything but tensors by name.
+        WeightsError: there is no such file, it is damaged or another kind of file, it holds code, no state_dict, or
+            several of GLCIC networks.
     """
-    path = Path(path)
+    loaded = _loaded(Path(path))
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(path, f"a state_dict, tensors by name, is expected, got {type(loaded).__name__}")
+    found = {place: _unwrapped(path, tensors) for place, tensors in _state_dicts(loaded)}
+    public = {
+        place: tensors for place, tensors in found.items() if _is_completion(tensors) or _is_discriminator(tensors)
+    }
+    if entry is not None:
+        if entry not in found:
+            raise WeightsError(path, f"entry: {entry!r} is no state_dict in it; it holds {some(public)}")
+        return found[entry]
+    if len(public) > 1:
+        raise WeightsError(path, f"holds several networks: {some(public)}; name one of them (entry, --entry)")
+    for tensors in public.values() or found.values():
+        return tensors
+    name, value = next(((name, value) for name, value in loaded.items() if not isinstance(value, Tensor)), (None, None))
+    raise WeightsError(
+        path, f"a state_dict, tensors by name, is expected; {name!r} is {type(value).__name__}, no tensor"
+    )
+
+
+def _loaded(path: Path) -> object:
+    """What a PyTorch file holds, where that is tensors and plain values."""
+    expected = "a .pth file with a state_dict is expected"
     if not path.is_file():
-        raise WeightsError(path, "no such file; a .pth file with a state_dict is expected")
+        raise WeightsError(path, f"no such file; {expected}")
+    kind = kind_of_file(path)
+    if kind == "a zip archive":  # as PyTorch's own files are
+        kind = _other_archive(path)
+    if kind is not None:
+        raise WeightsError(path, f"{kind}; {expected}")
     try:
         expect_tensors_alone(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            if file.read(2)[:1] not in (b"P", b"\x80"):
+                raise WeightsError(path, f"not a whole PyTorch file, it begins otherwise; {expected}")
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except PickleError as error:
         raise WeightsError(path, f"refused: {error}; a state_dict, tensors by name, is expected") from error
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ")
         if "Unsupported" in reason or "GLOBAL" in reason:
+            named = re.search(r"GLOBAL (\S+)", reason)
             raise WeightsError(
-                path, "refused: it holds Python objects or code, not tensors alone; a state_dict is expected"
+                path,
+                f"refused: it holds Python objects or code{f' ({named[1]})' if named else ''}, not tensors alone; a "
+                "state_dict is expected",
             ) from error
         raise WeightsError(path, f"not a whole PyTorch file ({reason[:200]})") from error
     except Exception as error:  # given damaged bytes, the reader raises almost anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise WeightsError(path, f"not a whole PyTorch file ({reason})") from error
-    if not isinstance(loaded, dict):
-        raise WeightsError(path, f"a state_dict, tensors by name, is expected, got {type(loaded).__name__}")
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(
-                path, f"a state_dict, tensors by name, is expected; {name!r} is {type(value).__name__}, no tensor"
-            )
+
+
+def _other_archive(path: Path) -> str | None:
+    """What a zip archive is that is not of torch.save; None where it is, or is damaged."""
     try:
-        expect_memory_of_their_own(loaded.items())
+        with zipfile.ZipFile(path) as archive:
+            files = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return None
+    if not any(name.endswith("data.pkl") for name in files):
+        return f"a zip archive to unpack, of {some(files)}"
+    return "a TorchScript program" if any(name.endswith("constants.pkl") for name in files) else None
+
+
+def _state_dicts(loaded: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str, Mapping[str, Tensor]]]:
+    """Every dictionary of tensors by name in a dictionary, by its place: "", "model", "ema.model"."""
+    if loaded and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()):
+        yield place, loaded
+        return
+    for name, value in loaded.items():
+        if isinstance(value, Mapping):
+            yield from _state_dicts(value, f"{place}.{name}" if place else str(name))
+
+
+def _unwrapped(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by their names without what wrappers put before them."""
+    names = [[part for part in name.split(".") if part not in WRAPPERS] for name in tensors]
+    while all(len(name) > 2 and name[0] == names[0][0] for name in names):  # "net.conv1.weight", all of them in "net"
+        names = [name[1:] for name in names]
+    unwrapped = dict(zip(map(".".join, names), tensors.values(), strict=True))
+    try:
+        expect_memory_of_their_own(unwrapped.items())
     except PickleError as error:
         raise WeightsError(path, f"refused: {error}") from error
-    return dict(loaded)
+    if len(unwrapped) < len(tensors):
+        raise WeightsError(path, "names its tensors twice, with and without a wrapper's prefix")
+    return unwrapped
+
+
+def _is_completion(tensors: Mapping[str, Tensor]) -> bool:
+    return "conv17.weight" in tensors or "deconv13.weight" in tensors
+
+
+def _is_discriminator(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith(("model_ld.", "model_gd.")) for name in tensors)
 
 
 def _discriminator_arguments(path: str | os.PathLike[str], tensors: dict[str, Tensor]) -> dict[str, Any]:

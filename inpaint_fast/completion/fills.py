@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast.completion.laplace import solve_laplace
+from inpaint_fast.data import hole_of
 
 NOTHING_KNOWN = 0.5  # what stands in a hole that covers the whole picture
 
@@ -109,7 +110,7 @@ def _hole(picture: Tensor, mask: Tensor) -> Tensor:
     n, _, h, w = picture.shape
     if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, h, w):
         raise ValueError(f"mask: shape ({n}|1, 1, {h}, {w}) is expected, got {tuple(mask.shape)}")
-    return mask > 0
+    return hole_of(mask)
 
 
 def _mean(picture: Tensor, part: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from inpaint_fast.completion.centres import complete_centres, fill_centres
 from inpaint_fast.completion.fills import harmonic
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import complete_holes, fill_regions
-from inpaint_fast.data import Batch
+from inpaint_fast.data import Batch, hole_of
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
 
 THIN = 8  # pixels: where a hole is no thicker, its surroundings know better than any network
@@ -61,9 +61,9 @@ def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
         (N, 3, H, W) in [0, 1]; known pixels as they were.
 
     Raises:
-        ValueError: it completes no pictures.
+        ValueError: it completes no pictures, or the batch's mask holds NaN or values other than those of a mask.
     """
-    kind = kind_of(generator)
+    kind, batch = kind_of(generator), batch._replace(mask=hole_of(batch.mask, name="batch.mask"))
     with at_rest(generator), torch.no_grad():
         return kind.batch(generator, batch)
 

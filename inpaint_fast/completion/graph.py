@@ -30,8 +30,8 @@ SIZES = ((2, 48, 64), (1, 60, 44))  # batch, height, width: of the example, and 
 def export(network: CompletionNetwork, path: str | os.PathLike[str]) -> float:
     """Write a completion network for another runtime.
 
-    The graph's inputs are `picture`, float32 (N, 3, H, W), RGB in [0, 1], and `mask`, float32 (N, 1, H, W), above 0 in
-    the hole; its output is (N, 3, H, W). N is any number, H and W are multiples of 4.
+    The graph's inputs are `picture`, float32 (N, 3, H, W), RGB in [0, 1], and `mask`, float32 (N, 1, H, W), at least
+    0.5 in the hole; its output is (N, 3, H, W). N is any number, H and W are multiples of 4.
 
     Args:
         network: in float32 on the CPU; exported in eval mode, and left as it is.

@@ -20,7 +20,7 @@ from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
-from inpaint_fast.data import CaptionEncoder, load_caption_encoder, read_image
+from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
 
 
 def complete(
@@ -38,7 +38,8 @@ def complete(
 
     Args:
         image: uint8 (3, H, W), or the file to read it from; any size.
-        mask: (1, H, W), true or 1 in the hole; any shape and number of holes. Without one the picture comes back as is.
+        mask: (1, H, W), true or 1 in the hole, a soft one cut at half (`inpaint_fast.data.hole_of`); any shape and
+            number of holes. Without one the picture comes back as is.
         weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is. Where
             a hole is thin (squares of 9 pixels do not fit in) it is not asked: "harmonic" is hard to beat there.
         fill: instead of weights: "harmonic" or "ring_mean", which learn nothing (`inpaint_fast.completion.fills`).
@@ -53,9 +54,9 @@ def complete(
 
     Raises:
         TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, there is no such fill or device, weights are there beside a fill, the hole covers
-            the whole picture, the network completes none, its answer is not finite, or captions are there where none
-            are read, or not where they are.
+        ValueError: shapes do not fit, the mask holds NaN or other values, there is no such fill or device, weights are
+            there beside a fill, the hole covers the whole picture, the network completes none, its answer is not
+            finite, or captions are there where none are read, or not where they are.
         ImageError, WeightsError: a file cannot be used.
     """
     for name, value, kinds, expected in (
@@ -72,7 +73,7 @@ def complete(
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
         )
-    hole = mask[0].cpu() > 0
+    hole = hole_of(mask[0].cpu())
     if not hole.any():
         return picture.clone()
     if hole.all():

@@ -2,7 +2,8 @@
 
 - `images`: one picture file to a uint8 tensor (3, H, W) and back; `ImageError` says why a file gives none.
 - `folder`: a folder of pictures as a sequence; the sample photographs and their captions; train and heldout splits.
-- `masks`: hole masks (1, H, W), 1 marks the hole: center square, random rectangle, free-form strokes, from a file.
+- `masks`: hole masks (1, H, W), 1 marks the hole: center square, random rectangle, free-form strokes.
+- `mask_files`: a mask from a picture file, by one rule; what cannot be meant is an error.
 - `layouts`: where COCO, COCO-inpainting and CelebA keep pictures, captions and splits; `digits`: MNIST's idx files.
 - `vocabulary`, `sentence_vectors`: captions to word ids, or to one vector each.
 - `batches`: crops and masks in batches, each a pure function of (pictures, seed, index); made ahead in a thread.
@@ -18,7 +19,8 @@ from inpaint_fast.data.context import ContextBatch, ContextBatches, rectangles
 from inpaint_fast.data.digits import Digits, read_idx
 from inpaint_fast.data.folder import ImageFolder, captions, open_images, samples
 from inpaint_fast.data.images import ImageError, read_image, to_float, to_uint8, write_png
-from inpaint_fast.data.masks import box, center_square, free_form, random_rectangle, read_mask, sampler
+from inpaint_fast.data.mask_files import read_mask
+from inpaint_fast.data.masks import box, center_square, free_form, hole_of, random_rectangle, sampler
 from inpaint_fast.data.sentence_vectors import SentenceVectors, load_caption_encoder
 from inpaint_fast.data.vocabulary import CaptionEncoder, Vocabulary, all_captions, captions_for
 
@@ -41,6 +43,7 @@ __all__ = [
     "center_square",
     "free_form",
     "heldout_crops",
+    "hole_of",
     "load_caption_encoder",
     "open_images",
     "prefetch",

@@ -14,11 +14,14 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from inpaint_fast.data.images import ImageError, check_image, read_image, readable_suffixes
+from inpaint_fast._names import composed, printable
+from inpaint_fast.data.images import ImageError, check_image, picture_suffixes, read_image
 from inpaint_fast.data.layouts import CAPTIONS_FILE, CELEBA_PARTITION, celeba_split, coco_json, coco_split
 
 SPLITS = ("train", "heldout")
 _SAMPLES = Path(__file__).parent / "samples" / "photos"
+RUN_FILES = frozenset({"config.toml", "metrics.jsonl"})
+"""Files by which the folder of a training run is known (`inpaint_fast.training.records`)."""
 _HELDOUT_NAMES = ("heldout", "test", "val")
 _NAMED_IN_SUMMARY = 20
 
@@ -26,9 +29,9 @@ _NAMED_IN_SUMMARY = 20
 class ImageFolder(Sequence[Tensor]):
     """The pictures of a folder and its subfolders: `folder[i]` is a uint8 tensor (3, H, W), see `read_image`.
 
-    Files count as pictures by their suffix (`readable_suffixes`). They are sorted by relative path, so the order is the
-    same on every machine. Hidden files and folders are left out; links are followed, and a loop of links ends. A slice
-    gives an ImageFolder again.
+    Files count as pictures by their suffix (`picture_suffixes`). They are sorted by relative path, so the order is the
+    same on every machine. Hidden files and folders are left out, and so are the folders of runs inside it; links are
+    followed, and a loop of links ends. A slice gives an ImageFolder again.
 
     Construction reads every header. A file that fails there is left out; one that fails later, at decoding, keeps its
     place, so that positions never move, and `folder[i]` raises ImageError for it each time. Both are named in
@@ -43,6 +46,7 @@ class ImageFolder(Sequence[Tensor]):
         root: the folder.
         paths: the picture files, in order.
         skipped: file -> reason, for every file that could not be read.
+        shared: whether it is trained on and measured on alike: the only picture of a folder, see `open_images`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -55,12 +59,14 @@ class ImageFolder(Sequence[Tensor]):
         self.root = Path(root)
         self.paths: list[Path] = []
         self.skipped: dict[Path, str] = {}
+        self.shared = False
         self._cache = _Cache(cache_bytes)
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: no such folder; expected a folder of pictures")
         if not self.root.is_dir():
             raise ImageError(self.root, "not a folder; expected a folder of pictures")
-        for path in sorted(self._picture_files(), key=self._name):
+        found = [Path(place, name) for place, names in picture_files(self.root, self.skipped) for name in names]
+        for path in sorted(found, key=lambda path: (composed(self._name(path)), path)):
             try:
                 check_image(path)
             except ImageError as error:
@@ -105,35 +111,41 @@ class ImageFolder(Sequence[Tensor]):
     def summary(self) -> str:
         """One sentence: "24 pictures in photos/ (2 skipped: broken.jpg: truncated; note.jpg: not an image)"."""
         count = sum(path not in self.skipped for path in self.paths)
-        text = f"{count} picture{'' if count == 1 else 's'} in {self.root.resolve().name}/"
+        name = printable(os.path.basename(os.path.realpath(self.root)))
+        text = f"{count} picture{'' if count == 1 else 's'} in {name}/"
+        text += ", the same for training and measuring: none is held out" if self.shared else ""
         return f"{text} ({len(self.skipped)} skipped: {self._reasons()})" if self.skipped else text
 
     def _reasons(self) -> str:
-        named = [f"{self._name(path)}: {reason}" for path, reason in sorted(self.skipped.items())]
+        named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(self.skipped.items())]
         rest = len(named) - _NAMED_IN_SUMMARY
         return "; ".join(named[:_NAMED_IN_SUMMARY]) + (f"; and {rest} more" if rest > 0 else "")
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def _picture_files(self) -> Iterator[Path]:
-        suffixes = readable_suffixes()
-        visited: set[tuple[int, int]] = set()
 
-        def unlisted(error: OSError) -> None:
-            self.skipped[Path(error.filename)] = error.strerror or str(error)
+def picture_files(root: Path, unlisted: dict[Path, str]) -> Iterator[tuple[str, list[str]]]:
+    """A folder and its subfolders, each once, and the names in it that are pictures by their suffix.
 
-        for folder, subfolders, files in os.walk(self.root, followlinks=True, onerror=unlisted):
-            status = os.stat(folder)
-            identity = (status.st_dev, status.st_ino)
-            if identity in visited:  # reached again through a link
-                subfolders.clear()
-                continue
-            visited.add(identity)
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            for name in files:
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
-                    yield Path(folder, name)
+    Hidden ones, and the folders of runs, are left out. Folders that cannot be listed go into `unlisted`, with why.
+    """
+    suffixes = picture_suffixes()
+    visited: set[tuple[int, int]] = set()
+
+    def note(error: OSError) -> None:
+        unlisted[Path(error.filename)] = error.strerror or str(error)
+
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=note):
+        status = os.stat(folder)
+        identity = (status.st_dev, status.st_ino)
+        # reached again through a link; or made by a run, whose samples are no pictures to learn from or to complete
+        if identity in visited or (len(visited) and RUN_FILES.issubset(files)):
+            subfolders.clear()
+            continue
+        visited.add(identity)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        yield folder, [name for name in files if name[0] != "." and name[name.rfind(".") :].lower() in suffixes]
 
 
 def evenly(length: int, count: int) -> list[int]:
@@ -192,7 +204,8 @@ def open_images(
     - COCO 2014 or 2017 and CelebA as they are published (`inpaint_fast.data.layouts`): their train and val parts.
     - A folder that contains `train/` and one of `heldout/`, `test/`, `val/` is split that way.
     - Any other folder is split by a hash of each picture's relative path: about one in ten is held out, at least one
-      where there are two, and adding a picture does not move the others. A single picture is in both splits.
+      where there are two, and adding a picture does not move the others. A single picture is in both splits, and
+      says so.
 
     Args:
         name_or_path: "samples" or a folder.
@@ -211,7 +224,7 @@ def open_images(
         return ImageFolder(coco, cache_bytes=cache_bytes)
     if (celeba := celeba_split(root, split)) is not None:
         folder = ImageFolder(celeba[0], cache_bytes=cache_bytes)
-        chosen = [path for path in folder.paths if path.name in celeba[1]]
+        chosen = [path for path in folder.paths if composed(path.name) in celeba[1]]
         if not chosen:
             raise ImageError(celeba[0], f"holds no picture of the {split} split of {CELEBA_PARTITION}")
         return folder.only(chosen)
@@ -220,6 +233,7 @@ def open_images(
         return ImageFolder(root / "train" if split == "train" else heldout, cache_bytes=cache_bytes)
     folder = ImageFolder(root, cache_bytes=cache_bytes)
     if len(folder) == 1:
+        folder.shared = True
         return folder
     held = _held_out([path.relative_to(root).as_posix() for path in folder.paths])
     return folder.only(path for path, out in zip(folder.paths, held, strict=True) if out == (split == "heldout"))
@@ -227,7 +241,8 @@ def open_images(
 
 def _held_out(names: list[str]) -> list[bool]:
     """True for the pictures to hold out: about a tenth, never none and never all."""
-    hashes = [int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest(), "big") for name in names]
+    encoded = [composed(name).encode("utf-8", "surrogateescape") for name in names]
+    hashes = [int.from_bytes(hashlib.sha256(name).digest(), "big") for name in encoded]
     held = [value % 10 == 0 for value in hashes]
     if not any(held):
         held[hashes.index(min(hashes))] = True

@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from inpaint_fast._files import write_whole
+from inpaint_fast._names import kind_of_file
 
 MAX_PIXELS = 80_000_000
 """Pictures with more pixels are refused from their header: decoded, this many take 240 MB."""
+DEEP = ("I", "F")
+"""How Pillow's modes of more than 8 bits a channel begin."""
 
 # EPS and WMF start another program or the operating system to draw; Pillow recognises the others without decoding them.
 _NOT_DECODED = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
@@ -41,9 +45,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
     - Transparent parts (alpha channel, transparent palette entries) are laid on white.
     - Grey and 1-bit pictures become three equal channels; of an animation the first frame is taken.
     - An embedded ICC profile of an RGB or CMYK picture is applied, and the EXIF orientation too.
-    - 16-bit grey is scaled by 255/65535. 32-bit integers (Pillow's mode I) are scaled the same way, or by their largest
-      value where that exceeds 65535. Floating point is scaled by the smallest of 1, 255 and 65535 that holds its
-      largest value, or else by that value; NaN becomes 0.
+    - 16-bit grey is scaled by 255/65535. Other kinds have no full scale of their own: that of a TIFF file's 32-bit
+      integers is the smallest of 255 and 65535 that holds its largest value, or else that value; so is that of floating
+      point, beginning with 1. NaN becomes 0.
 
     The tensor is laid out in memory as decoded, channels last; `.contiguous()` gives planes.
 
@@ -52,7 +56,9 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
             `MAX_PIXELS` pixels, which is found in the header before anything is decoded.
     """
     with _opened(path) as image:
-        image = _eight_bit(image)
+        image = _upright(image)
+        if image.mode.startswith(DEEP):
+            image = _deep_grey(image).convert("RGB")
         if image.mode == "RGBA":
             white = Image.new("RGBA", image.size, "white")
             white.alpha_composite(image)
@@ -61,9 +67,10 @@ def read_image(path: str | os.PathLike[str]) -> Tensor:
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The same picture as `read_image`, as a Pillow image: "RGBA" where the file has transparency, otherwise "RGB"."""
+    """The same picture as `read_image`, as a Pillow image: "RGBA" where the file has transparency, otherwise "RGB"; of
+    more than 8 bits a channel, which `full_scale` belongs to, in the mode that it is stored in."""
     with _opened(path) as image:
-        return _eight_bit(image)
+        return _upright(image)
 
 
 def check_image(path: str | os.PathLike[str]) -> None:
@@ -72,14 +79,34 @@ def check_image(path: str | os.PathLike[str]) -> None:
         pass
 
 
+def stored_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Height and width as they are stored, before the EXIF orientation is applied. Raises as `check_image`."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+def software_of(path: str | os.PathLike[str]) -> str | None:
+    """What wrote a picture, where its header says so (see `write_png`); None also where it is no picture."""
+    try:
+        with _opened(path) as image:
+            return image.info.get("Software")
+    except ImageError:
+        return None
+
+
 def readable_suffixes() -> frozenset[str]:
     """File suffixes of the formats that `read_image` reads, in lower case with the dot: ".jpg", ".png", ..."""
     formats = _formats()
     return frozenset(suffix.lower() for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
-def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
-    """Write a uint8 tensor (3, H, W) as an RGB or (1, H, W) as a grey PNG file.
+def picture_suffixes() -> frozenset[str]:
+    """`readable_suffixes`, and those of pictures that `read_image` does not read, and says why."""
+    return readable_suffixes() | {".heic", ".heif"}
+
+
+def write_png(path: str | os.PathLike[str], image: Tensor, *, software: str | None = None) -> None:
+    """Write a uint8 tensor (3, H, W) as an RGB or (1, H, W) as a grey PNG file; `software` goes into its header.
 
     The file appears whole or not at all: it is written beside its place and then renamed, so a reader never meets half
     a picture and a failure leaves an older file as it was. Raises TypeError or ValueError for another dtype or shape,
@@ -91,7 +118,10 @@ def write_png(path: str | os.PathLike[str], image: Tensor) -> None:
         raise ValueError(f"image must have shape (3, H, W) or (1, H, W), got {tuple(image.shape)}")
     array = image.detach().cpu().permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    write_whole(path, lambda file: picture.save(file, format="PNG"))
+    header = PngInfo()
+    if software is not None:
+        header.add_text("Software", software)
+    write_whole(path, lambda file: picture.save(file, format="PNG", pnginfo=header))
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -131,7 +161,8 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(path, "not an image") from None
+        kind = kind_of_file(path)
+        raise ImageError(path, f"not an image: {kind}" if kind else "not an image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(path, f"too large: more than the limit of {MAX_PIXELS:,} pixels ({error})") from None
     except OSError as error:
@@ -145,13 +176,13 @@ def _formats() -> list[str]:
     return [name for name in Image.OPEN if name not in _NOT_DECODED]
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Decode, turn upright and bring to sRGB with 8 bits a channel, mode "RGB" or "RGBA"."""
+def _upright(image: Image.Image) -> Image.Image:
+    """Decode, turn upright and bring to sRGB, mode "RGB" or "RGBA"; grey of more than 8 bits stays as it is."""
     profile = image.info.get("icc_profile")
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith(("I", "F")):
-        return _deep_grey(image).convert("RGB")
+    if image.mode.startswith(DEEP):
+        return image
     if profile and image.mode in ("RGB", "RGBA", "CMYK"):
         image = _to_srgb(image, profile)
     return image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -159,12 +190,20 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 def _deep_grey(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and floating-point grey to 8 bits; Pillow's own conversion would clip at 255."""
-    values = np.asarray(image).astype(np.float64)
-    peak = values.max(initial=0, where=np.isfinite(values))
-    scales = (1, 255, 65535) if image.mode == "F" else (65535,)
-    full = next((scale for scale in scales if scale >= peak), peak)
-    levels = np.nan_to_num(values / full, nan=0, posinf=1, neginf=0).clip(0, 1)
+    levels = np.asarray(image).astype(np.float64) / full_scale(image)
+    levels = np.nan_to_num(levels, nan=0, posinf=1, neginf=0).clip(0, 1)
     return Image.fromarray((levels * 255 + 0.5).astype(np.uint8))
+
+
+def full_scale(image: Image.Image) -> float:
+    """The value of white in a picture of more than 8 bits a channel, see `read_image`."""
+    values = np.asarray(image)
+    peak = float(values.max(initial=0, where=np.isfinite(values)))
+    if image.mode == "F":
+        scales = (1, 255, 65535)
+    else:  # Pillow has 16-bit PNG files in mode I, too
+        scales = (255, 65535) if image.mode == "I" and image.format == "TIFF" else (65535,)
+    return next((scale for scale in scales if scale >= peak), peak)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from inpaint_fast._names import composed
 from inpaint_fast._pickles import scan
 from inpaint_fast.data.images import ImageError
 
@@ -68,7 +69,7 @@ def celeba_split(root: Path, split: str) -> tuple[Path, set[str]] | None:
         if words and (len(words) != 2 or words[1] not in ("0", "1", "2")):
             raise ImageError(partition, f"line {number}: a file name and 0, 1 or 2 are expected, got {line[:80]!r}")
         if words and words[1] == _CELEBA_SPLITS[split]:
-            names.add(words[0])
+            names.add(composed(words[0]))
     return pictures, names
 
 
@@ -110,11 +111,12 @@ def captions_of(texts: dict[str, list[str]], paths: Iterable[Path], root: Path) 
     Raises:
         ValueError: a picture has no caption.
     """
+    texts = {composed(name): captions for name, captions in texts.items()}
     found, missing = [], []
     for path in paths:
         relative = path.relative_to(root)
         keys = (relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem)
-        captions = next((texts[key] for key in keys if texts.get(key)), None)
+        captions = next((texts[key] for key in map(composed, keys) if texts.get(key)), None)
         found.append(captions or [])
         if not captions:
             missing.append(relative.as_posix())

@@ -1,10 +1,12 @@
-"""Hole masks: bool tensors (1, H, W), 1 (True) marks the hole. Random ones draw from the given generator alone."""
+"""Hole masks: bool tensors (1, H, W), 1 (True) marks the hole. Random ones draw from the given generator alone.
+
+`mask_files` reads them from pictures, and `hole_of` from tensors of other types.
+"""
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -13,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Generator, Tensor
 
-from inpaint_fast.data.images import ImageError, open_image
+ROUNDING = 1e-3  # what a soft mask may lie beyond 0 and 1
 
 Sampler = Callable[[int, int, Generator], Tensor]
 """(height, width, generator) -> mask."""
@@ -132,28 +134,33 @@ def free_form(
     return mask
 
 
-def read_mask(path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, invert: bool = False) -> Tensor:
-    """Read a mask from a picture file of any kind that `read_image` reads.
-
-    In a picture with transparency that is not opaque throughout, the transparent part (alpha below half) is the hole,
-    whatever its colour. In any other picture white is: a grey level of half of full scale or more.
+def hole_of(mask: Tensor, *, name: str = "mask") -> Tensor:
+    """The hole that a mask of any type marks, as bool of the same shape; what is soft is cut at half.
 
     Args:
-        path: the file.
-        size: the (height, width) that the mask must have; None accepts any.
-        invert: True swaps hole and surroundings.
+        mask: bool; floating point from 0 to 1, whose hole is 0.5 and more; integers 0 and 1, or from 0 to 255, where
+            the hole is 128 and more.
+        name: of the argument, for the errors.
 
     Raises:
-        ImageError: the file cannot be read, or its size is not `size`.
+        TypeError: it is complex.
+        ValueError: it holds NaN or other values (a thousandth over or under counts as rounding), or some that are not 0
+            but none that is half of what a hole has.
     """
-    image = open_image(path)
-    if size is not None and (image.height, image.width) != tuple(size):
-        raise ImageError(
-            path, f"the mask is {image.width} x {image.height} (width x height) and the picture {size[1]} x {size[0]}"
-        )
-    alpha = np.asarray(image.getchannel("A")) if image.mode == "RGBA" else None
-    hole = alpha < 128 if alpha is not None and alpha.min() < 255 else np.asarray(image.convert("L")) >= 128
-    return torch.from_numpy(hole != invert)[None]
+    if mask.dtype == torch.bool or not mask.numel():
+        return mask.bool()
+    if mask.is_complex():
+        raise TypeError(f"{name}: bool, floating point or integers are expected, got {mask.dtype}")
+    low, high = (value.item() for value in mask.aminmax())  # NaN, where there is one
+    soft = mask.is_floating_point()
+    if not (low >= -ROUNDING and high <= (1 + ROUNDING if soft else 255)):
+        expected = "between 0 and 1" if soft else "between 0 and 1 or 0 and 255"
+        got = "NaN" if math.isnan(low) else f"{low:g} to {high:g}"
+        raise ValueError(f"{name}: values {expected} are expected, got {got}")
+    half = 0.5 if soft or high <= 1 else 128
+    if ROUNDING < high < half:
+        raise ValueError(f"{name}: its values reach {high:g} alone, and a hole has {half} and more")
+    return mask >= half
 
 
 def sampler(name: str, **options: object) -> Sampler:

@@ -12,7 +12,8 @@ def hole_l2(completion: Tensor, truth: Tensor, mask: Tensor | None = None, *, we
 
     Args:
         completion, truth: (N, C, H, W). The hole alone (`mask=None`), or whole pictures with a mask.
-        mask: (N|1, 1, H, W), 1 marks the hole; the mean is then over the hole's elements.
+        mask: (N|1, 1, H, W), 1 marks the hole; the mean is then over the hole's elements. Values are factors, as
+            `masked_l2` has them: it cuts nothing, and 255 counts 255 times.
         weight: factor of the loss.
 
     Returns:

@@ -39,7 +39,8 @@ class CompletionNetwork(nn.Sequential):
 
     Shapes:
         picture (N, 3, H, W), RGB in [0, 1], what it holds inside the hole does not matter; mask (N|1, 1, H, W), true or
-        1 in the hole; H and W multiples of 4. Output (N, 3, H, W) in [0, 1], the whole picture as the network sees it.
+        at least 0.5 in the hole; H and W multiples of 4. Output (N, 3, H, W) in [0, 1], the whole picture as the
+        network sees it.
 
         layer1      5x5       4 -> c    (RGB and mask)    layer11, 12   3x3               4c -> 4c
         layer2      3x3, 1/2  c -> 2c                     layer13       4x4 transposed    4c -> 2c
@@ -92,7 +93,7 @@ class CompletionNetwork(nn.Sequential):
         n, _, height, width = picture.shape
         if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
             raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
-        hole = (mask > 0).expand(n, 1, height, width)
+        hole = (mask >= 0.5).expand(n, 1, height, width)
         mean = self.mean_pixel.to(picture.dtype)[:, None, None]
         x = torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1)
         # Channels last is the faster layout, on CPUs and on GPUs, whatever the picture has; every layer keeps it.

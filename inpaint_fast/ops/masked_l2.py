@@ -76,7 +76,8 @@ def masked_l2(
         pred: (N, C, H, W), or 1 to 5 dimensions; float32, float64, float16 or bfloat16; any strides.
         target: shape, dtype and device of pred.
         mask: 1 marks the hole. pred's number of dimensions, each its size or 1: (N|1, C|1, H, W). bool, uint8
-            or floating point (values are factors, so a soft mask weighs). None: the whole picture.
+            or floating point. Values are factors: a soft mask weighs, 255 counts 255 times, NaN gives NaN; nothing is
+            cut at half (`inpaint_fast.data.hole_of` does that). None: the whole picture.
         weight: factor of the loss (a recipe's lambda), folded into the gradient at no cost.
         reduction: what the sum is divided by: "sum" 1, "mean" pred.numel(), "mask_mean" the sum of the mask
             broadcast to pred (the loss is 0 where that is 0).

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
+from inpaint_fast._names import printable
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report
@@ -148,7 +149,7 @@ def _introduce(run: Run, folder: Path) -> None:
     name = run.recipe.name
     count = sum(parameter.numel() for parameter in run.system.parameters())
     print(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
-    print(f"{name}: {run.heldout_images.summary()} held out; {folder}/ is the run's folder")
+    print(f"{name}: measured on {run.heldout_images.summary()}; {printable(folder)}/ is the run's folder")
     if run.accelerated:
         report = acceleration_report(run.system)
         total = len(report.swapped) + len(report.left)
@@ -219,7 +220,7 @@ class Progress:
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
             for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
-                tqdm.write(f"left out: {path}: {self.run.images.skipped[path]}")
+                tqdm.write(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
                 self.named.add(path)
         self.sums = {}
         self.started = time.perf_counter()

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inpaint_fast.data import hole_of
+
 METRICS = ("psnr", "ssim", "l1", "l2", "sharpness")
 
 
@@ -22,7 +24,7 @@ def hole_metrics(completed: Tensor, truth: Tensor, mask: Tensor) -> dict[str, Te
         l1 and l2, the mean absolute and squared error; sharpness, the mean absolute difference of neighbouring hole
         pixels over that of the truth: 1 is as sharp as the truth, 0 flat.
     """
-    hole = (mask > 0).to(completed.dtype).expand(completed.shape[0], 1, *completed.shape[2:])
+    hole = hole_of(mask).to(completed.dtype).expand(completed.shape[0], 1, *completed.shape[2:])
     count = hole.sum(dim=(1, 2, 3)) * completed.shape[1]
     error = (completed - truth) * hole
     l2 = error.square().sum(dim=(1, 2, 3)) / count

@@ -1,7 +1,8 @@
 """What a run leaves in its folder, from step 0 on:
 
 config.toml             every setting of the recipe, and the versions that ran it
-metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics
+metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics;
+                        also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
 checkpoints/step_*/     all networks of one moment, a safetensors file each: the newest. The folder appears whole
 generator.safetensors   the newest generator once more, to take away
@@ -143,8 +144,27 @@ class Records:
 
 def config_toml(recipe: Recipe) -> str:
     """The recipe as TOML; settings that are None are comments."""
-    lines = [f"recipe = {json.dumps(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
+    lines = [f"recipe = {_toml(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
     lines += ["", "[settings]"]
     for key, value in asdict(recipe).items():
-        lines.append(f"# {key}: not set" if value is None else f"{key} = {json.dumps(value, default=os.fspath)}")
+        lines.append(f"# {key}: not set" if value is None else f"{key} = {_toml(value)}")
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    """A setting as TOML has it. Bytes of a path that are not UTF-8 have no place there: "\\\\udce9" stands for one."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return '"' + "".join(map(_toml_character, os.fspath(value))) + '"'
+
+
+def _toml_character(c: str) -> str:
+    if "\ud800" <= c <= "\udfff":
+        return f"\\\\u{ord(c):04x}"
+    if c in '"\\':
+        return "\\" + c
+    return c if c.isprintable() else f"\\U{ord(c):08x}"

@@ -37,6 +37,24 @@ def test_usage_names_every_command(capsys) -> None:
     assert "nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["complet"], "did you mean complete?"),
+        (["train", "unet_wgann"], "did you mean unet_wgan?"),
+        (["recipes", "glicic"], "did you mean glcic?"),
+        (["bench", "masked_l1"], "did you mean masked_l2?"),
+        (["evaluate", "run", "--heldout-crop", "1"], "--heldout-crops"),
+        (["train", "dcgan", "--as-publishd"], "--as-published"),
+        (["evaluate", "run", "--mask", "centre"], "center"),
+    ],
+)
+def test_what_was_meant_is_asked(words, meant, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    assert run(*words) == 2
+    assert meant in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys) -> None:
     assert run(command, "--help") == 0
@@ -174,12 +192,25 @@ def test_the_rmsprop_run_of_the_wasserstein_critic_is_the_one_its_help_gives(tmp
     assert 'critic_optimizer = "rmsprop"' in text and 'critic = "v4_deep"' in text and "lr_decay = 0.99" in text
 
 
-def test_as_published(capsys) -> None:
+def test_as_published(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     assert run("train", "context_cnn", "--as-published", "--help") == 0
     assert "(default: 512)" in capsys.readouterr().out
     assert run("train", "context_cnn", "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "(default: 32)" in text and "--as-published" in text
+    for recipe, expected in (("unet_wgan", not RECIPES["unet_wgan"].as_published), ("context_cnn", False)):
+        assert run("train", recipe, "--as-published", "--help") == 0
+        assert ("--as-published changes nothing" in capsys.readouterr().out) == expected
+
+
+def test_a_single_picture_is_not_called_held_out(tmp_path, weights, capsys) -> None:
+    (tmp_path / "one").mkdir()
+    write_png(tmp_path / "one" / "a.png", torch.randint(0, 256, (3, 70, 70), dtype=torch.uint8))
+    tiny = ["--steps", 0, "--filters", 2, "--batch-size", 1, "--heldout-crops", 1]
+    assert run("train", "unet_l2", "--data", tmp_path / "one", "--out", tmp_path / "trained", *tiny) == 0
+    assert run("evaluate", weights, "--data", tmp_path / "one", "--heldout-crops", 1) == 0
+    assert capsys.readouterr().out.count("none is held out") == 3
 
 
 def test_complete_a_folder_with_one_bad_file_and_a_mask_each(tmp_path, weights, capsys) -> None:

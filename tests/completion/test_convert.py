@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -68,6 +70,91 @@ def test_old_files_have_no_counts_of_batches(tensors, tmp_path) -> None:
     network = from_public(saved(old, tmp_path / "old.pth"), tmp_path / "out.safetensors", mean_pixel=PIXEL)
     assert network.layer1[2].num_batches_tracked == 0
     assert torch.equal(network.layer1[0].weight, tensors["conv1.weight"])
+
+
+WRAPPED = {
+    "DataParallel": lambda tensors: {f"module.{name}": tensor for name, tensor in tensors.items()},
+    "torch.compile": lambda tensors: {f"_orig_mod.{name}": tensor for name, tensor in tensors.items()},
+    "both": lambda tensors: {f"_orig_mod.module.{name}": tensor for name, tensor in tensors.items()},
+    "a larger module": lambda tensors: {f"net.generator.{name}": tensor for name, tensor in tensors.items()},
+    "compiled in part": lambda tensors: {name.replace(".w", "._orig_mod.w"): value for name, value in tensors.items()},
+    "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3, "optimizer": {"state": {0: {"step": PIXEL}}}},
+    "model": lambda tensors: {"model": {f"module.{name}": tensor for name, tensor in tensors.items()}, "best": 0.5},
+    "deep": lambda tensors: {"checkpoint": {"ema": OrderedDict(tensors), "lr": 1e-3}, "names": ["a"]},
+    "beside its optimizer": lambda tensors: {
+        "net": tensors,
+        "optimizer": {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(4)}}, "param_groups": []},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_what_people_save_is_taken(tensors, tmp_path, kind) -> None:
+    source = saved(WRAPPED[kind](tensors), tmp_path / "cn.pth")
+    network = from_public(source, tmp_path / "out.safetensors", mean_pixel=PIXEL)
+    own = network.state_dict()
+    assert all(torch.equal(own[ours], tensors[name]) for name, ours in public_names(network).items())
+
+
+def test_a_wrapped_discriminator(tmp_path) -> None:
+    tensors = public(ContextDiscriminator(96, 160, 2, 4))
+    for wrap in (WRAPPED["DataParallel"], WRAPPED["a larger module"], WRAPPED["model"]):
+        network = from_public(saved(wrap(tensors), tmp_path / "cd.pth"), tmp_path / "out.safetensors")
+        own = network.state_dict()
+        assert all(torch.equal(own[ours], tensors[name]) for name, ours in public_names(network).items())
+
+
+def test_one_of_several_networks_is_named(tensors, tmp_path, capsys) -> None:
+    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    source = saved({"model": tensors, "ema": {"module": other}}, tmp_path / "cn.pth")
+    target = tmp_path / "out.safetensors"
+    with pytest.raises(WeightsError, match=r"several networks: model, ema.module; name one.*--entry"):
+        from_public(source, target, mean_pixel=PIXEL)
+    with pytest.raises(WeightsError, match=r"entry: 'emma' is no .*model, ema.module"):
+        from_public(source, target, mean_pixel=PIXEL, entry="emma")
+    assert torch.equal(
+        from_public(source, target, mean_pixel=PIXEL, entry="ema.module").layer1[0].weight, other["conv1.weight"]
+    )
+    assert main(["convert", source, "--out", str(target), "--entry", "model", "--mean-pixel", *map(str, PIXEL)]) == 0
+    with pytest.raises(WeightsError, match="twice"):
+        from_public(saved({**tensors, "module.conv1.weight": torch.zeros(1)}, tmp_path / "t.pth"), target)
+
+
+def test_a_runs_folder_goes_back(tmp_path) -> None:
+    network = CompletionNetwork(4, mean_pixel=PIXEL)
+    (tmp_path / "run").mkdir()
+    save_network(tmp_path / "run" / "generator.safetensors", network, {"channels": 4, "mean_pixel": PIXEL})
+    assert main(["convert", str(tmp_path / "run"), "--out", str(tmp_path / "back.pth")]) == 0
+    assert torch.equal(read_state_dict(tmp_path / "back.pth")["conv1.weight"], network.layer1[0].weight)
+
+
+OTHERS = {
+    b"<!DOCTYPE html><html>please sign in</html>": "an HTML page",
+    b"\n <HTML>": "an HTML page",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 24\n": "a Git LFS pointer.*git lfs pull",
+    b"\x1f\x8b\x08\x00": "a gzip archive",
+    b'{"message": "Not Found"}': "not a whole PyTorch file, it begins otherwise",
+    b"Entry not found": "not a whole PyTorch file",
+    b"\x89HDF\r\n": "an HDF5 file",
+}
+
+
+@pytest.mark.parametrize("content", OTHERS)
+def test_what_was_downloaded_instead_is_called_by_its_name(tmp_path, content) -> None:
+    (tmp_path / "cn.pth").write_bytes(content)
+    with pytest.raises(WeightsError, match=f"cn.pth: {OTHERS[content]}") as caught:
+        from_public(tmp_path / "cn.pth", tmp_path / "out.safetensors", mean_pixel=PIXEL)
+    assert "code" not in str(caught.value)
+
+
+def test_a_zip_archive_of_something_else(tensors, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "cn.pth", "w") as archive:
+        archive.writestr("weights/cn.pth", "inside")
+    with pytest.raises(WeightsError, match="a zip archive to unpack, of weights/cn.pth"):
+        read_state_dict(tmp_path / "cn.pth")
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "cn.pth")
+    with pytest.raises(WeightsError, match="a TorchScript program"):
+        read_state_dict(tmp_path / "cn.pth")
 
 
 def test_the_mean_pixel_comes_from_the_configuration_beside_the_file(tensors, tmp_path) -> None:

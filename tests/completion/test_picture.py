@@ -4,11 +4,13 @@ import random
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 import inpaint_fast as ipf
-from inpaint_fast.completion import WeightsError, load_network, save_network
-from inpaint_fast.data import box, free_form, samples, write_png
-from inpaint_fast.models import UNetGenerator, WassersteinCritic
+from inpaint_fast.completion import WeightsError, complete_batch, harmonic, load_network, ring_mean, save_network
+from inpaint_fast.data import Batch, box, free_form, samples, to_float, write_png
+from inpaint_fast.models import CompletionNetwork, UNetGenerator, WassersteinCritic
+from inpaint_fast.training.metrics import hole_metrics
 
 
 @pytest.fixture
@@ -60,6 +62,38 @@ def test_no_hole_gives_the_picture_and_all_hole_an_error(generator) -> None:
     assert torch.equal(ipf.complete(picture, torch.zeros(1, *picture.shape[1:]), weights=generator), picture)
     with pytest.raises(ValueError, match="mask.*whole picture"):
         ipf.complete(picture, torch.ones(1, *picture.shape[1:]), weights=generator)
+
+
+@pytest.mark.parametrize("kind", ["soft", "nearly 0 and 1", "0 and 255", "0 to 255"])
+def test_a_mask_means_the_same_wherever_it_enters(generator, kind) -> None:
+    picture, hole = samples("heldout")[0][:, :64, :64], box(64, 64, 16, 16, 32, 32)
+    soft = F.avg_pool2d(hole.float(), 9, 1, 4)
+    mask = {
+        "soft": soft,
+        "nearly 0 and 1": hole + 1e-6,
+        "0 and 255": hole.to(torch.uint8) * 255,
+        "0 to 255": (soft * 255).to(torch.uint8),
+    }[kind]
+    cut = soft >= 0.5 if kind == "soft" else (soft * 255).to(torch.uint8) >= 128 if kind == "0 to 255" else hole
+    truth, other = to_float(picture)[None], torch.rand(1, 3, 64, 64)
+    functions = {
+        "complete": lambda mask: ipf.complete(picture, mask, weights=generator),
+        "complete_batch": lambda mask: complete_batch(generator, Batch(truth, mask[None])),
+        "harmonic": lambda mask: harmonic(truth, mask[None]),
+        "ring_mean": lambda mask: ring_mean(truth, mask[None]),
+        "hole_metrics": lambda mask: hole_metrics(other, truth, mask[None])["l1"],
+        "CompletionNetwork": lambda mask: CompletionNetwork(4).eval()(truth, mask[None]),
+    }
+    if kind == "0 to 255":
+        functions.pop("CompletionNetwork")  # a graph looks at no values: 0.5 is half
+    for name, function in functions.items():
+        torch.manual_seed(0)
+        expected = function(cut)
+        torch.manual_seed(0)
+        assert torch.equal(function(mask), expected), name
+        if name != "CompletionNetwork":
+            with pytest.raises(ValueError, match="mask: values between 0 and 1"):
+                function(torch.full((1, 64, 64), torch.nan))
 
 
 def test_a_large_hole_in_a_large_picture_stays_bounded(generator) -> None:

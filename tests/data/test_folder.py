@@ -73,6 +73,37 @@ class TestContents:
         assert names(folder) == ["a.png", "linked/b.png"]
         assert list(folder.skipped) == [tmp_path / "set" / "self.png"]
 
+    def test_folders_of_runs_inside_are_left_out(self, tmp_path):
+        for name in ("a.png", "runs/one/pictures/step_000000.png", "runs/notes/b.png"):
+            picture(tmp_path / name)
+        for name in ("config.toml", "metrics.jsonl"):
+            (tmp_path / "runs" / "one" / name).touch()
+        assert names(ImageFolder(tmp_path)) == ["a.png", "runs/notes/b.png"]
+        assert names(ImageFolder(tmp_path / "runs" / "one")) == ["pictures/step_000000.png"]
+
+    def test_a_name_is_the_same_however_its_letters_are_spelt(self, tmp_path):
+        composed, decomposed = ["\u00e9.png", "f.png", "\u00fc.png"], ["e\u0301.png", "f.png", "u\u0308.png"]
+        for place, spelt in (("composed", composed), ("decomposed", decomposed)):
+            for name in spelt:
+                picture(tmp_path / place / name)
+        orders = [[spelt.index(name) for name in names(ImageFolder(tmp_path / place))] for place, spelt in (
+            ("composed", composed), ("decomposed", decomposed)
+        )]  # fmt: skip
+        assert orders[0] == orders[1]
+        many = [f"{i}\u00e9" for i in range(200)]
+        assert folder_module._held_out(many) == folder_module._held_out(
+            [name.replace("\u00e9", "e\u0301") for name in many]
+        )
+
+    def test_pictures_that_pillow_does_not_read_are_named(self, tmp_path):
+        picture(tmp_path / "a.png")
+        (tmp_path / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(20))
+        assert (
+            ImageFolder(tmp_path)
+            .summary()
+            .endswith("b.HEIC: not an image: a HEIC picture, which Pillow does not read: save it as JPEG or PNG)")
+        )
+
 
 class TestFaults:
     def test_fifteen_kinds(self, tmp_path):

@@ -130,6 +130,7 @@ class TestKinds:
         [
             (np.array([[0, 32896, 65535, -5]], dtype=np.int32), [0, 128, 255, 0]),
             (np.array([[0, 1_000_000]], dtype=np.int32), [0, 255]),
+            (np.array([[0, 128, 200]], dtype=np.int32), [0, 128, 200]),
             (np.array([[0, 0.5, 1, np.nan, -1]], dtype=np.float32), [0, 128, 255, 0, 0]),
             (np.array([[0, 128, 200]], dtype=np.float32), [0, 128, 200]),
             (np.array([[0, 257, 65535]], dtype=np.float32), [0, 1, 255]),

@@ -78,10 +78,10 @@ def test_celeba(tmp_path):
 
 
 def test_any_folder_with_captions(tmp_path):
-    for name in ("a/one.png", "two.png"):
+    for name in ("a/one\u0301.png", "two.png"):  # the accent a character of its own, as some file systems have it
         picture(tmp_path / name)
     content = {
-        "images": [{"id": 1, "file_name": "a/one.png"}, {"id": 2, "file_name": "two.png"}],
+        "images": [{"id": 1, "file_name": "a/on\u00e9.png"}, {"id": 2, "file_name": "two.png"}],
         "annotations": [{"id": n, "image_id": n, "caption": f"number {n}"} for n in (1, 2)],
     }
     (tmp_path / "captions.json").write_text(json.dumps(content))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inpaint_fast.data import ImageError, box, center_square, free_form, random_rectangle, read_mask, sampler
+from inpaint_fast.data import ImageError, box, center_square, free_form, hole_of, random_rectangle, read_mask, sampler
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -209,6 +209,38 @@ class TestReadMask:
         (tmp_path / "m.png").write_text("a note" * 20)
         with pytest.raises(ImageError, match="m.png: not an image"):
             read_mask(tmp_path / "m.png")
+
+
+class TestHoleOf:
+    @pytest.mark.parametrize(
+        "dtype", [torch.bool, torch.uint8, torch.int64, torch.float16, torch.bfloat16, torch.float64]
+    )
+    def test_zeros_and_ones_of_any_type(self, dtype):
+        mask = box(5, 7, 1, 2, 4, 3)
+        assert torch.equal(hole_of(mask.to(dtype)), mask)
+        assert not hole_of(torch.zeros(1, 5, 7, dtype=dtype)).any()
+        assert hole_of(torch.zeros(1, 0, 7, dtype=dtype)).shape == (1, 0, 7)
+
+    def test_soft_masks_are_cut_at_half(self):
+        assert hole_of(torch.tensor([0, 1e-6, 0.499, 0.5, 1.0])).tolist() == [False, False, False, True, True]
+        assert hole_of(torch.tensor([0, 1, 127, 128, 255], dtype=torch.uint8)).tolist() == [False] * 3 + [True] * 2
+        assert hole_of(torch.tensor([1e-6, 1 + 1e-6])).tolist() == [False, True]
+
+    @pytest.mark.parametrize("values", [[0, 255.0], [-1.0, 1.0], [0, torch.nan], [0, torch.inf], [0, 256], [-1, 1]])
+    def test_other_values_are_named(self, values):
+        with pytest.raises(ValueError, match="batch.mask: values between 0 and 1"):
+            hole_of(torch.tensor(values), name="batch.mask")
+
+    @pytest.mark.parametrize("values", [[0, 0.3], [1e-2, 1e-2]])
+    def test_a_mask_without_half_a_hole_is_no_empty_one(self, values):
+        with pytest.raises(ValueError, match="mask: its values reach 0"):
+            hole_of(torch.tensor(values))
+        with pytest.raises(ValueError, match="mask: its values reach 100 alone, and a hole has 128"):
+            hole_of(torch.tensor([0, 100], dtype=torch.uint8))
+
+    def test_complex(self):
+        with pytest.raises(TypeError, match="mask: .*complex64"):
+            hole_of(torch.zeros(1, dtype=torch.complex64))
 
 
 class TestSampler:
