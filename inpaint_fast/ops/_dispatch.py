@@ -73,7 +73,7 @@ def check_name(backend: str | None) -> str | None:
     Raises:
         ValueError: it is not.
     """
-    if backend is not None and backend not in BACKENDS:
+    if backend is not None and not (isinstance(backend, str) and backend in BACKENDS):
         raise ValueError(f"backend: one of {', '.join(map(repr, BACKENDS))} or None is expected, got {backend!r}")
     return backend
 
@@ -194,7 +194,8 @@ class Operator:
     def _register(self, name: str, variant: str, suffix: str) -> None:
         definition, full = self.definitions[name], f"{name}{variant}{suffix}"
         library.define(f"{full}{definition.schema}")
-        torch.library.register_fake(f"inpaint_fast::{full}", definition.fake_of(suffix), lib=library)
+        fake = _on_one_kind_of_device(full, definition.fake_of(suffix))
+        torch.library.register_fake(f"inpaint_fast::{full}", fake, lib=library)
         register_flops(full, definition.flops)
         if suffix == SUFFIX["triton"]:
             run = partial(_call_triton, self.home, name)
@@ -242,7 +243,7 @@ class Operator:
             ValueError: `backend` is no backend.
             BackendError: it cannot run here.
         """
-        if backend in self.suffixes and backend not in SUFFIX:
+        if isinstance(backend, str) and backend in self.suffixes and backend not in SUFFIX:
             return backend  # added by `define`, by those who test
         backend = check_name(backend) or _forced
         if is_transformed():
@@ -271,10 +272,26 @@ def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | Non
     """The backend that operator `stem` runs on tensors of that device, with its instruction set: "cpp (avx512)".
 
     Raises:
+        ValueError: there is no such operator.
         ValueError, BackendError: as `Operator.choose`.
     """
+    if stem not in OPERATORS:
+        raise ValueError(f"stem: one of {', '.join(map(repr, OPERATORS))} is expected, got {stem!r}")
     chosen = OPERATORS[stem].choose(torch.device(device), backend)
     return f"cpp ({_extension.cpu_capability()})" if chosen == "cpp" else chosen
+
+
+def _on_one_kind_of_device(full: str, fake: Callable) -> Callable:
+    """The shape function `fake`, which PyTorch calls where a single tensor is on the meta device, too: nothing would be
+    computed for the others, and nobody be told."""
+
+    def checked(*args: Any) -> Any:
+        flat = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(t, Tensor)]
+        if len({t.device.type == "meta" for t in flat}) == 2:
+            raise RuntimeError(f"{full}: all tensors on the meta device are expected, or none")
+        return fake(*args)
+
+    return checked
 
 
 def _function(full: str, definition: Definition, backward: Callable) -> type[torch.autograd.Function]:

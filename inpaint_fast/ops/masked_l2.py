@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inpaint_fast._words import REDUCTIONS
+from inpaint_fast._words import REDUCTIONS, check_number, check_word
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
 from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, check_tensors, facts, planned
 from inpaint_fast.ops._torch_private import autocast_dtype, is_several
@@ -168,8 +167,7 @@ class Plan:
 def _plan_of(
     name: str, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, backend: str | None
 ) -> Plan:
-    if type(weight) is not float and not isinstance(weight, Real):
-        raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
+    check_number("weight", weight)
     try:
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
             raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
@@ -195,8 +193,7 @@ def _plan(
     for argument, tensor in (("pred", pred), (_target(name), target), ("mask", mask)):
         if tensor is not None:
             check_place(argument, tensor, pred.device, "pred")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: one of {', '.join(map(repr, REDUCTIONS))} is expected, got {reduction!r}")
+    check_word("reduction", reduction, REDUCTIONS)
     check_dtype("pred", pred)
     shape = tuple(pred.shape)
     if not 1 <= len(shape) <= MAX_DIMS:
