@@ -18,7 +18,7 @@ pictures: build  ## a short run of every recipe: docs/<recipe>.png and docs/pict
 	$(BIN)/python docs/pictures.py
 
 test: build      ## every test but the long sweeps
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist loadfile
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long

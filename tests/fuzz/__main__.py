@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from fuzz import registered
 from fuzz.public import PUBLIC
-from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops._dispatch import BACKENDS, OPERATORS
 
 
 @dataclass
@@ -34,8 +34,9 @@ def operators(backends: Iterable[str]) -> list[str]:
     found = []
     for backend in backends:
         registered.load(backend)
-        public = [name for name, public in PUBLIC.items() if backend in OPERATORS[public.stem].suffixes]
-        found += [f"public {name} {backend}" for name in public]
+        for name, public in PUBLIC.items():
+            if backend in OPERATORS[public.stem].suffixes and (public.reference or backend in BACKENDS):
+                found.append(f"public {name} {backend}")
         found += [f"registered {name} {backend}" for name in registered.names(backend)]
     return found
 
@@ -57,7 +58,7 @@ def _one_child(
     task = {"operators": list(names), "calls": calls, "seed": seed, "only": only, "skip": skip, "report": write}
     child = subprocess.Popen(
         [sys.executable, "-m", "fuzz.child", json.dumps(task)], pass_fds=[write], stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_WAIT_POLICY": "passive"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_WAIT_POLICY": "passive", "TRITON_INTERPRET": "1"},
     )  # fmt: skip
     os.close(write)
     begun = None
