@@ -56,10 +56,15 @@ def _one_child(
     """One process, to its end; the number of the call with which the next one begins."""
     read, write = os.pipe()
     task = {"operators": list(names), "calls": calls, "seed": seed, "only": only, "skip": skip, "report": write}
+    paths = os.pathsep.join(filter(None, sys.path))
+    settings = {"PYTHONPATH": paths, "OMP_WAIT_POLICY": "passive", "TRITON_INTERPRET": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-m", "fuzz.child", json.dumps(task)], pass_fds=[write], stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_WAIT_POLICY": "passive", "TRITON_INTERPRET": "1"},
-    )  # fmt: skip
+        [sys.executable, "-m", "fuzz.child", json.dumps(task)],
+        pass_fds=[write],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | settings,
+    )
     os.close(write)
     begun = None
     with os.fdopen(read) as report:
@@ -80,7 +85,7 @@ def _one_child(
     name, i = names[begun // calls], begun % calls
     code = child.returncode
     how = signal.Signals(-code).name if code < 0 else f"exit {code}"
-    counts[name].deaths.append(told(f"{name}, call {i}: {how} {words[-3000:]}"))
+    counts[name].deaths.append(told(f"{name}, call {i}: {how} {words[:3000]}"))
     return begun + 1
 
 

@@ -14,6 +14,7 @@ from fuzz import registered
 from fuzz.public import PUBLIC
 from fuzz.values import numbers, odd_for_python, odd_for_schema
 from inpaint_fast import ops
+from inpaint_fast.ops._torch_private import has_kernel
 
 # What a caller may be told; anything else is an accident.
 EXPECTED = (TypeError, ValueError, RuntimeError)
@@ -182,8 +183,23 @@ def registered_trial(name: str, backend: str, seed: str, patient: bool) -> str |
         return judged(error, [], before, arguments)
     if twin is None:
         return None
+    refused = backend != "cpp" and _refused(name, plain(arguments))
+    if refused:
+        return f"it runs, where C++ says: {refused}"
     try:
         wanted = outcome(operator, twin)
     except Exception as error:
         return f"it runs, but not on the same numbers in contiguous memory: {type(error).__name__}: {str(error)[:200]}"
     return difference(ours, wanted, wanted)
+
+
+def _refused(name: str, arguments: dict[str, Any]) -> str | None:
+    """What C++ on the CPU says is wrong with arguments that another backend took; of dtypes it has fewer, and weights
+    are transformed otherwise there."""
+    if not has_kernel(name, "cpu") or arguments.get("transformed") is not None:
+        return None
+    try:
+        registered.operator_of(name, "cpp")(**arguments)
+    except RuntimeError as error:
+        return None if "dtype" in str(error) else str(error)[:200]
+    return None
