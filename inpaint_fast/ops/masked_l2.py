@@ -103,7 +103,7 @@ def masked_l2(
     except RuntimeError:
         check_tensors(pred=pred, target=target, mask=mask)  # some that are not dense have strides, and a plan
         raise
-    return found if type(found) is Tensor else found[0]
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def masked_l2_composite(

@@ -167,6 +167,10 @@ def _by_kernel(run: Callable, training: bool, activation: str, slope: float, ord
         for name, tensor in zip(VECTORS, (running_mean, running_var, weight, bias), strict=True):
             if tensor is not None and tensor.device != input.device:  # another kernel would run, or none
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one is expected")
+        if training and running_mean is not None:
+            for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+                if tensor.stride(0) == 0 and tensor.shape[0] > 1:
+                    raise ValueError(f"{name}: its elements share memory (an expanded view); it cannot be updated")
         y, _, _, new_mean, new_var = run(
             input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training, float(momentum),
             float(eps), *settings,

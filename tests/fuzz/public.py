@@ -36,12 +36,14 @@ class Public:
         draw: its arguments by name, every call new; those that ask for a gradient say so.
         reference: of the same arguments, without precision and backend, in plain PyTorch; None: it has no result that
             could be compared.
+        internal: its callers have checked what is passed: what is no tensor is nothing that it would have to name.
     """
 
     stem: str
     function: Callable[..., Any]
     draw: Callable[[Random], dict[str, Any]]
     reference: Callable[..., Any] | None
+    internal: bool = False
 
 
 def sizes(rng: Random, least: int, dims: int, most: int = 9) -> tuple[int, ...]:
@@ -96,7 +98,9 @@ def draw_block(rng: Random, transposed: bool, all_taps: tuple[int, ...]) -> dict
     channels, out, taps = rng.choice((1, 3, 8, 17)), rng.choice((1, 2, 7, 33)), rng.choice(all_taps)
     weight = tensor(rng, (channels, out, taps, taps) if transposed else (out, channels, taps, taps), dtype, 0.2)
     return {
-        "input": with_gradient(rng, tensor(rng, (rng.randint(0, 3), channels, *sizes(rng, 2, 2, 13)), dtype)),
+        "input": with_gradient(
+            rng, tensor(rng, (rng.randint(0, 3), channels, rng.randint(2, 13), rng.randint(2, 13)), dtype)
+        ),
         "weight": with_gradient(rng, weight),
         "bias": vector(rng, out, dtype),
         "scale": vector(rng, out, dtype),
@@ -244,7 +248,7 @@ PUBLIC = {
         Public("transposed_block", ipf.transposed_block, draw_transposed, blocks.transposed_reference),
         Public("norm_act", ipf.norm_act, draw_norm, reference_norm),
         Public("weight_clip", ipf.clip_weights_, draw_clip, reference_clip),
-        Public("weight_clip", clipped_step, draw_step, reference_step),
+        Public("weight_clip", clipped_step, draw_step, reference_step, internal=True),
     )
 }
 # Of `inpaint_fast.ops` and of no operator.

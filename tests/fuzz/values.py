@@ -171,21 +171,26 @@ def _relaid(rng: Random, t: Tensor) -> Tensor:
 
 
 ODD_TENSORS: tuple[Callable[[Random, Tensor], Any], ...] = (
-    _of_another_dtype, _of_other_dims, _of_another_size, _empty_and_vast, _expanded, _overlapping, _without_memory,
+    _of_another_dtype, _of_other_dims, _of_another_size, _empty_and_vast, _expanded, _overlapping,
     _zeros_that_were_never_written, _elsewhere, _not_dense, _of_odd_numbers, _relaid, _relaid, _huge,
 )  # fmt: skip
 
 
-def odd_tensor(rng: Random, t: Tensor, patient: bool) -> Any:
-    """Something else in the place of `t`; not patient: nothing that takes hours where it is computed."""
+def odd_tensor(rng: Random, t: Tensor, patient: bool, registered: bool = False) -> Any:
+    """Something else in the place of `t`; not patient: nothing that takes hours where it is computed.
+
+    Without memory for registered operators alone: public functions may hand tensors to PyTorch's own, which die of it.
+    """
     choices = ODD_TENSORS if patient else ODD_TENSORS[:-1]
+    if registered:
+        choices = (*choices, _without_memory)
     try:
         return rng.choice(choices)(rng, t.detach())
     except (RuntimeError, TypeError, ValueError, IndexError, MemoryError):
         return t.detach()[None]  # PyTorch has no such tensor of this shape and dtype
 
 
-def odd_list(rng: Random, tensors: list[Tensor], patient: bool) -> list[Any]:
+def odd_list(rng: Random, tensors: list[Tensor], patient: bool, registered: bool = False) -> list[Any]:
     """Another list."""
     found = list(tensors)
     if not found:
@@ -199,7 +204,7 @@ def odd_list(rng: Random, tensors: list[Tensor], patient: bool) -> list[Any]:
     elif kind == 2:
         found = []
     else:
-        found[at] = odd_tensor(rng, found[at], patient)
+        found[at] = odd_tensor(rng, found[at], patient, registered)
     return found
 
 
@@ -227,7 +232,7 @@ def odd_for_python(rng: Random, value: Any, patient: bool) -> Any:
 def odd_for_schema(rng: Random, kind: str, value: Any, patient: bool) -> Any:
     """What the dispatcher lets through to an argument of this type of a schema."""
     if kind.startswith("List[Tensor"):
-        return odd_list(rng, value, patient)
+        return odd_list(rng, value, patient, True)
     if kind.startswith("List[int"):
         return rng.choice(
             [lambda: value[:-1], lambda: [*value, 1], list, lambda: [rng.choice(WHOLE) for _ in value],
@@ -237,5 +242,5 @@ def odd_for_schema(rng: Random, kind: str, value: Any, patient: bool) -> Any:
         if kind.startswith("Optional") and rng.random() < 0.2:
             return None
         some = torch.ones(rng.choice(((), (3,), (6,), (2, 3, 4, 4)))) if value is None else value
-        return odd_tensor(rng, some, patient)
+        return odd_tensor(rng, some, patient, True)
     return {"int": lambda: rng.choice(WHOLE), "float": lambda: rng.choice(REAL), "bool": lambda: not value}[kind]()
