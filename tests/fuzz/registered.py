@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fuzz.public import PUBLIC
-from inpaint_fast.ops import prepare
+from inpaint_fast.ops import forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
 
 RECORDED = 24  # public calls of each function, from which all others are made
@@ -86,10 +86,11 @@ def recorded(stem: str, backend: str) -> dict[str, list[list[Any]]]:
                 if of and of[0].requires_grad:
                     of[0].sum().backward(retain_graph=True)
                     of[0].sum().backward()  # the gradient that was left ready is gone
-                elif "weight" in call and isinstance(call["weight"], Tensor) and "precision" in call:
+                if isinstance(call.get("weight"), Tensor) and "precision" in call:  # a block: its weight may be kept
                     prepare(call["weight"])
                     with torch.no_grad():
                         public.function(**call, backend=backend)
+                    forget(call["weight"])
     suffix = OPERATORS[stem].suffixes[backend]
     calls: dict[str, list[list[Any]]] = {}
     for name, found in recorder.calls.items():

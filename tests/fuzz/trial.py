@@ -150,7 +150,7 @@ def public_trial(name: str, backend: str | None, seed: str, patient: bool) -> st
         if changed or failed is not None:
             return failed
         failed = f"it fits, and raises {type(error).__name__}: {str(error)[:200]}"
-    if public.reference is None:
+    if public.reference is None or _is_extreme(arguments):
         return failed
     forms = []
     for dtype in (None, torch.float64):
@@ -160,6 +160,13 @@ def public_trial(name: str, backend: str | None, seed: str, patient: bool) -> st
         except Exception:
             return None  # nothing to compare with
     return failed or difference(ours, *forms)
+
+
+def _is_extreme(arguments: dict[str, Any]) -> bool:
+    """Numbers that overflow sooner or later, by the order in which they are multiplied."""
+    tensors = [t for _, t in tensors_of(arguments) if is_ordinary(t) and t.is_floating_point()]
+    whole = [float(t.detach().abs().max()) for t in tensors if t.numel()]
+    return any(not abs(x) < 1e30 for x in [*whole, *(v for v in arguments.values() if isinstance(v, float))])
 
 
 # ---- a registered operator ----

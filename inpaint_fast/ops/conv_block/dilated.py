@@ -157,6 +157,9 @@ def plan(
         TypeError, ValueError: as `dilated_block`.
     """
     geometry = Geometry.of(dilation, padding)
+    for name, value in (("training", training), ("kept", kept)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: True or False is expected, got {value!r}")
     check_tensor("input", input)
     check_tensor("weight", weight)
     check_tensors(input=input, weight=weight)
