@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo pictures figures test test-long test-finite test-sanitized lint format bench build clean
+.PHONY: help demo pictures figures test test-long test-finite test-sanitized fuzz lint format bench build clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -22,7 +22,7 @@ figures:         ## the README's figures, from benchmarks/results/ and docs/pict
 	$(PYTHON) docs/figures.py
 
 test: build      ## every test but the long sweeps
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist loadfile
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
@@ -30,17 +30,20 @@ test-long: build ## the long sweeps alone
 test-finite: build  ## every recipe for 2,000 steps on the samples: no value may be other than finite (many hours)
 	$(BIN)/python -m pytest -m long tests/training/test_systems.py -k two_thousand_steps
 
+fuzz: build      ## 600 drawn calls of every operator in child processes: what died, what was wrong
+	PYTHONPATH=tests $(BIN)/python -m fuzz --calls 600
+
 # Leaks are Python's and PyTorch's own; vectors of 64 bytes are read where elements lie.
 SANITIZE = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSanitizer and UBSan (a build of its own)
-	rm -rf build/sanitized
+	rm -rf build/sanitized/lib
 	INPAINT_FAST_CUDA=0 CXXFLAGS="-O1 -g $(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 	  $(BIN)/python setup.py --quiet build --build-base build/sanitized --build-lib build/sanitized/lib
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" PYTHONPATH=build/sanitized/lib \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TRITON_INTERPRET=1 \
 	  $(BIN)/python -m pytest -m "not long" -k "not compile and not emulated and not triton" $(SANITIZED_TESTS)
 SANITIZED_TESTS ?= $(addprefix tests/ops/,$(addsuffix .py,conv_block/test_dilated conv_block/test_resampling \
-  masked_l2/test_parity norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim
+  masked_l2/test_parity norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim tests/fuzz
 
 lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing
 	$(BIN)/ruff check .

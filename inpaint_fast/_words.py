@@ -37,17 +37,44 @@ def check_activation(activation: str, slope: float | None, order: str) -> float:
         ValueError: activation or order has no such value.
         TypeError: slope is no number, or the activation takes none.
     """
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: one of {', '.join(map(repr, ACTIVATIONS))} is expected, got {activation!r}")
-    if order not in ORDERS:
-        raise ValueError(f"order: 'norm_act' or 'act_norm' is expected, got {order!r}")
+    check_word("activation", activation, ACTIVATIONS)
+    check_word("order", order, ORDERS)
     if slope is None:
         return DEFAULT_SLOPE.get(activation, 0.0)
-    if not isinstance(slope, Real):
-        raise TypeError(f"slope: a number is expected, got {type(slope).__name__}")
+    number = check_number("slope", slope)
     if activation not in DEFAULT_SLOPE:
         raise TypeError(f"slope: {activation!r} takes none, got {slope!r}")
-    return float(slope)
+    return number
+
+
+def check_word(name: str, value: object, words: tuple[str, ...]) -> str:
+    """The argument `name`, if it is one of these words.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, str) or value not in words:  # an array would be compared number by number
+        quoted = [repr(word) for word in words]
+        expected = " or ".join(quoted) if len(words) == 2 else f"one of {', '.join(quoted)}"
+        raise ValueError(f"{name}: {expected} is expected, got {value!r}")
+    return value
+
+
+def check_number(name: str, value: object) -> float:
+    """The argument `name` as a float, if it is a real number.
+
+    Raises:
+        TypeError: it is none.
+        ValueError: it is a whole number larger than any float.
+    """
+    if type(value) is float:
+        return value
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: a number is expected, got {type(value).__name__}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: a number that a float can hold is expected, got a larger one") from None
 
 
 def check_precision(precision: str) -> str:
@@ -56,6 +83,4 @@ def check_precision(precision: str) -> str:
     Raises:
         ValueError: it is none.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision: 'fast' or 'exact' is expected, got {precision!r}")
-    return precision
+    return check_word("precision", precision, PRECISIONS)

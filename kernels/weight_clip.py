@@ -191,13 +191,13 @@ def step_kernel(
 
 
 def _walk_of(operands: Sequence[Tensor]) -> dict:
-    """How a kernel walks tensors of one shape, the first of which it changes."""
+    """How a kernel walks tensors of one shape, of which it changes all but the second, the gradient."""
     first = operands[0]
-    for operand in operands:
+    for k, operand in enumerate(operands):
         if operand.shape != first.shape:
             raise RuntimeError(f"an operand's shape is {tuple(operand.shape)}, its parameter's {tuple(first.shape)}")
-    if any(size > 1 and stride == 0 for size, stride in zip(first.shape, first.stride(), strict=True)):
-        raise RuntimeError("a tensor's elements share memory (an expanded view); it cannot be changed in place")
+        if k != 1 and any(n > 1 and stride == 0 for n, stride in zip(operand.shape, operand.stride(), strict=True)):
+            raise RuntimeError("a tensor's elements share memory (an expanded view); it cannot be changed in place")
     sizes, strides = collapse(list(first.shape), [list(tensor.stride()) for tensor in operands])
     dense = all(is_dense(sizes, own) for own in strides)
     if dense:  # then sizes are not read, and others would only make for more variants to compile
@@ -221,8 +221,8 @@ def _log(beta: float) -> float:
 def weight_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
     """Clips every element in place; what lies within the bounds is not written. Tensors of one dtype."""
     low, high = _as(tensors[0].dtype, low, high) if tensors else (low, high)
-    for tensor in tensors:
-        walk = _walk_of([tensor])
+    walks = [_walk_of([tensor]) for tensor in tensors]  # every one is checked before the first is changed
+    for tensor, walk in zip(tensors, walks, strict=True):
         walk["strides"] = walk["strides"][0]
         if tensor.numel():
             with torch.cuda.device_of(tensor):  # or the launch would go to the current device
@@ -254,6 +254,16 @@ def clipped_step(
     """One optimizer step with its clip, in place; steps may lie on the CPU if there is no found_inf."""
     if not params:
         return
+    lists = {"grads": grads, "state0": state0, "state1": state1, "state2": state2, "steps": steps}
+    for name, tensors in lists.items():
+        if len(tensors) not in (0, len(params)) or (name == "grads" and not tensors):
+            raise RuntimeError(f"{name}: {len(params)} tensors are expected, got {len(tensors)}")
+    if not 1 <= rule < len(RULES):
+        raise RuntimeError(f"rule: 1 to 4 is expected, got {rule}")
+    # What is not there walks as its parameter does, so that it keeps no dimensions from merging.
+    every = [[param, grads[i], *(of[i] if of else param for of in (state0, state1, state2))]
+             for i, param in enumerate(params)]  # fmt: skip
+    walks = [_walk_of(operands) for operands in every]  # every one is checked before the first is changed
     _count(steps, params[0], found_inf)
     low, high = _as(params[0].dtype, low, high)
     keep, weight_decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
@@ -262,14 +272,11 @@ def clipped_step(
     for i, param in enumerate(params):
         if not param.numel():
             continue
-        states = [list_of[i] if list_of else None for list_of in (state0, state1, state2)]
         step = steps[i] if steps else None
         on_host = step is not None and step.device != param.device
-        # What is not there walks as param does, so that it keeps no dimensions from merging.
-        operands = [param, grads[i], *(param if state is None else state for state in states)]
         with torch.cuda.device_of(param):  # or the launch would go to the current device
             step_kernel[(triton.cdiv(param.numel(), BLOCK),)](
-                *operands,
+                *every[i],
                 param if step is None or on_host else step,
                 param if grad_scale is None else grad_scale,
                 param if found_inf is None else found_inf,
@@ -279,13 +286,13 @@ def clipped_step(
                 RULE=rule,
                 VARIANT=variant,
                 FIRST=first,
-                HAS_STATE0=states[0] is not None,
-                HAS_STATE1=states[1] is not None,
-                HAS_STATE2=states[2] is not None,
+                HAS_STATE0=bool(state0),
+                HAS_STATE1=bool(state1),
+                HAS_STATE2=bool(state2),
                 HAS_STEP=step is not None and not on_host,
                 HAS_SCALE=grad_scale is not None,
                 HAS_FOUND_INF=found_inf is not None,
-                **_walk_of(operands),
+                **walks[i],
             )
 
 

@@ -11,6 +11,9 @@ namespace INPAINT_FAST_ISA {
 
 // ---- e^x and e^x - 1, to about 1 unit in the last place ----
 
+INPAINT_FAST_INLINE uint32_t as_unsigned(int32_t x) { return static_cast<uint32_t>(x); }
+INPAINT_FAST_INLINE UInt32s as_unsigned(Int32s x) { return (UInt32s)x; }
+
 // e^x = 2^n * e^r with whole n and |r| <= ln(2) / 2, and e^r - 1 by its Taylor series up to r^7 (the next term is below
 // 2^-25 of the sum). Bits: the signed integers of V's width.
 template <class V, class Bits>
@@ -18,9 +21,9 @@ struct Exponential {
   Bits n;
   V minus_1;  // e^r - 1
 
-  // 2^k as V, for -126 <= k <= 127.
+  // 2^k as V, for -126 <= k <= 127; something for any other.
   static inline __attribute__((always_inline)) V power_of_2(Bits k) {
-    const Bits bits = (k + 127) << 23;
+    const auto bits = (as_unsigned(k) + 127u) << 23;
     V power;
     memcpy(&power, &bits, sizeof power);
     return power;

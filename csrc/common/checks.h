@@ -5,8 +5,11 @@
 // for anything: what does not fit is a RuntimeError, and nothing has happened.
 #pragma once
 
+#include <stdint.h>
+
 #include <algorithm>
 #include <initializer_list>
+#include <utility>
 #include <vector>
 
 #include "common/integers.h"
@@ -19,9 +22,14 @@ inline bool is_float(ScalarKind kind) { return kind != ScalarKind::none && kind 
 
 // ---- one tensor ----
 
-// torch keeps none for some tensors: those of zeros that were never written, those whose storage was given back.
+// torch keeps none for some tensors: those of zeros that were never written, those whose storage was given back. And
+// elements of a view of a file's bytes may begin anywhere, where vectors, and GPUs, cannot read them.
 inline void check_memory(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.numel() == 0 || tensor.data_ptr(), name, ": a tensor with memory of its own is expected");
+  if (tensor.numel() == 0) return;
+  const auto address = reinterpret_cast<uintptr_t>(tensor.data_ptr());
+  STD_TORCH_CHECK(address, name, ": a tensor with memory of its own is expected");
+  STD_TORCH_CHECK(address % std::max<int64_t>(bytes_of(kind_of(tensor)), 1) == 0, name,
+                  ": elements at multiples of their size in memory are expected, as those of its clone are");
 }
 
 inline ScalarKind check_float(const Tensor& tensor, const char* name) {
@@ -45,6 +53,21 @@ inline ScalarKind check_scalar(const Tensor& tensor, const char* name) {
   return kind;
 }
 
+// Each stride leads past all that smaller ones reach: no two elements lie at one address. A view that interleaves
+// others may be apart for all that; it is not for the few that do so to be changed in place.
+inline bool is_apart(const Tensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
+  for (int64_t d = 0; d < tensor.dim(); ++d)
+    if (tensor.size(d) > 1) dims.emplace_back(tensor.stride(d), tensor.size(d));
+  std::sort(dims.begin(), dims.end());
+  int64_t reach = 0;
+  for (const auto& [stride, size] : dims) {
+    if (stride <= reach) return false;
+    reach = saturating_sum(reach, saturating_product(stride, size - 1));
+  }
+  return true;
+}
+
 // ---- one tensor by another ----
 
 inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char* name, const char* of) {
@@ -54,8 +77,7 @@ inline void check_same_sizes(const Tensor& tensor, const Tensor& as, const char*
 }
 
 inline void check_same_device(const Tensor& tensor, const Tensor& as, const char* name, const char* of) {
-  STD_TORCH_CHECK(tensor.is_cuda() == as.is_cuda() && tensor.get_device_index() == as.get_device_index(), name,
-                  ": it is not on the device of ", of);
+  STD_TORCH_CHECK(tensor.device() == as.device(), name, ": it is not on the device of ", of);
 }
 
 inline void check_same_kind(const Tensor& tensor, const Tensor& as, const char* name, const char* of) {

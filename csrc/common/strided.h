@@ -27,6 +27,7 @@ struct Strided {
   }
 
   void collapse() {
+    if (numel == 0) dims = 0;  // of sizes whose products may be no numbers
     drop_ones();
     sort_by_memory();
     merge();

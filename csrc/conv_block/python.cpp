@@ -28,7 +28,7 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
   const int64_t pixels = saturating_product(images, saturating_product(height, width));
   if (saturating_product(pixels, std::max<int64_t>({in_channels, out_channels, 1})) > kMost ||
       std::max({in_channels, out_channels, height, width, dilation_h, dilation_w}) >= kSideLimit)
-    throw std::invalid_argument("the sizes are too large: sides and channels below 2^28 are expected");
+    throw std::invalid_argument("input: the sizes are too large: sides and channels below 2^28 are expected");
   ConvBlock args;
   args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
   args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;

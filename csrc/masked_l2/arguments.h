@@ -22,7 +22,6 @@ inline MaskedL2 arguments_of(const Tensor& pred, const Tensor& target, const std
   check_same_sizes(target, pred, "target", "pred");
   check_same_device(target, pred, "target", "pred");
   for (const int64_t size : pred.sizes()) args.walk.add_dim(size);
-  args.walk.numel = pred.numel();  // of sizes that are 0 together and too large without that
   args.walk.operands = kMaskedL2Operands;
   // An operand that is not there walks as pred does, so that it keeps no dimensions from merging.
   for (int operand = 0; operand < kMaskedL2Operands; ++operand) set_strides(args.walk, operand, pred);

@@ -78,7 +78,8 @@ inline int64_t values_of_channel(const Tensor& input) {
 // input: as dense() gives it.
 inline void set_input(NormAct& args, const Tensor& input) {
   args.kind = kind_of(input);
-  args.rows = !lies(input, false) || (lies(input, true) && input.size(0) * input.size(1) == input.numel());
+  args.rows =
+      !lies(input, false) || (lies(input, true) && saturating_product(input.size(0), input.size(1)) == input.numel());
   args.channels = input.size(1);
   const int64_t values = values_of_channel(input);
   args.samples = args.rows ? 1 : input.size(0);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "common/checks.h"
@@ -15,8 +16,8 @@ struct Table {
   std::deque<Strided> strided;  // a deque: its elements stay where they are
   int64_t numel = 0;
 
-  // operands[k]: the tensor of operand k, or null.
-  void add(const Tensor* const (&operands)[kUpdateOperands], int64_t index) {
+  // operands[k]: the tensor of operand k, or null; names[k]: of its list.
+  void add(const Tensor* const (&operands)[kUpdateOperands], const char* const* names, int64_t index) {
     const Tensor& param = *operands[kParam];
     UpdateEntry entry;
     entry.begin = numel;
@@ -25,33 +26,30 @@ struct Table {
     for (int k = 0; k < kUpdateOperands; ++k)
       if (operands[k]) {
         const Tensor& operand = *operands[k];
+        const std::string name = std::string(names[k]) + "[" + std::to_string(index) + "]";
+        check_same_sizes(operand, param, name.c_str(), "its parameter");
+        check_memory(operand, name.c_str());
         entry.data[k] = operand.data_ptr();
-        STD_TORCH_CHECK(entry.numel == 0 || entry.data[k], "tensor ", index, ": operand ", k,
-                        " is a tensor without memory of its own");
         dense = dense && operand.is_contiguous();
-        STD_TORCH_CHECK(operand.numel() == entry.numel, "tensor ", index, ": operand ", k, " has ", operand.numel(),
-                        " elements, its parameter ", entry.numel);
-        check_same_sizes(operand, param, "an operand", "its parameter");
       }
-    if (!dense) entry.strided = walk(operands, index);
+    if (!dense) entry.strided = walk(operands, names, index);
     STD_TORCH_CHECK(!__builtin_add_overflow(numel, entry.numel, &numel), "the tensors are too large");
     entries.push_back(entry);
   }
 
  private:
   // Null when the operands are dense in one order after all (channels_last weights).
-  const Strided* walk(const Tensor* const (&operands)[kUpdateOperands], int64_t index) {
+  const Strided* walk(const Tensor* const (&operands)[kUpdateOperands], const char* const* names, int64_t index) {
     const Tensor& param = *operands[kParam];
-    STD_TORCH_CHECK(param.dim() <= kMaxDims, "tensor ", index, ": a view of at most ", kMaxDims,
+    STD_TORCH_CHECK(param.dim() <= kMaxDims, names[kParam], "[", index, "]: a view of at most ", kMaxDims,
                     " dimensions is expected, got ", param.dim());
     Strided walk;
     walk.operands = kUpdateOperands;
     for (int64_t d = 0; d < param.dim(); ++d) walk.add_dim(param.size(d));
     for (int k = 0; k < kUpdateOperands; ++k) set_strides(walk, k, operands[k] ? *operands[k] : param);
     for (int k : {kParam, kState0, kState1, kState2})
-      for (int64_t d = 0; operands[k] && d < param.dim(); ++d)
-        STD_TORCH_CHECK(param.size(d) <= 1 || operands[k]->stride(d) != 0, "tensor ", index,
-                        ": its elements share memory (an expanded view); it cannot be changed in place");
+      STD_TORCH_CHECK(!operands[k] || is_apart(*operands[k]), names[k], "[", index,
+                      "]: its elements share memory (an expanded view); it cannot be changed in place");
     walk.collapse();
     bool dense = walk.dims == 1;
     for (int k = 0; k < kUpdateOperands; ++k) dense = dense && walk.strides[k][0] == 1;
@@ -67,8 +65,7 @@ inline void check_list(const std::vector<Tensor>& tensors, const Tensor& first, 
     STD_TORCH_CHECK(is_float(kind_of(tensor)), name, ": a dtype is not floating point");
     STD_TORCH_CHECK(kind_of(tensor) == kind_of(first), name,
                     ": tensors of one dtype are expected, the dtype of params everywhere");
-    STD_TORCH_CHECK(tensor.is_cuda() == first.is_cuda() && tensor.get_device_index() == first.get_device_index(), name,
-                    ": tensors on one device are expected");
+    check_same_device(tensor, first, name, "the first");
   }
 }
 
@@ -76,11 +73,12 @@ inline void check_list(const std::vector<Tensor>& tensors, const Tensor& first, 
 
 inline Table clip_table(const std::vector<Tensor>& tensors) {
   check_list(tensors, tensors[0], "tensors");
+  constexpr const char* names[] = {"tensors"};
   Table table;
   table.entries.reserve(tensors.size());
   for (size_t i = 0; i < tensors.size(); ++i) {
     const Tensor* operands[kUpdateOperands] = {&tensors[i]};
-    table.add(operands, static_cast<int64_t>(i));
+    table.add(operands, names, static_cast<int64_t>(i));
   }
   return table;
 }
@@ -129,11 +127,12 @@ struct StepLists {
 
   Table table() const {
     const auto at = [](const std::vector<Tensor>& list, size_t i) { return list.empty() ? nullptr : &list[i]; };
+    constexpr const char* names[kUpdateOperands] = {"params", "grads", "state0", "state1", "state2"};
     Table table;
     table.entries.reserve(params.size());
     for (size_t i = 0; i < params.size(); ++i) {
       const Tensor* operands[kUpdateOperands] = {&params[i], at(grads, i), at(state0, i), at(state1, i), at(state2, i)};
-      table.add(operands, static_cast<int64_t>(i));
+      table.add(operands, names, static_cast<int64_t>(i));
     }
     return table;
   }

@@ -64,10 +64,12 @@ struct TensorViews {
       return false;
     }
     if (out.device_type != kDlCpu || out.lanes != 1 || kind(out) == ScalarKind::none) return false;
-    if (!out.data && numel(out) != 0) return false;  // of zeros that were never written, or given back
+    // Zeros that were never written, or given back; elements that begin anywhere.
+    if (numel(out) == 0) return true;
+    if (!out.data || reinterpret_cast<uintptr_t>(data(out)) % (out.bits / 8) != 0) return false;
     int64_t expected = 1;
     for (int d = out.ndim - 1; d >= 0; --d) {
-      if (out.shape[d] != 1 && out.strides[d] != expected) return numel(out) == 0;
+      if (out.shape[d] != 1 && out.strides[d] != expected) return false;
       expected *= out.shape[d];
     }
     return true;
@@ -91,7 +93,7 @@ struct TensorViews {
   }
   static int64_t numel(const DlTensor& t) {
     int64_t count = 1;
-    for (int d = 0; d < t.ndim; ++d) count *= t.shape[d];
+    for (int d = 0; d < t.ndim; ++d) count = saturating_product(count, t.shape[d]);
     return count;
   }
   static void* data(const DlTensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }

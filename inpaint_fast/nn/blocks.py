@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 import torch
 from torch import nn
 
-from inpaint_fast._words import check_activation, check_precision
+from inpaint_fast._words import check_activation, check_number, check_precision
 from inpaint_fast.nn.fuse.chain import ACTIVATIONS
 from inpaint_fast.nn.fuse.sequential import FusedSequential
 
@@ -65,9 +63,9 @@ class DilatedConvBlock(FusedSequential):
         slope = check_activation(activation, slope, order)
         if norm not in ("batch", None):
             raise ValueError(f"norm: 'batch' or None is expected, got {norm!r}")
-        if not isinstance(eps, Real) or not eps > 0:
+        if not check_number("eps", eps) > 0:
             raise ValueError(f"eps: a number above 0 is expected, got {eps!r}")
-        if momentum is not None and not (isinstance(momentum, Real) and 0 <= momentum <= 1):
+        if momentum is not None and not 0 <= check_number("momentum", momentum) <= 1:
             raise ValueError(f"momentum: a number from 0 to 1 or None is expected, got {momentum!r}")
         self.precision = check_precision(precision)
 

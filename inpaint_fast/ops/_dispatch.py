@@ -73,7 +73,7 @@ def check_name(backend: str | None) -> str | None:
     Raises:
         ValueError: it is not.
     """
-    if backend is not None and backend not in BACKENDS:
+    if backend is not None and not (isinstance(backend, str) and backend in BACKENDS):
         raise ValueError(f"backend: one of {', '.join(map(repr, BACKENDS))} or None is expected, got {backend!r}")
     return backend
 
@@ -194,10 +194,11 @@ class Operator:
     def _register(self, name: str, variant: str, suffix: str) -> None:
         definition, full = self.definitions[name], f"{name}{variant}{suffix}"
         library.define(f"{full}{definition.schema}")
-        torch.library.register_fake(f"inpaint_fast::{full}", definition.fake_of(suffix), lib=library)
+        fake = _on_one_kind_of_device(full, definition.fake_of(suffix))
+        torch.library.register_fake(f"inpaint_fast::{full}", fake, lib=library)
         register_flops(full, definition.flops)
         if suffix == SUFFIX["triton"]:
-            run = partial(_call_triton, self.home, name)
+            run = partial(_call_triton, self.home, name, definition.arguments)
             for key in ("CPU", "CUDA"):
                 library.impl(full, run, key)
 
@@ -242,7 +243,7 @@ class Operator:
             ValueError: `backend` is no backend.
             BackendError: it cannot run here.
         """
-        if backend in self.suffixes and backend not in SUFFIX:
+        if isinstance(backend, str) and backend in self.suffixes and backend not in SUFFIX:
             return backend  # added by `define`, by those who test
         backend = check_name(backend) or _forced
         if is_transformed():
@@ -271,10 +272,26 @@ def backend_of(stem: str, device: torch.device | str = "cpu", backend: str | Non
     """The backend that operator `stem` runs on tensors of that device, with its instruction set: "cpp (avx512)".
 
     Raises:
+        ValueError: there is no such operator.
         ValueError, BackendError: as `Operator.choose`.
     """
+    if stem not in OPERATORS:
+        raise ValueError(f"stem: one of {', '.join(map(repr, OPERATORS))} is expected, got {stem!r}")
     chosen = OPERATORS[stem].choose(torch.device(device), backend)
     return f"cpp ({_extension.cpu_capability()})" if chosen == "cpp" else chosen
+
+
+def _on_one_kind_of_device(full: str, fake: Callable) -> Callable:
+    """The shape function `fake`, which PyTorch calls where a single tensor is on the meta device, too: nothing would be
+    computed for the others, and nobody be told."""
+
+    def checked(*args: Any) -> Any:
+        flat = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,)) if isinstance(t, Tensor)]
+        if len({t.device.type == "meta" for t in flat}) == 2:
+            raise RuntimeError(f"{full}: all tensors on the meta device are expected, or none")
+        return fake(*args)
+
+    return checked
 
 
 def _function(full: str, definition: Definition, backward: Callable) -> type[torch.autograd.Function]:
@@ -304,16 +321,29 @@ def _found(name: str, suffix: str) -> Callable:
     return _registered(f"{name}{suffix}")
 
 
-def _call_triton(home: str, name: str, *args: object) -> Any:
+def _call_triton(home: str, name: str, arguments: tuple[str, ...], *args: object) -> Any:
     """kernels/<home> is imported by its first call: Triton costs seconds that an import must not.
 
     Raises:
         BackendError: kernels are to be interpreted, and Triton's interpreter cannot run here.
+        RuntimeError: a tensor has no memory, or its elements are not aligned, as csrc/common/checks.h has it.
     """
     fault = _interpreter_fault()
     if fault is not None:
         raise BackendError(f"{name}: {fault}")
+    for argument, value in zip(arguments, args, strict=True):
+        for tensor in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(tensor, Tensor) and tensor.numel():
+                _check_memory(argument, tensor)
     return getattr(importlib.import_module(f"inpaint_fast.kernels.{home}"), name)(*args)
+
+
+def _check_memory(name: str, tensor: Tensor) -> None:
+    address = tensor.data_ptr()
+    if not address:
+        raise RuntimeError(f"{name}: a tensor with memory of its own is expected")
+    if address % tensor.element_size():
+        raise RuntimeError(f"{name}: elements at multiples of their size in memory are expected, as its clone has")
 
 
 def _interpreter_fault() -> str | None:

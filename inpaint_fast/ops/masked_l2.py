@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from inpaint_fast._words import REDUCTIONS
+from inpaint_fast._words import REDUCTIONS, check_number, check_word
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
 from inpaint_fast.ops._plans import Facts, check_dtype, check_place, check_tensor, check_tensors, facts, planned
 from inpaint_fast.ops._torch_private import autocast_dtype, is_several
@@ -105,7 +104,7 @@ def masked_l2(
     except RuntimeError:
         check_tensors(pred=pred, target=target, mask=mask)  # some that are not dense have strides, and a plan
         raise
-    return found if type(found) is Tensor else found[0]
+    return found if isinstance(found, Tensor) else found[0]
 
 
 def masked_l2_composite(
@@ -169,8 +168,7 @@ class Plan:
 def _plan_of(
     name: str, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: str, backend: str | None
 ) -> Plan:
-    if type(weight) is not float and not isinstance(weight, Real):
-        raise TypeError(f"weight: a number is expected, got {type(weight).__name__}")
+    check_number("weight", weight)
     try:
         if mask is not None and mask.requires_grad and torch.is_grad_enabled():
             raise ValueError("mask: it requires a gradient and none is defined for it; pass mask.detach()")
@@ -196,8 +194,7 @@ def _plan(
     for argument, tensor in (("pred", pred), (_target(name), target), ("mask", mask)):
         if tensor is not None:
             check_place(argument, tensor, pred.device, "pred")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: one of {', '.join(map(repr, REDUCTIONS))} is expected, got {reduction!r}")
+    check_word("reduction", reduction, REDUCTIONS)
     check_dtype("pred", pred)
     shape = tuple(pred.shape)
     if not 1 <= len(shape) <= MAX_DIMS:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, batch_norm, native_batch_norm
 from torch.nn import functional as F
 
-from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation
+from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS, check_activation, check_number
 from inpaint_fast.ops._activations import activate, activation_of
 from inpaint_fast.ops._dispatch import Definition, Operator, elsewhere
 from inpaint_fast.ops._plans import (
@@ -110,9 +109,9 @@ def norm_act(
     forward-mode differentiation the reference runs, and a backend asked for by name is refused. NaN in a channel gives
     NaN, as in PyTorch.
     """
-    for name, number in (("momentum", momentum), ("eps", eps)):
-        if not isinstance(number, Real):
-            raise TypeError(f"{name}: a number is expected, got {type(number).__name__}")
+    if not isinstance(training, bool):
+        raise TypeError(f"training: True or False is expected, got {training!r}")
+    momentum, eps = check_number("momentum", momentum), check_number("eps", eps)
     if not eps >= 0 or (training and eps == 0):
         raise ValueError(f"eps: a number above 0 is expected (0 outside training), got {eps}")
     if statistics is not None:
@@ -173,6 +172,10 @@ def _by_kernel(run: Callable, training: bool, activation: str, slope: float, ord
         for name, tensor in zip(VECTORS, (running_mean, running_var, weight, bias), strict=True):
             if tensor is not None and tensor.device != input.device:  # another kernel would run, or none
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one is expected")
+        if training and running_mean is not None:
+            for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
+                if tensor.stride(0) == 0 and tensor.shape[0] > 1:
+                    raise ValueError(f"{name}: its elements share memory (an expanded view); it cannot be updated")
         y, _, _, new_mean, new_var = run(
             input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training, float(momentum),
             float(eps), *settings,
@@ -262,8 +265,6 @@ def _check(
     check_dtype("input", input)
     if len(input.shape) < 2:
         raise ValueError(f"input: (N, C, ...), 2 dimensions or more, is expected, got shape {tuple(input.shape)}")
-    if not isinstance(training, bool):
-        raise TypeError(f"training: True or False is expected, got {training!r}")
     for name in ("running_mean", "running_var"):
         if vectors[name] is None and not training:
             raise ValueError(f"{name}: a tensor is expected outside training, got None")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from inpaint_fast import _extension
-from inpaint_fast._words import RULES
+from inpaint_fast._words import RULES, check_number
 from inpaint_fast.ops._dispatch import Definition, Operator
 from inpaint_fast.ops._torch_private import has_dispatch_mode, is_transformed
 
@@ -44,9 +44,10 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
     Raises:
         ValueError: the bound is negative, NaN or the wrong way round.
         TypeError: a tensor is not one, not dense, or not of these dtypes.
-        RuntimeError: a tensor's elements share memory (an expanded view).
+        RuntimeError: a tensor's elements share memory (an expanded view) or are not aligned, or it is a view with gaps
+            of more than 5 dimensions.
 
-    NaN stays NaN, as in `torch.clamp`.
+    After an error no tensor has been changed. NaN stays NaN, as in `torch.clamp`.
     """
     low, high = limits(bound)
     if not isinstance(tensors, Iterable):
@@ -55,14 +56,25 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
     if tensors and _is_direct(tensors[0], backend) and _extension.module.weight_clip(tensors, low, high):
         torch.autograd.graph.increment_version(tensors)
         return
-    for (device, _), group in _groups(tensors).items():
-        chosen = _operator.choose(device, backend)
-        with torch.no_grad():
-            if chosen == "reference":
-                reference_clip(group, low, high)
-            else:
-                _operator.call(chosen, "weight_clip", group, low, high)
-                torch.autograd.graph.increment_version(group)
+    groups = _groups(tensors)
+    # Of all, before the first is changed.
+    backends = [_operator.choose(device, backend) for device, _ in groups]
+    if len(groups) > 1:  # nor is one when another cannot be: without bounds all are looked at and none is written
+        for chosen, group in zip(backends, groups.values(), strict=True):
+            _clip(chosen, group, -math.inf, math.inf)
+    for chosen, group in zip(backends, groups.values(), strict=True):
+        _clip(chosen, group, low, high)
+        if chosen != "reference":
+            torch.autograd.graph.increment_version(group)
+
+
+def _clip(backend: str, tensors: list[Tensor], low: float, high: float) -> None:
+    """Tensors of one device and dtype."""
+    with torch.no_grad():
+        if backend == "reference":
+            reference_clip(tensors, low, high)
+        else:
+            _operator.call(backend, "weight_clip", tensors, low, high)
 
 
 def _is_direct(tensor: object, backend: str | None) -> bool:
@@ -85,10 +97,10 @@ def limits(bound: Bound | None, name: str = "bound") -> tuple[float, float]:
     pair = tuple(bound) if isinstance(bound, (tuple, list)) else (bound, bound)
     if len(pair) != 2 or not all(isinstance(x, Real) and not isinstance(x, bool) for x in pair):
         raise TypeError(f"{name}: a number or a pair (low, high) is expected, got {bound!r}")
-    low, high = pair if isinstance(bound, (tuple, list)) else (-bound, bound)
+    low, high = (check_number(name, x) for x in (pair if isinstance(bound, (tuple, list)) else (-bound, bound)))
     if not low <= high:  # NaN too
         raise ValueError(f"{name}: a bound of at least 0, or low <= high, is expected, got {bound!r}")
-    return float(low), float(high)
+    return low, high
 
 
 def _groups(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[Tensor]]:

@@ -273,7 +273,7 @@ def test_compile() -> None:
         ((3, 5), {"slope": 0.1}, TypeError, "slope"),
         ((3, 5), {"order": "act"}, ValueError, "order"),
         ((3, 5), {"eps": 0}, ValueError, "eps"),
-        ((3, 5), {"momentum": "0.1"}, ValueError, "momentum"),
+        ((3, 5), {"momentum": "0.1"}, TypeError, "momentum"),
         ((3, 5), {"precision": "exactly"}, ValueError, "precision"),
     ],
 )

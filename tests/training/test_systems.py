@@ -63,14 +63,13 @@ def test_a_resumed_run_goes_on_bit_for_bit(name: str) -> None:
 
     settings = {"real_noise": (1.0, 0.1), "real_noise_steps": 3, "lr_decay": 0.9, "autoencoder_steps": 2, "settle": 1}
     straight = Run(small(name, **settings))
-    go(straight, 4)
-    first = Run(small(name, **settings))
-    go(first, 2)
-    second = Run(small(name, **settings))
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    go(second, 2)
+    go(straight, 2)
+    resumed = Run(small(name, **settings))
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    go(straight, 2)
+    go(resumed, 2)
     for key, value in straight.system.state_dict().items():
-        assert torch.equal(value, second.system.state_dict()[key]), key
+        assert torch.equal(value, resumed.system.state_dict()[key]), key
 
 
 @pytest.mark.parametrize("name", RECIPES)

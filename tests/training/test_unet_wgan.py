@@ -117,7 +117,7 @@ def test_training_draws_nothing_from_the_callers_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "steps"), [(UNetL2(filters=16), 200), (UNetWGAN(filters=16, adversarial_weight=0.05), 100)],
+    ("recipe", "steps"), [(UNetL2(filters=16), 80), (UNetWGAN(filters=16, adversarial_weight=0.05), 40)],
     ids=["unet_l2", "unet_wgan"],
 )  # fmt: skip
 def test_training_on_the_samples_brings_the_heldout_error_down(tmp_path, recipe, steps: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from inpaint_fast import _extension
 from inpaint_fast._layout import is_channels_last
 from inpaint_fast.ops._dispatch import check_name
-from inpaint_fast.ops._plans import Facts, facts
+from inpaint_fast.ops._plans import Facts, check_tensor, check_tensors, facts
 from inpaint_fast.ops.conv_block.call import call, plan_of
 from inpaint_fast.ops.conv_block.chain import with_statistics
 from inpaint_fast.ops.conv_block.choice import algorithm
@@ -152,8 +152,17 @@ def plan(
         training: a gradient is wanted, so that weights are transformed twice at every call.
         kept: the weight is kept transformed (`inpaint_fast.ops.prepare`, `accelerate(net.eval(), inference=True)`).
         backend: None takes the one that runs on the input's device, for tensors on the meta device "cpp".
+
+    Raises:
+        TypeError, ValueError: as `dilated_block`.
     """
     geometry = Geometry.of(dilation, padding)
+    for name, value in (("training", training), ("kept", kept)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: True or False is expected, got {value!r}")
+    check_tensor("input", input)
+    check_tensor("weight", weight)
+    check_tensors(input=input, weight=weight)
     DILATED.check(*Facts.all_of((facts(input), facts(weight))), geometry, None)
     if check_name(backend) is None:
         backend = OPERATORS[DILATED].choose(input.device, None) if input.is_cuda else "cpp"

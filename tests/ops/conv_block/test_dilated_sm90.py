@@ -114,6 +114,7 @@ def nvcc() -> str | None:
     return next(filter(None, map(shutil.which, candidates)), None)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(nvcc() is None, reason="the CUDA toolkit is not here")
 def test_kernels_spill_nothing(tmp_path: Path) -> None:
     """Nor does ptxas make products of warpgroups wait for one another, of which it warns (C7510)."""

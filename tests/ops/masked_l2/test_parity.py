@@ -467,3 +467,17 @@ def test_use_backend_forces_and_restores() -> None:
     with pytest.raises(ValueError, match="'fast'"):
         ipf.use_backend("fast")
     assert backend_of("masked_l2") == before
+
+
+class Picture(Tensor):
+    """What other libraries make of tensors."""
+
+
+@pytest.mark.parametrize("backend", FAST_BACKENDS)
+def test_a_subclass_has_a_loss_and_a_gradient(backend) -> None:
+    pred, target = random(2, 3, 5, 5), random(2, 3, 5, 5)
+    leaf = pred.as_subclass(Picture).requires_grad_()
+    loss = ipf.masked_l2(leaf, target, backend=backend)
+    loss.backward()
+    torch.testing.assert_close(loss.detach().as_subclass(Tensor), F.mse_loss(pred, target))
+    torch.testing.assert_close(leaf.grad.as_subclass(Tensor), 2 * (pred - target) / pred.numel())

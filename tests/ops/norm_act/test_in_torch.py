@@ -220,3 +220,10 @@ def test_one_norm_by_us_and_by_pytorch_in_one_graph(kernel) -> None:
     for first, second in (calls, reversed(calls)):
         found = torch.autograd.grad((first() + second()).square().sum(), x)[0]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_that_cannot_be_updated_are_named() -> None:
+    mean, wrong = torch.zeros(3), torch.ones(1).expand(3)
+    with pytest.raises(ValueError, match="running_var: its elements share memory"):
+        ipf.norm_act(torch.randn(4, 3, 5, 5), mean, wrong, training=True, backend="cpp")
+    assert (mean == 0).all()

@@ -220,3 +220,25 @@ def test_compile() -> None:
 def test_bad_input_is_named(tensors, bound, error, words) -> None:
     with pytest.raises(error, match=words):
         ipf.clip_weights_(tensors, bound)
+
+
+@pytest.mark.parametrize("backend", [None, "cpp"])
+def test_all_tensors_are_clipped_or_none(backend) -> None:
+    gone = torch.ones(3, dtype=torch.float64)
+    gone.untyped_storage().resize_(0)
+    for wrong in (gone, torch.ones(2, 3, dtype=torch.float64).expand(4, 2, 3), torch.ones(3, device="meta")):
+        if wrong.is_meta and backend is None:
+            continue  # the reference takes it
+        first = torch.full((3,), 9.0)
+        with pytest.raises(RuntimeError):
+            ipf.clip_weights_([first, wrong], 0.1, backend=backend)
+        assert (first == 9).all()
+    mixed = [torch.full((3,), 9.0), torch.full((3,), -9.0, dtype=torch.float64)]
+    ipf.clip_weights_(mixed, 0.5, backend=backend)
+    assert (mixed[0] == 0.5).all() and (mixed[1] == -0.5).all()
+
+
+@pytest.mark.parametrize("bound", [10**400, (-(10**400), 0.0)], ids=("number", "pair"))
+def test_a_bound_that_no_float_holds(bound) -> None:
+    with pytest.raises(ValueError, match="bound: a number that a float can hold"):
+        ipf.clip_weights_([torch.ones(3)], bound)
