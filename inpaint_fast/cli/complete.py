@@ -22,6 +22,8 @@ from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.mask_files import check_share, check_size
 
+FILL_NAMES = {"mean": "ring_mean"}
+
 
 @dataclass(kw_only=True)
 class Complete:
@@ -39,8 +41,9 @@ class Complete:
     """More of them."""
     weights: Path | None = None
     """A run's folder or its generator.safetensors."""
-    fill: Literal["harmonic", "ring_mean"] | None = None
-    """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round it."""
+    fill: Literal["harmonic", "ring_mean", "mean"] | None = None
+    """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round it
+    ("ring_mean", "mean" for short)."""
     mask: Path | None = None
     """The holes: a picture of the same size, or a folder of masks named as the pictures are, whatever their suffix.
     White is the hole, or the transparent part of a file with transparency; of two colours, one of them black, the
@@ -94,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_png(target, completed, software=SOFTWARE)
             shares[target] = mask.float().mean().item()
-        except Exception as error:  # of one picture, whatever a decoder, PyTorch or OpenCV raises: the others go on
+        except Exception as error:  # of one picture, whatever a decoder or PyTorch raises: the others go on
             rest.refused[source] = said(error)
     for source, reason in rest.refused.items():
         name = printable(source)
@@ -115,7 +118,7 @@ def completion_settings(options: Complete) -> dict[str, Any]:
     if options.weights is None:
         if caption is not None:
             raise ValueError(f"--caption: --fill {options.fill} reads none")
-        return {"fill": options.fill, "blend": options.blend, "device": device}
+        return {"fill": FILL_NAMES.get(options.fill, options.fill), "blend": options.blend, "device": device}
     generator = load_network(options.weights).to(device)
     encoder = load_caption_encoder(options.weights)
     encoded_captions(generator, caption, encoder)

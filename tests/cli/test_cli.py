@@ -118,12 +118,12 @@ def test_glcic_from_training_to_a_blended_picture(tmp_path, capsys) -> None:
     assert "CompletionNetwork reads none" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("fill", [*FILLS, "mean"])
 def test_a_fill_needs_no_weights(fill, tmp_path) -> None:
     photograph, completed = samples("heldout").paths[0], tmp_path / "completed.png"
     assert run("complete", photograph, "--box", 30, 40, 50, 6, "--fill", fill, "--out", completed) == 0
     picture = read_image(photograph)
-    expected = FILLS[fill](picture[None], box(*picture.shape[1:], 30, 40, 50, 6)[None])[0]
+    expected = FILLS.get(fill, FILLS["ring_mean"])(picture[None], box(*picture.shape[1:], 30, 40, 50, 6)[None])[0]
     assert torch.equal(read_image(completed), expected)
 
 
