@@ -31,12 +31,12 @@ def results(case):
     "build",
     [
         lambda: dilated_block.infer(1, 32, 16, 2),
-        lambda: dilated_block.train(1, 32, 24, 2),
+        lambda: dilated_block.train(2, 32, 24, 2),
         lambda: dilated_block.train(2, 32, 24, 2, norm=False),
         lambda: transposed_block.case(1, 32, 24, 16, False),
         lambda: transposed_block.case(8, 32, 24, 16, True),
-        lambda: transposed_block.case(1, 32, 24, 32, False, stem="strided_block"),
-        lambda: transposed_block.case(16, 32, 24, 32, True, stem="strided_block"),
+        lambda: transposed_block.case(1, 128, 128, 64, False, stem="strided_block"),
+        lambda: transposed_block.case(4, 128, 128, 64, True, stem="strided_block"),
     ],
     ids=["infer", "train", "train_conv", "transposed", "transposed_train", "strided", "strided_train"],
 )
