@@ -134,9 +134,9 @@ def norm_act(
 
 # ---- the plan ----
 
-# Measured on 2 cores of an AMD EPYC (Zen 5, AVX-512): below so many elements PyTorch's two operators cost less than
-# the way to our one; of a call without and with a gradient.
-LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 13, 1 << 14
+# Measured on 1 and 2 cores of an AMD EPYC (Zen 5, AVX-512), after a convolution of another size as in a network: below
+# so many elements PyTorch's two operators cost less than our one; of a call without and with a gradient.
+LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 18, 1 << 16
 
 
 # How a normalisation and its activation run: a function of (input, running_mean, running_var, weight, bias, momentum,
@@ -161,7 +161,9 @@ def _by_torch(training: bool, direct: bool, activate: Callable[[Tensor], Tensor]
     def activation_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
         return norm(activate(input), running_mean, running_var, weight, bias, momentum, eps)
 
-    return norm_first if order == "norm_act" else activation_first
+    run = norm_first if order == "norm_act" else activation_first
+    run.is_plain = True
+    return run
 
 
 def _by_kernel(run: Callable, training: bool, activation: str, slope: float, order: str) -> Normalisation:
@@ -235,17 +237,21 @@ def plan_norm(
     """
     activation, slope, order = epilogue[0], check_activation(*epilogue), epilogue[2]
     chosen = _operator.choose(device, backend)
-    least = LEAST_ELEMENTS_TRAINING if gradient else LEAST_ELEMENTS
-    small = chosen == "cpp" and backend is None and elsewhere[0] is None and _is_small(shape, least)
-    if chosen == "reference" or small:
+    unasked = chosen == "cpp" and backend is None and elsewhere[0] is None
+    if chosen == "reference" or (unasked and not _pays(shape, training, gradient, activation)):
         in_place = order == "norm_act" and may_overwrite(slope)
         direct = device.type == "cpu" and not (training or gradient or elsewhere[1] or torch.compiler.is_compiling())
         return _by_torch(training, direct, activation_of(activation, slope, in_place), order)
     return _by_kernel(_operator.entry(chosen, "norm_act", gradient), training, activation, slope, order)
 
 
-def _is_small(shape: torch.Size, least: int) -> bool:
-    return not torch.compiler.is_compiling() and math.prod(shape) < least
+def _pays(shape: torch.Size, training: bool, gradient: bool, activation: str) -> bool:
+    """On a CPU our kernel is the faster one."""
+    if torch.compiler.is_compiling():  # sizes may be symbols
+        return True
+    if not (training or gradient) and activation == "none":
+        return False  # PyTorch's is one pass, too
+    return math.prod(shape) >= (LEAST_ELEMENTS_TRAINING if gradient else LEAST_ELEMENTS)
 
 
 # ---- arguments ----

@@ -188,6 +188,12 @@ class Chain:
             normalisation.tracked.add_(1)
         return y
 
+    @property
+    def ran_plainly(self) -> bool:
+        """The last run was PyTorch's own operators, one after the other."""
+        layer = None if self._seen is None else self._seen[1]
+        return type(layer) is ConvNormAct and layer.ran_plainly
+
     def is_block(self, precision: str) -> bool:
         """One of the three blocks runs the convolution."""
         return type(self._layer(precision)) is ConvNormAct

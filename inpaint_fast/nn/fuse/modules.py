@@ -18,9 +18,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.nn.fuse.chain import Chain, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
 from inpaint_fast.ops._torch_private import is_watched
+from inpaint_fast.ops.conv_block import ConvNormAct
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
 REFUSAL = "an accelerated network is nothing for {}: inpaint_fast.restore(model) gives the plain network back"
@@ -40,6 +41,7 @@ class Fusion:
     def __init__(self, chain: Chain, owner: nn.Module, caller: FunctionType, grounds: Sequence[Ground]) -> None:
         self.chain, self.owner, self.caller, self.grounds = chain, owner, caller, grounds
         self.modules = chain.modules
+        self._classes = [(module, type(module)) for module in self.modules]
         chain.conv._fusion = self
 
     def __deepcopy__(self, memo: dict) -> Fusion:
@@ -56,6 +58,8 @@ class Fusion:
     def holds(self, conv: nn.Module, frame: FrameType | None) -> bool:
         """The convolution that asks was called by the forward that was read, and the proof stands.
 
+        Asked where nobody looks on.
+
         Args:
             frame: of the convolution's caller.
         """
@@ -64,16 +68,24 @@ class Fusion:
         code = self.caller.__code__
         if frame is None or frame.f_code is not code or _first_argument(frame) is not self.owner:
             return False
-        return self.stands(conv)
+        return self._stands(conv)
 
     def stands(self, conv: nn.Module) -> bool:
-        """Whoever called: the convolution is this chain's, nobody looks at its modules, and the grounds hold."""
-        return (
-            conv is self.chain.conv
-            and not is_watched()
-            and all(undisturbed(module) and plain_class(module) is not None for module in self.modules)
-            and all(ground.holds(self.owner) for ground in self.grounds)
-        )
+        """Whoever called: nobody looks on, and the proof stands for this convolution."""
+        return not is_watched() and self._stands(conv)
+
+    def _stands(self, conv: nn.Module) -> bool:
+        """The convolution is this chain's, its modules are as they were, undisturbed, and the grounds hold."""
+        if conv is not self.chain.conv:
+            return False
+        for module, cls in self._classes:
+            if type(module) is not cls or not undisturbed(module):
+                return False
+        owner = self.owner
+        for ground in self.grounds:  # noqa: SIM110 (asked at every call: a generator takes twice as long)
+            if not ground.holds(owner):
+                return False
+        return True
 
     def __call__(self, input: Tensor, precision: str) -> Tensor:
         output = self.chain.run(input, precision)
@@ -131,9 +143,12 @@ class _Convolution(_Refuses):
     precision = "fast"
     _fusion: Fusion | None = None
     _kept = None  # what is kept of its tensors, under the promise of inference
+    # The kind of input that PyTorch's own operators ran for, one by one. Modules may do so at any time: this saves the
+    # questions whether they might be fused.
+    _plain_for: tuple | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_fusion", "_alone")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_fusion", "_alone", "_plain_for")}
 
     def train(self, mode: bool = True) -> nn.Module:
         if mode:  # the promise of inference ends
@@ -153,15 +168,33 @@ class _Convolution(_Refuses):
             return None  # somebody looks on, or PyTorch alone knows such tensors
         if "_conv_forward" in self.__dict__:
             return None
+        if self._plain_for is not None:
+            self._plain_for = None
         if self._fusion is not None and type(input) is Tensor and self._fusion.holds(self, frame):
-            return self._fusion(input, self.precision)
+            output = self._fusion(input, self.precision)
+            self._note(self._fusion.chain, input)
+            return output
         alone: Chain | None = self.__dict__.get("_alone")
         if alone is None or alone.conv is not self:
             alone = Chain(self)
             if not torch.compiler.is_compiling():
                 self.__dict__["_alone"] = alone
         # Its stride, say, may have changed after it was accelerated.
-        return alone.run(input, self.precision) if alone.is_block(self.precision) else None
+        if not alone.is_block(self.precision):
+            return None
+        output = alone.run(input, self.precision)
+        self._note(alone, input)
+        return output
+
+    def _note(self, chain: Chain, input: Tensor) -> None:
+        if type(input) is Tensor and not torch.compiler.is_compiling() and chain.ran_plainly:
+            self._plain_for = ConvNormAct.kind(input)
+
+    def _is_plain_for(self, input: Tensor) -> bool:
+        seen = self._plain_for
+        if seen is None or type(input) is not Tensor or torch.compiler.is_compiling():
+            return False
+        return seen == ConvNormAct.kind(input)
 
 
 class AcceleratedConv2d(_Convolution, nn.Conv2d):
@@ -170,6 +203,8 @@ class AcceleratedConv2d(_Convolution, nn.Conv2d):
     _inpaint_fast_computes = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
+        if self._is_plain_for(input):
+            return super().forward(input)
         frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
         output = self._run(input, frame)
         return super().forward(input) if output is None else output
@@ -181,6 +216,8 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     _inpaint_fast_computes = nn.ConvTranspose2d
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if self._is_plain_for(input):
+            return super().forward(input, output_size)
         frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
         output = self._run(input, frame) if output_size is None else None
         return super().forward(input, output_size) if output is None else output

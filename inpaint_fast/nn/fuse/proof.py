@@ -86,8 +86,19 @@ class Method:
         return Method, (self.name, self.function, self.cls)
 
     def holds(self, owner: nn.Module) -> bool:
-        found = attribute(owner, self.name) if self.cls is None else self.cls.__dict__.get(self.name)
-        return found is self.function and _are_same(self.parts, _parts(found))
+        name = self.name
+        if self.cls is not None:
+            found = self.cls.__dict__.get(name)
+        elif name in owner.__dict__:
+            found = attribute(owner, name)
+        else:  # the usual case, without the questions of the others
+            found = MISSING
+            for cls in type(owner).__mro__:
+                of_class = cls.__dict__
+                if name in of_class:
+                    found = of_class[name]
+                    break
+        return found is self.function and _is_as_it_was(found, self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +128,7 @@ class Function:
 
     def holds(self, owner: nn.Module) -> bool:
         found = self.user.__globals__.get(self.name)
-        return found is self.function and _are_same(self.parts, _parts(found))
+        return found is self.function and _is_as_it_was(found, self.parts)
 
 
 def _parts(function: FunctionType) -> tuple[object, ...]:
@@ -127,8 +138,11 @@ def _parts(function: FunctionType) -> tuple[object, ...]:
     return code, function.__defaults__, *(named.get(name, MISSING) for name in keywords)
 
 
-def _are_same(parts: tuple[object, ...], now: tuple[object, ...]) -> bool:
-    return len(parts) == len(now) and all(one is another for one, another in zip(parts, now, strict=True))
+def _is_as_it_was(function: FunctionType, parts: tuple[object, ...]) -> bool:
+    if function.__code__ is not parts[0] or function.__defaults__ is not parts[1]:
+        return False
+    # The same code has as many arguments by keyword alone.
+    return len(parts) == 2 or all(one is another for one, another in zip(parts, _parts(function), strict=True))
 
 
 def attribute(owner: nn.Module, name: str) -> object:

@@ -10,6 +10,7 @@ Nothing is replaced: modules change their class, so that parameters, buffers, na
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import fields
 
 from torch import nn
 from torch.jit import ScriptModule
@@ -162,7 +163,7 @@ def _forget(module: nn.Module) -> None:
     own = vars(module)
     own.pop(_FUSIONS, None)
     if isinstance(module, (*_ORIGINAL, FusedSequential)):
-        for name in ("_fusion", "_kept", "_tuning", "_alone", "_found"):
+        for name in ("_fusion", "_kept", "_tuning", "_alone", "_found", "_plain_for"):
             own.pop(name, None)
 
 
@@ -278,7 +279,10 @@ def _follow(reading: Reading, conv: nn.Module) -> tuple[list[nn.Module], str]:
 
 def _without_repeats(grounds: list[Ground]) -> list[Ground]:
     """Both readings of a forward, and the paths of its modules, rest on much the same."""
-    return list({tuple(map(id, vars(ground).values())): ground for ground in grounds}.values())
+    known = {
+        (type(ground), *(id(getattr(ground, field.name)) for field in fields(ground))): ground for ground in grounds
+    }
+    return list(known.values())
 
 
 def _has_forward(module: nn.Module) -> bool:

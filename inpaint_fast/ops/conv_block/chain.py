@@ -27,7 +27,7 @@ from inpaint_fast.ops.conv_block.plan import (
     plan_convolution,
 )
 from inpaint_fast.ops.conv_block.tuning import Measured, Tuning, race
-from inpaint_fast.ops.norm_act import LEAST_ELEMENTS, Normalisation, plan_norm
+from inpaint_fast.ops.norm_act import Normalisation, plan_norm
 
 
 class Norm(NamedTuple):
@@ -62,6 +62,9 @@ class Norm(NamedTuple):
         return scale.to(dtype), shift.to(dtype)
 
 
+# Elements of a result: to ask whether all seven tensors are those that a norm was folded from takes as long as a pass.
+LEAST_FOLDED = 1 << 17
+
 Run = Callable[[Tensor, Tensor, "Tensor | None", "Norm | None", "Kept | None"], Tensor]
 
 
@@ -83,6 +86,16 @@ class ConvNormAct:
     """
 
     MOST = 64  # plans that are kept
+
+    @property
+    def ran_plainly(self) -> bool:
+        """The last call was PyTorch's own operators, one after the other."""
+        return getattr(self._last[1], "is_plain", False)
+
+    @staticmethod
+    def kind(input: Tensor) -> tuple:
+        """What decides on a plan, as far as it is quickly said: for those who ask before they look closer."""
+        return input.shape, input.dtype, input.device, is_grad_enabled(), is_autocast_enabled(), elsewhere()[0]
 
     def __init__(
         self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None
@@ -158,7 +171,7 @@ class ConvNormAct:
             return _in_the_kernel(whole)
         size = block.size(input.shape, weight.shape, geometry)
         shape = torch.Size((input.shape[0], block.channels(weight.shape)[1], *size))
-        if not (keeps_nothing or batch or gradient or autocast) and shape.numel() >= LEAST_ELEMENTS:
+        if not (keeps_nothing or batch or gradient or autocast) and shape.numel() >= LEAST_FOLDED:
             exact = whole.algorithm == "plain" and whole.result in (torch.float32, torch.float64)
             if exact and epilogue.order == "norm_act":
                 return _in_the_weights(whole)
@@ -212,6 +225,7 @@ def _convolution(plan: Convolution) -> Run:
     def run(input, weight, bias, norm, kept):
         return plan(input, weight, bias, None, None, kept)
 
+    run.is_plain = plan.algorithm == "plain"
     return run
 
 
@@ -225,6 +239,7 @@ def _one_by_one(plan: Convolution, normalise: Normalisation, hides: bool) -> Run
             mean = var = None
         return normalise(convolve(input, weight, bias), mean, var, scale, shift, momentum, eps)
 
+    run.is_plain = plan.algorithm == "plain" and getattr(normalise, "is_plain", False)
     return run
 
 

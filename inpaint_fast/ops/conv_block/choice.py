@@ -37,7 +37,7 @@ class Least(NamedTuple):
 
 
 LEAST = {
-    ("dilated_block", 3): Least(4, 24, 40),
+    ("dilated_block", 3): Least(4, 48, 48),
     ("strided_block", 3): Least(49, 128, 256, channels=128),  # 1.8 multiplications for one, at best
     ("strided_block", 4): Least(9, 72, 128),
     ("transposed_block", 3): Least(9, 36, 256),
