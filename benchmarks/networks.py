@@ -37,7 +37,7 @@ SIZES = {
     "hrnet_w18_small": ((2, 128), (1, 256)), "unet": ((1, 128), (1, 256)), "deeplab_head": ((1, 28), (2, 14)),
     "cyclegan": ((1, 128), (1, 256)), "lama": ((1, 128), (1, 256)),
 }  # fmt: skip
-BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
+BOUNDS = {torch.float32: 1e-4, torch.bfloat16: 0.2}  # 8 bits, in up to 53 layers one after the other: eager has 0.1
 
 
 def settled(network: nn.Module, *input: int) -> nn.Module:
@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
         for dtype in BOUNDS
         for name, sizes in SIZES.items()
         for batch, side in sizes[: None if dtype == torch.float32 else 1]
+        if dtype == torch.float32 or name != "lama"  # whose Fourier transforms take no bfloat16
     }
     return harness.main(argv, cases, __doc__)
 

@@ -136,7 +136,7 @@ def norm_act(
 
 # Measured on 1 and 2 cores of an AMD EPYC (Zen 5, AVX-512), after a convolution of another size as in a network: below
 # so many elements PyTorch's two operators cost less than our one; of a call without and with a gradient.
-LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 18, 1 << 16
+LEAST_ELEMENTS, LEAST_ELEMENTS_TRAINING = 1 << 20, 1 << 16
 
 
 # How a normalisation and its activation run: a function of (input, running_mean, running_var, weight, bias, momentum,
