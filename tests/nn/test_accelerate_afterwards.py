@@ -173,7 +173,7 @@ def test_a_weight_assigned_to_the_memory_of_a_former_one() -> None:
 
 @pytest.mark.parametrize("winograd", [False, True])
 def test_inference_folds_once_and_training_drops_it(monkeypatch: pytest.MonkeyPatch, winograd: bool) -> None:
-    x = torch.randn(2, 3, 40, 40)  # for fewer numbers a look at what is kept costs more than it saves
+    x = torch.randn(8, 3, 64, 64)  # for fewer numbers a look at what is kept costs more than it saves
     folds, fold, prepared = [], Norm.scale_and_shift, []
     monkeypatch.setattr(Norm, "scale_and_shift", lambda norm, dtype: folds.append(norm) or fold(norm, dtype))
     monkeypatch.setattr(swap, "keep_transformed", lambda kept, block, weight: prepared.append((kept, weight)))

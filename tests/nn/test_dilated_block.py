@@ -185,7 +185,7 @@ class Operators(TorchDispatchMode):
 def test_eval_is_one_operator_and_training_two(order: str) -> None:
     def operators(block: nn.Module) -> list[str]:
         with Operators() as ran:
-            block(torch.randn(2, 24, 24, 24))  # so many that norm_act pays
+            block(torch.randn(2, 24, 40, 40))  # so many that norm_act pays
         return ran.names
 
     block = DilatedConvBlock(24, 24, 2, order=order)

@@ -103,8 +103,6 @@ TOOLS = {
 @pytest.mark.parametrize("part", [lambda net: net, lambda net: net.rest], ids=["forward", "sequential"])
 def test_who_cannot_take_it_says_how_to_undo_it(tool: str, part: Callable, inference: bool) -> None:
     net = accelerated(Net().eval(), inference=inference)
-    if tool == "torch.fx" and part(net) is net.rest:
-        pytest.skip("an nn.Sequential runs its modules one by one under torch.fx")
     before = attributes(net)
     with pytest.raises(TypeError, match=rf"{tool}: inpaint_fast.restore\(model\) gives the plain network back"):
         TOOLS[tool](part(net))
