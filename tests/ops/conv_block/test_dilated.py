@@ -437,7 +437,7 @@ def test_plan() -> None:
     assert of((1, 256, 64, 64), 256, dilation=32).algorithm == "direct"  # 2x2 pixels for each tile of 4x4
     assert of((1, 256, 8, 8), 256, kept=True).algorithm == "winograd"
     assert of((1, 256, 16, 16), 256).algorithm == "direct"  # 16 tiles for one transform
-    assert of((1, 256, 20, 20), 256).algorithm == "winograd"
+    assert of((1, 256, 28, 28), 256).algorithm == "winograd"
     assert of((1, 256, 8, 8), 256, training=True).algorithm == "direct"  # 4 tiles for two transforms
     assert of((1, 256, 64, 64), 256, dtype=torch.float64).algorithm == "direct"
     for backend in ("triton", "cuda"):
