@@ -103,6 +103,28 @@ def block(training: bool) -> harness.Case:
     return case(runs, exact, PLANNED if chosen == "direct" else backend_of("dilated_block"))
 
 
+class Forward(nn.Module):
+    """The same three modules, called one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.BatchNorm2d(CHANNELS)
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(x)))
+
+
+def forward(training: bool) -> harness.Case:
+    """A forward of somebody's: whether its modules may be run as one is asked at each call."""
+    input, plain = torch.randn(1, CHANNELS, SIDE, SIDE), Forward().eval()
+    networks = {"inpaint_fast": ipf.accelerate(copy.deepcopy(plain)), "pytorch": plain}
+    if not training:
+        networks["accelerated_inference"] = ipf.accelerate(copy.deepcopy(plain), inference=True)
+    runs = {name: _steps(network, input, training) for name, network in networks.items()}
+    return case(runs, _steps(copy.deepcopy(plain).double(), input, training), PLANNED)
+
+
 def norm_act() -> harness.Case:
     input, seed = torch.randn(2, CHANNELS, SIDE, SIDE), torch.randn(2, CHANNELS, SIDE, SIDE)
 
@@ -155,6 +177,8 @@ CASES = {
     "masked_l2_forward": partial(masked_l2, False),
     "masked_l2_forward_backward": partial(masked_l2, True),
     "block_eval": partial(block, False),
+    "forward_eval": partial(forward, False),
+    "forward_training": partial(forward, True),
     "block_training": partial(block, True),
     "norm_act_training": norm_act,
     "adam_12_parameters": adam,
