@@ -18,6 +18,9 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer with a clip that takes nothing by `add_param_group` or `load_state_dict` that its constructor would
     refuse, and no state that is not its parameter's. What is refused changes nothing."""
 
+    SIGNATURE: Sequence[str] = ()
+    """Options in every state_dict of the torch optimizer, and in none of its relatives with like states."""
+
     @abstractmethod
     def _check_options(self, group: dict[str, Any]) -> None:
         """Raise TypeError or ValueError where the options of a group, its clip apart, are none of this optimizer's."""
@@ -50,6 +53,12 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
         for index, state in state_dict.get("state", {}).items():
             if not isinstance(state, dict):
                 raise ValueError(f"state_dict: state {index}: a dictionary is expected, got {type(state).__name__}")
+        for index, group in enumerate(state_dict.get("param_groups", ())):
+            for name in self.SIGNATURE:
+                if name not in group:
+                    raise ValueError(
+                        f"state_dict: param_groups[{index}]: {name!r} is missing; it is of another optimizer"
+                    )
         try:
             super().load_state_dict(state_dict)
             self._complete_loaded(before["param_groups"])

@@ -129,7 +129,7 @@ class _OnePass(CheckedOptimizer):
         )
         low, high = limits(group["clip"], "clip")
         settings = Settings(
-            RULES.index(self.rule), float(group["lr"]), weight_decay=group["weight_decay"], low=low, high=high,
+            RULES.index(self.rule), _rate(group), weight_decay=group["weight_decay"], low=low, high=high,
             maximize=group["maximize"], first=new[0], decoupled=group.get("decoupled_weight_decay", False),
             **self._numbers(group),
         )  # fmt: skip
@@ -174,12 +174,20 @@ class _OnePass(CheckedOptimizer):
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
 
 
+def _rate(group: dict[str, Any]) -> float:
+    try:
+        return float(group["lr"])
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"lr: a number is expected, got {group['lr']!r}") from error
+
+
 class ClippedAdam(_OnePass, torch.optim.Adam):
     """`torch.optim.Adam` and a clip, in one pass. Source: Kingma and Ba (2015); amsgrad: Reddi et al. (2018).
 
     As in torch.optim, `decoupled_weight_decay` makes it AdamW, and so does loading a state_dict of AdamW.
     """
 
+    SIGNATURE = ("amsgrad",)  # which RAdam and NAdam lack
     rule = "adam"
 
     def _states(self, group: dict[str, Any]) -> States:

@@ -57,6 +57,8 @@ def pair(name: str, value: Size, least: int) -> tuple[int, int]:
         raise TypeError(f"{name}: a whole number or a pair of them is expected, got {value!r}")
     if min(numbers) < least:
         raise ValueError(f"{name}: at least {least} is expected, got {value!r}")
+    if max(numbers) >= 1 << 63:
+        raise ValueError(f"{name}: at most 64 bits are expected, got {value!r}")
     return numbers
 
 

@@ -478,6 +478,7 @@ def test_what_runs_unasked(monkeypatch) -> None:
         ({"bias": torch.ones(5)}, ValueError, r"bias: \(6,\)"),
         ({"scale": torch.ones(6, 1)}, ValueError, r"scale: \(6,\)"),
         ({"shift": torch.ones(6, device="meta")}, TypeError, "shift: it is on meta"),
+        ({"padding": 10**30}, ValueError, "padding: at most 64 bits"),
         ({"dilation": 0}, ValueError, "dilation: at least 1 is expected, got 0"),
         ({"dilation": 1.5}, TypeError, "dilation: a whole number or a pair"),
         ({"dilation": (1, 2, 3)}, TypeError, "dilation: a whole number or a pair"),
