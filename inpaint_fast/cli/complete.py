@@ -42,8 +42,8 @@ class Complete:
     weights: Path | None = None
     """A run's folder or its generator.safetensors."""
     fill: Literal["harmonic", "ring_mean", "mean"] | None = None
-    """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round it
-    ("ring_mean", "mean" for short)."""
+    """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round
+    all holes of the picture ("ring_mean", "mean" for short)."""
     mask: Path | None = None
     """The holes: a picture of the same size, or a folder of masks named as the pictures are, whatever their suffix.
     White is the hole, or the transparent part of a file with transparency; of two colours, one of them black, the

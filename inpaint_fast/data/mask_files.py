@@ -96,7 +96,7 @@ def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:
         raise ImageError(
             path,
             "opaque in one colour, else transparent: strokes that mark the hole, or a ground with a hole in it? "
-            "Say which: by transparency for such a hole (--mask-by transparency), inverted for strokes (--invert-mask)",
+            "Say which: --mask-by transparency for such a hole, --mask-by transparency --invert-mask for strokes",
         )
 
 

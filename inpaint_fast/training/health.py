@@ -67,7 +67,8 @@ AILMENTS = (
         ("saturated",),
         lambda signals: signals["saturated"] > 0.5,
         "S. Larocque saw all-white pictures that often came back by themselves; she tried sigmoid, tanh and no last "
-        "activation, and a clip with a penalty on what it cuts off (--output, --clip-penalty)",
+        "activation, and a clip with a penalty on what it cuts off (--output, --clip-penalty, where there are such); "
+        "after a large --lr, a smaller one",
     ),
 )  # fmt: skip
 

@@ -47,7 +47,9 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
 
     Accelerate the module that you call, last: after layers were replaced, before torch.compile and
     DistributedDataParallel. torch.export, torch.onnx.export and torch.jit.trace record the plain network;
-    torch.jit.script and torch.fx refuse an accelerated one. Called again it looks anew; `restore` undoes it.
+    torch.jit.script and torch.fx refuse an accelerated one. Called again it looks anew; `restore` undoes it, before
+    torch.compile, too. Under torch.utils.checkpoint without reentry PyTorch takes a segment's last batch into its
+    last norm twice, since it computes the segment once more; accelerated it is taken once.
 
     Args:
         model: any nn.Module. TorchScript modules in it stay as they are.
