@@ -262,6 +262,11 @@ class Operator:
         return backend
 
 
+def forced() -> str | None:
+    """The backend that `use_backend` forces."""
+    return _forced
+
+
 def elsewhere() -> tuple[str | None, bool]:
     """What else than its arguments a call depends on: the backend that `use_backend` forces, whether a transform of
     torch.func is on. Part of the key under which plans are kept."""

@@ -64,7 +64,9 @@ def test_every_command_has_help(command, capsys) -> None:
 def test_help_is_running_text(capsys, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     assert run("complete", "--help") == 0
-    assert "or the mean colour of the pixels round all holes of the picture" in capsys.readouterr().out  # two lines of the source
+    assert (
+        "or the mean colour of the pixels round all holes of the picture" in capsys.readouterr().out
+    )  # two lines of the source
     assert run("train", "glcic_places2", "--help") == 0
     text = capsys.readouterr().out
     assert "all holes of a batch inside one random square" in text  # of an inherited setting

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from inpaint_fast.nn.fuse.chain import Chain, undisturbed
 from inpaint_fast.nn.fuse.proof import Ground
@@ -177,7 +178,7 @@ class _Convolution(_Refuses):
         alone: Chain | None = self.__dict__.get("_alone")
         if alone is None or alone.conv is not self:
             alone = Chain(self)
-            if not torch.compiler.is_compiling():
+            if not is_compiling():
                 self.__dict__["_alone"] = alone
         # Its stride, say, may have changed after it was accelerated.
         if not alone.is_block(self.precision):
@@ -187,12 +188,12 @@ class _Convolution(_Refuses):
         return output
 
     def _note(self, chain: Chain, input: Tensor) -> None:
-        if type(input) is Tensor and not torch.compiler.is_compiling() and chain.ran_plainly:
+        if type(input) is Tensor and not is_compiling() and chain.ran_plainly:
             self._plain_for = ConvNormAct.kind(input)
 
     def _is_plain_for(self, input: Tensor) -> bool:
         seen = self._plain_for
-        if seen is None or type(input) is not Tensor or torch.compiler.is_compiling():
+        if seen is None or type(input) is not Tensor or is_compiling():
             return False
         return seen == ConvNormAct.kind(input)
 
@@ -205,7 +206,7 @@ class AcceleratedConv2d(_Convolution, nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         if self._is_plain_for(input):
             return super().forward(input)
-        frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
+        frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame)
         return super().forward(input) if output is None else output
 
@@ -218,7 +219,7 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
         if self._is_plain_for(input):
             return super().forward(input, output_size)
-        frame = None if self._fusion is None or torch.compiler.is_compiling() else sys._getframe(1)
+        frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame) if output_size is None else None
         return super().forward(input, output_size) if output is None else output
 
@@ -229,7 +230,7 @@ class _PassesOn(_Refuses):
     def forward(self, input: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             refuse_proxies(input)
-        real = not torch.compiler.is_compiling() and isinstance(input, Tensor)
+        real = not is_compiling() and isinstance(input, Tensor)
         mark = getattr(input, MARK, None) if real else None
         return input if mark is not None and mark[0].passes(self, mark[1], input) else super().forward(input)
 

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.compiler import is_compiling
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
-from inpaint_fast.ops._dispatch import elsewhere
+from inpaint_fast.ops._dispatch import elsewhere, forced
 from inpaint_fast.ops._plans import facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
 from inpaint_fast.ops.conv_block.definition import OPERATORS
@@ -95,7 +95,7 @@ class ConvNormAct:
     @staticmethod
     def kind(input: Tensor) -> tuple:
         """What decides on a plan, as far as it is quickly said: for those who ask before they look closer."""
-        return input.shape, input.dtype, input.device, is_grad_enabled(), is_autocast_enabled(), elsewhere()[0]
+        return input.shape, input.dtype, input.device, is_grad_enabled(), is_autocast_enabled(), forced()
 
     def __init__(
         self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None
