@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 
 import pytest
@@ -114,8 +115,12 @@ def test_completion_network_equals_the_published_one(order: str, train: bool) ->
     picture, mask = torch.rand(2, 3, 44, 36), torch.rand(2, 1, 44, 36) < 0.3
     mean = torch.tensor([0.1, 0.5, 0.8])[:, None, None]
     hole = mask.float()
-    expected = published(torch.cat([picture * (1 - hole) + mean * hole, hole], dim=1))
-    torch.testing.assert_close(ours(picture, mask), expected, rtol=1e-4, atol=1e-5)
+    input = torch.cat([picture * (1 - hole) + mean * hole, hole], dim=1)
+    exact = copy.deepcopy(published).double()(input.double())
+    torch.testing.assert_close(copy.deepcopy(ours).double()(picture.double(), mask), exact)
+    # Where pictures are channels_last PyTorch's own normalisation rounds more coarsely, ours on larger maps does not.
+    rounded = published.to(memory_format=torch.channels_last)(input.to(memory_format=torch.channels_last))
+    assert (ours(picture, mask) - exact).abs().max() <= 4 * (rounded - exact).abs().max() + 1e-6
     torch.testing.assert_close(ours(picture, mask[:1]), ours(picture, mask[:1].expand(2, 1, 44, 36)))
 
 
