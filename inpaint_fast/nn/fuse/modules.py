@@ -71,10 +71,6 @@ class Fusion:
             return False
         return self._stands(conv)
 
-    def stands(self, conv: nn.Module) -> bool:
-        """Whoever called: nobody looks on, and the proof stands for this convolution."""
-        return not is_watched() and self._stands(conv)
-
     def _stands(self, conv: nn.Module) -> bool:
         """The convolution is this chain's, its modules are as they were, undisturbed, and the grounds hold."""
         if conv is not self.chain.conv:
@@ -155,10 +151,6 @@ class _Convolution(_Refuses):
         if mode:  # the promise of inference ends
             self.__dict__.pop("_kept", None)
         return super().train(mode)
-
-    def _fused(self) -> bool:
-        """The forward that was read would get the whole chain from it."""
-        return self._fusion is not None and self._fusion.stands(self)
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""
