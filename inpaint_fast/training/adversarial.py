@@ -135,20 +135,16 @@ class AdversarialSystem(System):
 
     def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
         """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
-        optimizer = self.optimizers["critic"]
-        optimizer.zero_grad(set_to_none=True)
         real = self.critic(self.judged(self.disturbed(truth), batch))
         fake = self.critic(self.judged(pictures, batch))
         loss = self.objective.critic(real, fake)
-        loss.backward()
-        optimizer.step()
+        self.backward(loss)
+        self.update("critic")
         return {"critic_loss": loss.detach(), "critic_spread": spread_of(real, fake)}
 
     def generator_step(self, batch: Batch, truth: Tensor, made: Made) -> dict[str, Tensor]:
         """One step on whatever losses there are. Their gradients are taken at the pictures, where they can be compared,
         and go back through the generator together."""
-        optimizer = self.optimizers["generator"]
-        optimizer.zero_grad(set_to_none=True)
         pictures = made.pictures.detach().requires_grad_()
         losses, measured = {}, {"saturated": at_ends(pictures.detach(), self.values) - at_ends(truth, self.values)}
         if (reconstruction := self.reconstruction(pictures, truth)) is not None:
@@ -167,8 +163,8 @@ class AdversarialSystem(System):
             measured["penalty_loss"] = made.penalty.detach()
             roots.append(made.penalty)
             gradients.append(torch.ones_like(made.penalty))
-        torch.autograd.backward(roots, gradients)
-        optimizer.step()
+        self.backward(*roots, gradients=gradients)
+        self.update("generator")
         return measured
 
     def critic_groups(self, bound: float | None, clip_params: str) -> list[dict[str, Any]]:

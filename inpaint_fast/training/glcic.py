@@ -223,8 +223,8 @@ class GLCICSystem(System):
         for part, share in self._parts(batch):
             loss = masked_l2(self.generator(part.image, part.mask), part.image, part.mask)
             _note(losses, share, reconstruction_loss=loss)
-            (loss * self._gradient_share(share)).backward()
-        self._update("generator")
+            self.backward(loss * self._gradient_share(share))
+        self.update("generator")
         return losses
 
     def discriminator_step(self, batch: ContextBatch) -> dict[str, Tensor]:
@@ -235,8 +235,8 @@ class GLCICSystem(System):
                 _, completed = self._completed(part)
             loss, spread = self._discriminator_loss(part, completed)
             _note(losses, share, discriminator_loss=loss, critic_spread=spread)
-            (loss * self._gradient_share(share)).backward()
-        self._update("discriminator")
+            self.backward(loss * self._gradient_share(share))
+        self.update("discriminator")
         return losses
 
     def joint_step(self, batch: ContextBatch) -> dict[str, Tensor]:
@@ -258,8 +258,8 @@ class GLCICSystem(System):
             loss, spread = self._discriminator_loss(part, completed)
             _note(losses, share, discriminator_loss=loss, critic_spread=spread)
             factor = recipe.alpha if recipe.alpha_on_discriminator else 1.0
-            (loss * (factor * self._gradient_share(share))).backward()
-        self._update("discriminator")
+            self.backward(loss * (factor * self._gradient_share(share)))
+        self.update("discriminator")
         for part, share in parts:
             reconstruction, completed = kept or self._completed(part)
             patch = patches(completed, part.hole_corner, recipe.local)
@@ -270,8 +270,8 @@ class GLCICSystem(System):
             ends = [at_ends(pictures, (0.0, 1.0), part.mask) for pictures in (completed.detach(), part.image)]
             _note(losses, share, saturated=ends[0] - ends[1])
             loss = (reconstruction + recipe.alpha * adversarial) / 2
-            (loss * self._gradient_share(share)).backward()
-        self._update("generator")
+            self.backward(loss * self._gradient_share(share))
+        self.update("generator")
         return losses
 
     def _completion_lr(self, step: int) -> float:
@@ -305,10 +305,6 @@ class GLCICSystem(System):
         logits = self.discriminator(torch.cat(patch), torch.cat([completed, part.image]), groups=2)
         fake, real = logits.chunk(2)
         return self.objective.critic(real, fake), spread_of(logits)
-
-    def _update(self, name: str) -> None:
-        self.optimizers[name].step()
-        self.optimizers[name].zero_grad(set_to_none=True)
 
     def _fill_with(self, pixel: Sequence[float]) -> None:
         self.arguments["generator"]["mean_pixel"] = [float(value) for value in pixel]

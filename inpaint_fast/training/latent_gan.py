@@ -160,15 +160,13 @@ class LatentSystem(CentreSystem):
 
     def autoencoder_step(self, picture: Tensor) -> dict[str, Tensor]:
         """One step of encoder and decoder on (N, 3, 64, 64) pictures in [0, 1]."""
-        optimizer = self.optimizers["autoencoder"]
-        optimizer.zero_grad(set_to_none=True)
         decoded = self.decoder(self.generator.encoder(2 * picture - 1))
         if self.recipe.autoencoder_loss == "mse":
             loss = F.mse_loss(decoded, 2 * picture - 1)
         else:
             loss = F.binary_cross_entropy_with_logits(decoded, picture)
-        loss.backward()
-        optimizer.step()
+        self.backward(loss)
+        self.update("autoencoder")
         return {"autoencoder_loss": loss.detach()}
 
     def make(self, batch: Batch) -> Made:

@@ -157,6 +157,15 @@ class System(nn.Module, ABC):
         """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
         _loss, and the signals of `inpaint_fast.training.health`."""
 
+    def backward(self, *losses: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
+        """Add the gradients of these losses, scalars, to the parameters'; of other tensors with these for their own."""
+        torch.autograd.backward(losses, gradients)
+
+    def update(self, optimizer: str) -> None:
+        """The step of one of the optimizers, by the gradients that there are, which are then used up."""
+        self.optimizers[optimizer].step()
+        self.optimizers[optimizer].zero_grad(set_to_none=True)
+
     def complete(self, batch: Batch) -> Tensor:
         """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were. Where the
         hole is everything these are new pictures."""
