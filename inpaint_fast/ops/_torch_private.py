@@ -33,6 +33,11 @@ def is_transformed() -> bool:
     return _C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
+# The same for those who keep its answer: what returns False then, and an attribute of a module that stays what it is.
+are_transforms_active = _C._are_functorch_transforms_active
+FORWARD_MODE = forward_ad, "_current_level"
+
+
 def may_overwrite(slope: float) -> bool:
     """An activation of this slope may be computed in place, in a tensor that nobody else has."""
     return slope >= 0 and not torch.compiler.is_compiling() and not is_transformed()
@@ -47,6 +52,14 @@ def is_watched() -> bool:
         isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()
     )
 
+
+# `is_watched` for those who keep its answer: dicts of torch.nn.modules.module that are empty, and functions that return
+# this, while it is no. (With a DeviceContext they say otherwise, and it has to be asked.)
+GLOBAL_HOOKS = tuple(f"_global_{name}" for name in (
+    "backward_pre_hooks", "backward_hooks", "forward_pre_hooks", "forward_hooks", "forward_hooks_always_called",
+    "forward_hooks_with_kwargs",
+))  # fmt: skip
+WATCHERS = {_C._get_tracing_state: None, is_exporting: False, _C._len_torch_function_stack: 0}
 
 # torch.backends.cudnn.enabled, without the way through a property of a module.
 is_cudnn_enabled = _C._get_cudnn_enabled

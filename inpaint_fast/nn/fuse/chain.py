@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from inpaint_fast._words import DTYPES
+from inpaint_fast.nn.fuse.facts import Facts, all_of, class_is, dict_type, kind_of, own_is, stand
+from inpaint_fast.ops._torch_private import is_ordinary
 from inpaint_fast.ops.conv_block import (
     DILATED,
     HALVING,
@@ -28,6 +31,8 @@ from inpaint_fast.ops.conv_block import (
 from inpaint_fast.ops.norm_act import norm_act
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+SETTINGS = ("stride", "padding", "output_padding", "dilation", "groups", "padding_mode")
+NORM_PARAMETERS, NORM_BUFFERS = ("weight", "bias"), ("running_mean", "running_var", "num_batches_tracked")
 SLOPES = {"leaky_relu": "negative_slope", "elu": "alpha"}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 _PLAIN = {cls: cls for cls in (*CONVOLUTIONS, nn.BatchNorm2d, *ACTIVATIONS)}
@@ -73,10 +78,7 @@ def _settings_of(conv: nn.Module) -> tuple | None:
     weight = parameters.get("weight")
     if weight is None or "bias" not in parameters:
         return None
-    return (
-        type(conv), weight.shape, weight.dtype, own["stride"], own["padding"], own["output_padding"],
-        own["dilation"], own["groups"], own["padding_mode"],
-    )  # fmt: skip
+    return type(conv), weight.shape, weight.dtype, *map(own.__getitem__, SETTINGS)
 
 
 def _block_of(
@@ -127,6 +129,15 @@ def _is(setting: int | str | tuple[int, int], number: int) -> bool:
     return (tuple(setting) if isinstance(setting, list) else setting) in (number, (number, number))
 
 
+class Plain(NamedTuple):
+    """A run of a chain by PyTorch's own operators."""
+
+    facts: Facts
+    """On what input, with what settings of the modules."""
+    run: Callable[[Tensor], Tensor]
+    """Such a run; whoever asks for it knows that the modules are undisturbed."""
+
+
 @dataclass
 class Chain:
     """A convolution and what is fused with it."""
@@ -136,6 +147,8 @@ class Chain:
     activation: nn.Module | None = None
     order: str = "norm_act"
     _seen: tuple | None = field(default=None, init=False, repr=False, compare=False)
+    _plain: Plain | None = field(default=None, init=False, repr=False, compare=False)
+    _shape: torch.Size | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def modules(self) -> tuple[nn.Module, ...]:
@@ -158,6 +171,9 @@ class Chain:
 
     def run(self, input: Tensor, precision: str) -> Tensor:
         """What the modules compute one after the other."""
+        plain = self._plain
+        if plain is not None and not is_compiling() and stand(plain.facts, input):
+            return plain.run(input)
         conv, norm = self.conv, self.norm
         if input.dim() != 4:
             if norm is not None:
@@ -184,15 +200,50 @@ class Chain:
             if kept is not None and (own["training"] or (norm is not None and norm.training)):
                 kept = None  # the promise is of inference
             y = layer(input, parameters["weight"], parameters["bias"], normalisation, kept)
-        if norm is not None and norm.training and norm.track_running_stats and normalisation.tracked is not None:
-            normalisation.tracked.add_(1)
+        if norm is not None:
+            _count(norm, normalisation)
+        if type(layer) is ConvNormAct and not is_compiling():
+            self._note(input, layer)
         return y
 
-    @property
-    def ran_plainly(self) -> bool:
-        """The last run was PyTorch's own operators, one after the other."""
+    def _note(self, input: Tensor, layer: ConvNormAct) -> None:
+        """Keep how a run on this input went, if that was by PyTorch's own operators: nothing need be found out then."""
+        norm, run = self.norm, layer.plain_run(input)
+        last, self._shape = self._shape, input.shape
+        if last != input.shape:  # sizes that take turns would be noted at every call
+            return
+        if run is None or not is_ordinary(input):
+            return
+        parameters = self.conv.__dict__["_parameters"]
+
+        def again(input: Tensor) -> Tensor:
+            normalisation = None if norm is None else _norm_of(norm)
+            y = run(input, parameters["weight"], parameters["bias"], normalisation, None)
+            if normalisation is not None:
+                _count(norm, normalisation)
+            return y
+
+        self._plain = Plain(all_of(kind_of(input), self._facts()), again)
+
+    def _facts(self) -> Facts:
+        """The modules' settings are what they are."""
+        facts = [own_is(self.conv, name) for name in ("_parameters", *SETTINGS)]
+        facts += [dict_type(self.conv._parameters, name) for name in ("weight", "bias")]
+        if self.norm is not None:
+            facts += [own_is(self.norm, name) for name in ("training", "track_running_stats", "eps", "momentum")]
+            for place, names in (("_parameters", NORM_PARAMETERS), ("_buffers", NORM_BUFFERS)):
+                facts += [own_is(self.norm, place), *(dict_type(self.norm.__dict__[place], name) for name in names)]
+        if self.activation is not None:
+            own = self.activation.__dict__
+            facts += [own_is(self.activation, name) for name in SLOPES.values() if name in own]
+        return all_of(*facts, _unpatched(self.modules))
+
+    def ran_plainly(self, input: Tensor) -> bool:
+        """The last run on such an input was PyTorch's own operators, one after the other."""
+        if self._plain is not None and stand(self._plain.facts, input):
+            return True
         layer = None if self._seen is None else self._seen[1]
-        return type(layer) is ConvNormAct and layer.ran_plainly
+        return type(layer) is ConvNormAct and layer.plain_run(input) is not None
 
     def is_block(self, precision: str) -> bool:
         """One of the three blocks runs the convolution."""
@@ -224,34 +275,29 @@ class Chain:
             if is_compiling():
                 return layer
             seen = self._seen = settings, layer, _unpatched(self.modules)
-        for standing, stood in seen[2]:
-            if standing() != stood:  # somebody has patched PyTorch
-                return None
-        return seen[1]
+        return seen[1] if stand(seen[2]) else None  # somebody has patched PyTorch
 
     def __reduce__(self) -> tuple:
         return Chain, (self.conv, self.norm, self.activation, self.order)
 
 
-# What PyTorch's modules run. Asked at every call: attributes of names that this file holds are read fastest.
-_STANDING: dict[type[nn.Module], Callable[[], tuple]] = {
-    nn.Conv2d: lambda: (nn.Conv2d.forward, nn.Conv2d._conv_forward, F.conv2d),
-    nn.ConvTranspose2d: lambda: (nn.ConvTranspose2d.forward, F.conv_transpose2d),
-    nn.BatchNorm2d: lambda: (nn.BatchNorm2d.forward, F.batch_norm),
-    nn.ReLU: lambda: (nn.ReLU.forward, F.relu),
-    nn.LeakyReLU: lambda: (nn.LeakyReLU.forward, F.leaky_relu),
-    nn.ELU: lambda: (nn.ELU.forward, F.elu),
-    nn.Sigmoid: lambda: (nn.Sigmoid.forward, torch.sigmoid),
-    nn.Tanh: lambda: (nn.Tanh.forward, torch.tanh),
+# What PyTorch's modules run is what it was when this was loaded: nobody has patched it.
+_UNPATCHED: dict[type[nn.Module], Facts] = {
+    nn.Conv2d: (class_is(nn.Conv2d, "_conv_forward"), own_is(F, "conv2d")),
+    nn.ConvTranspose2d: (own_is(F, "conv_transpose2d"),),
+    nn.BatchNorm2d: (own_is(F, "batch_norm"),),
+    nn.ReLU: (own_is(F, "relu"),),
+    nn.LeakyReLU: (own_is(F, "leaky_relu"),),
+    nn.ELU: (own_is(F, "elu"),),
+    nn.Sigmoid: (own_is(torch, "sigmoid"),),
+    nn.Tanh: (own_is(torch, "tanh"),),
 }
-_STOOD = {cls: standing() for cls, standing in _STANDING.items()}  # when this was loaded
+_UNPATCHED = {cls: all_of(class_is(cls, "forward"), *facts) for cls, facts in _UNPATCHED.items()}
 
 
-def _unpatched(modules: Sequence[nn.Module]) -> tuple[tuple[Callable[[], tuple], tuple], ...]:
-    """(what reads what a class of these modules runs now, what that is), in pairs; a class that is not PyTorch's own
-    never runs that."""
-    classes = [plain_class(module) for module in modules]
-    return tuple((_STANDING.get(cls, tuple), _STOOD.get(cls)) for cls in classes)
+def _unpatched(modules: Sequence[nn.Module]) -> Facts:
+    """Nobody has patched PyTorch's modules of these kinds; those of other classes never run what these do."""
+    return all_of(*(_UNPATCHED.get(plain_class(module), ()) for module in modules))
 
 
 def find_chain(modules: Sequence[nn.Module], start: int = 0) -> Chain | None:
@@ -278,6 +324,12 @@ def _norm_of(norm: nn.BatchNorm2d) -> Norm:
         momentum = 1.0 / (float(tracked) + 1) if updates and tracked is not None else 0.0
     batch = training or (mean is None and var is None)
     return Norm(mean, var, parameters["weight"], parameters["bias"], tracked, batch, updates, momentum, own["eps"])
+
+
+def _count(norm: nn.BatchNorm2d, normalisation: Norm) -> None:
+    """Another minibatch has moved the running statistics."""
+    if norm.training and norm.track_running_stats and normalisation.tracked is not None:
+        normalisation.tracked.add_(1)
 
 
 def _after(y: Tensor, norm: Norm, epilogue: Epilogue) -> Tensor:

@@ -20,9 +20,20 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from inpaint_fast.nn.fuse.chain import Chain, undisturbed
+from inpaint_fast.nn.fuse.facts import (
+    Facts,
+    all_of,
+    class_is,
+    dict_type,
+    own_is,
+    own_lacks,
+    size_of,
+    stand,
+    type_is,
+    undisturbed_now,
+)
 from inpaint_fast.nn.fuse.proof import Ground
 from inpaint_fast.ops._torch_private import is_watched
-from inpaint_fast.ops.conv_block import ConvNormAct
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
 REFUSAL = "an accelerated network is nothing for {}: inpaint_fast.restore(model) gives the plain network back"
@@ -43,6 +54,8 @@ class Fusion:
         self.chain, self.owner, self.caller, self.grounds = chain, owner, caller, grounds
         self.modules = chain.modules
         self._classes = [(module, type(module)) for module in self.modules]
+        # From these it follows that the proof stands: facts, and grounds that are to be asked themselves.
+        self._stood: tuple[Facts, Sequence[Ground]] | None = None
         chain.conv._fusion = self
 
     def __deepcopy__(self, memo: dict) -> Fusion:
@@ -75,6 +88,9 @@ class Fusion:
         """The convolution is this chain's, its modules are as they were, undisturbed, and the grounds hold."""
         if conv is not self.chain.conv:
             return False
+        stood = self._stood
+        if stood is not None and stand(stood[0]):
+            return all(ground.holds(self.owner) for ground in stood[1])
         for module, cls in self._classes:
             if type(module) is not cls or not undisturbed(module):
                 return False
@@ -82,10 +98,16 @@ class Fusion:
         for ground in self.grounds:  # noqa: SIM110 (asked at every call: a generator takes twice as long)
             if not ground.holds(owner):
                 return False
+        found = [(ground, ground.facts(owner)) for ground in self.grounds]
+        facts = all_of(*map(undisturbed_now, self.modules), *(facts or () for _, facts in found))
+        self._stood = facts, [ground for ground, facts in found if facts is None]
         return True
 
     def __call__(self, input: Tensor, precision: str) -> Tensor:
         output = self.chain.run(input, precision)
+        if not self.modules[1]._passes_on:
+            for module in self.modules[1:]:
+                module._passes_on = True
         setattr(output, MARK, (self, 1))
         return output
 
@@ -140,12 +162,16 @@ class _Convolution(_Refuses):
     precision = "fast"
     _fusion: Fusion | None = None
     _kept = None  # what is kept of its tensors, under the promise of inference
-    # The kind of input that PyTorch's own operators ran for, one by one. Modules may do so at any time: this saves the
+    # The size of input for which PyTorch's own operators ran, one by one. Modules may do so at any time: this saves the
     # questions whether they might be fused.
-    _plain_for: tuple | None = None
+    _plain_for: Facts | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_fusion", "_alone", "_plain_for")}
+
+    def _apply(self, *args: Any, **named: Any) -> nn.Module:
+        self._plain_for = None  # on another device, in another dtype
+        return super()._apply(*args, **named)
 
     def train(self, mode: bool = True) -> nn.Module:
         if mode:  # the promise of inference ends
@@ -180,14 +206,13 @@ class _Convolution(_Refuses):
         return output
 
     def _note(self, chain: Chain, input: Tensor) -> None:
-        if type(input) is Tensor and not is_compiling() and chain.ran_plainly:
-            self._plain_for = ConvNormAct.kind(input)
-
-    def _is_plain_for(self, input: Tensor) -> bool:
-        seen = self._plain_for
-        if seen is None or type(input) is not Tensor or is_compiling():
-            return False
-        return seen == ConvNormAct.kind(input)
+        if type(input) is Tensor and not is_compiling() and chain.ran_plainly(input):
+            parameters = self.__dict__["_parameters"]
+            self._plain_for = all_of(
+                size_of(input), type_is(self), own_lacks(self, "_conv_forward"), own_is(self, "_parameters"),
+                dict_type(parameters, "weight"), dict_type(parameters, "bias"), class_is(type(self), "_conv_forward"),
+                class_is(self._inpaint_fast_computes, "forward"),
+            )  # fmt: skip
 
 
 class AcceleratedConv2d(_Convolution, nn.Conv2d):
@@ -196,8 +221,9 @@ class AcceleratedConv2d(_Convolution, nn.Conv2d):
     _inpaint_fast_computes = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
-        if self._is_plain_for(input):
-            return super().forward(input)
+        if self._plain_for is not None and stand(self._plain_for, input):  # what nn.Conv2d.forward does, in less time
+            parameters = self.__dict__["_parameters"]
+            return self._conv_forward(input, parameters["weight"], parameters["bias"])
         frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame)
         return super().forward(input) if output is None else output
@@ -209,7 +235,7 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     _inpaint_fast_computes = nn.ConvTranspose2d
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self._is_plain_for(input):
+        if self._plain_for is not None and stand(self._plain_for, input):
             return super().forward(input, output_size)
         frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame) if output_size is None else None
@@ -219,7 +245,11 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
 class _PassesOn(_Refuses):
     """A norm or activation that the convolution before it may have computed already."""
 
+    _passes_on = False  # until it has been computed once by another
+
     def forward(self, input: Tensor) -> Tensor:
+        if not self._passes_on:
+            return self._inpaint_fast_computes.forward(self, input)  # what super() finds, in less time
         if not isinstance(input, Tensor):
             refuse_proxies(input)
         real = not is_compiling() and isinstance(input, Tensor)

@@ -18,6 +18,18 @@ from typing import Protocol
 
 from torch import nn
 
+from inpaint_fast.nn.fuse.facts import (
+    Facts,
+    all_of,
+    class_is,
+    dict_is,
+    dict_lacks,
+    function_is,
+    items_are,
+    own_is,
+    own_lacks,
+)
+
 PLAIN = (bool, int, str, type(None))  # values of these types are compared, all others only by identity
 MISSING = object()
 
@@ -29,6 +41,9 @@ class Ground(Protocol):
     """Something that a proof rests on."""
 
     def holds(self, owner: nn.Module) -> bool: ...
+
+    def facts(self, owner: nn.Module) -> Facts | None:
+        """What it follows from, where it holds now; None: it has to be asked itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +59,11 @@ class Setting:
         same = type(value) is type(self.value) and type(value) in PLAIN and value == self.value
         return value is self.value or same
 
+    def facts(self, owner: nn.Module) -> Facts | None:
+        if self.name not in owner.__dict__ or hasattr(getattr(type(owner), self.name, None), "__set__"):
+            return None
+        return all_of(class_is(type(owner), self.name), own_is(owner, self.name))
+
 
 @dataclass(frozen=True, eq=False)
 class Child:
@@ -55,6 +75,9 @@ class Child:
 
     def holds(self, owner: nn.Module) -> bool:
         return self.parent._modules.get(self.name) is self.child
+
+    def facts(self, owner: nn.Module) -> Facts:
+        return all_of(own_is(self.parent, "_modules"), dict_is(self.parent._modules, self.name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +92,9 @@ class Contents:
         return len(now) == len(self.modules) and all(
             name == same and module is known for (name, module), (same, known) in zip(now, self.modules, strict=True)
         )
+
+    def facts(self, owner: nn.Module) -> Facts:
+        return all_of(own_is(self.container, "_modules"), items_are(self.container._modules))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +126,14 @@ class Method:
                     break
         return found is self.function and _is_as_it_was(found, self.parts)
 
+    def facts(self, owner: nn.Module) -> Facts | None:
+        if len(self.parts) > 2 or (self.cls is None and self.name in owner.__dict__):
+            return None
+        if self.cls is not None:
+            return all_of(class_is(self.cls, self.name), function_is(self.function))
+        of_class = class_is(type(owner), self.name)
+        return all_of(own_lacks(owner, self.name), of_class, function_is(self.function))
+
 
 @dataclass(frozen=True, eq=False)
 class BuiltinName:
@@ -110,6 +144,9 @@ class BuiltinName:
 
     def holds(self, owner: nn.Module) -> bool:
         return self.name not in self.function.__globals__
+
+    def facts(self, owner: nn.Module) -> Facts:
+        return dict_lacks(self.function.__globals__, self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +166,11 @@ class Function:
     def holds(self, owner: nn.Module) -> bool:
         found = self.user.__globals__.get(self.name)
         return found is self.function and _is_as_it_was(found, self.parts)
+
+    def facts(self, owner: nn.Module) -> Facts | None:
+        if len(self.parts) > 2:
+            return None
+        return all_of(dict_is(self.user.__globals__, self.name), function_is(self.function))
 
 
 def _parts(function: FunctionType) -> tuple[object, ...]:

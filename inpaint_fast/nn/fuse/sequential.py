@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from inpaint_fast.nn.fuse.chain import Chain, find_chain, plain_class, undisturbed
+from inpaint_fast.nn.fuse.facts import UNWATCHED, Facts, all_of, items_are, own_is, stand, type_is, undisturbed_now
 from inpaint_fast.ops._torch_private import is_watched
 
 
@@ -25,14 +26,17 @@ class FusedSequential(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         modules = self.__dict__["_modules"]
-        if is_watched() or not isinstance(input, Tensor):  # torch.fx looks on
-            steps: Sequence[Any] = tuple(modules.values())
+        found: _Found | None = self.__dict__.get("_found")
+        known = found is not None and found.facts and isinstance(input, Tensor) and not is_compiling()
+        if known and stand(found.facts):
+            steps: Sequence[Any] = found.steps
+        elif is_watched() or not isinstance(input, Tensor):  # torch.fx looks on
+            steps = tuple(modules.values())
         elif is_compiling():
             steps = _steps(tuple(modules.values()))
         else:
-            found: _Found | None = self.__dict__.get("_found")
             if found is None or not found.holds(modules):
-                found = self.__dict__["_found"] = _Found(tuple(modules.values()))
+                found = self.__dict__["_found"] = _Found(self)
             steps = found.steps
         for step in steps:
             input = step.run(input, self.precision) if type(step) is Chain else step(input)
@@ -55,12 +59,21 @@ class FusedSequential(nn.Sequential):
 class _Found:
     """The chains that were found among modules, and whether they would be found again."""
 
-    def __init__(self, modules: tuple[nn.Module, ...]) -> None:
+    def __init__(self, sequential: nn.Sequential) -> None:
+        modules = tuple(sequential._modules.values())
         self.steps = _steps(modules)
         # Only of modules that a chain can have is it asked whether they are undisturbed.
         self.modules = [
             (module, type(module), None if plain_class(module) is None else undisturbed(module)) for module in modules
         ]
+        # From which it follows that they would, and that nobody watches; none where one is disturbed and may be freed.
+        self.facts: Facts = ()
+        if not any(free is False for _, _, free in self.modules):
+            self.facts = all_of(
+                UNWATCHED, own_is(sequential, "_modules"), items_are(sequential._modules),
+                *(type_is(module) for module in modules),
+                *(undisturbed_now(module) for module, _, free in self.modules if free),
+            )  # fmt: skip
 
     def holds(self, modules: dict[str, nn.Module]) -> bool:
         if len(modules) != len(self.modules):

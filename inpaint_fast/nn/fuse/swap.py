@@ -164,6 +164,7 @@ def _forget(module: nn.Module) -> None:
     """Drop what was found, kept or measured of a module."""
     own = vars(module)
     own.pop(_FUSIONS, None)
+    own.pop("_passes_on", None)
     if isinstance(module, (*_ORIGINAL, FusedSequential)):
         for name in ("_fusion", "_kept", "_tuning", "_alone", "_found", "_plain_for"):
             own.pop(name, None)

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.compiler import is_compiling
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
-from inpaint_fast.ops._dispatch import elsewhere, forced
+from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._plans import facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
 from inpaint_fast.ops.conv_block.definition import OPERATORS
@@ -87,15 +87,13 @@ class ConvNormAct:
 
     MOST = 64  # plans that are kept
 
-    @property
-    def ran_plainly(self) -> bool:
-        """The last call was PyTorch's own operators, one after the other."""
-        return getattr(self._last[1], "is_plain", False)
-
-    @staticmethod
-    def kind(input: Tensor) -> tuple:
-        """What decides on a plan, as far as it is quickly said: for those who ask before they look closer."""
-        return input.shape, input.dtype, input.device, is_grad_enabled(), is_autocast_enabled(), forced()
+    def plain_run(self, input: Tensor) -> Run | None:
+        """How the last call ran, if it was on such an input and by PyTorch's own operators, one after the other: where
+        gradients are recorded, in a way that has some."""
+        key, run = self._last
+        if not getattr(run, "is_plain", False) or key[0] != input.shape:
+            return None
+        return run if (key[2], key[3], key[10]) == (input.dtype, input.device, is_grad_enabled()) else None
 
     def __init__(
         self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None
