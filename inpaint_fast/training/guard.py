@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-
-LARGEST = 1e15
-"""A loss or a gradient beyond it counts as none: an optimizer squares and sums gradients, and float32 ends at 3e38."""
 
 
 class Guard:
@@ -33,6 +29,8 @@ class Guard:
         """The last ones of them that followed one another."""
         self.longest = torch.zeros((), dtype=torch.int64)
         """The most that did."""
+        self.at_once: bool | None = None
+        """Whether the decision is read as soon as it is made; None: on the CPU alone."""
         self._on = False
 
     @contextmanager
@@ -49,21 +47,22 @@ class Guard:
             yield
         finally:
             self._on = False
-        if not (device.type == "cpu" and self.good):
+        if not (self._reads(device) and self.good):
             for buffers, flat in before:
                 chosen = torch.where(self.good, _flat(buffers), flat).split([buffer.numel() for buffer in buffers])
                 torch._foreach_copy_(buffers, [part.view(b.shape) for part, b in zip(chosen, buffers, strict=True)])
-            self._put_back(parameters, left)
+            self._put_back(parameters, left, device)
         bad = (~self.good).long()
         self.skipped = self.skipped.to(device) + bad
         self.in_a_row = (self.in_a_row.to(device) + bad) * bad
         self.longest = torch.maximum(self.longest.to(device), self.in_a_row)
 
     def observe(self, *tensors: Tensor) -> None:
-        """See whether these are numbers, none beyond LARGEST."""
+        """See whether these are numbers, the sum of whose squares is one, too: optimizers square gradients, and what
+        float32 does not hold would stay in their states for ever."""
         floats = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
         if self._on and floats:
-            self.good = self.good & (get_total_norm(floats, math.inf) <= LARGEST)
+            self.good = self.good & get_total_norm(floats).isfinite()
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer's step, if all is well and its gradients are, too."""
@@ -72,7 +71,7 @@ class Guard:
             return
         params = [param for group in optimizer.param_groups for param in group["params"]]
         self.observe(*(param.grad for param in params if param.grad is not None))
-        if self.good.device.type == "cpu":
+        if self._reads(self.good.device):
             if self.good:
                 optimizer.step()
         elif getattr(optimizer, "_step_supports_amp_scaling", False):
@@ -107,11 +106,14 @@ class Guard:
         """Begin to count anew those that follow one another."""
         self.in_a_row, self.longest = torch.zeros_like(self.in_a_row), torch.zeros_like(self.longest)
 
-    def _put_back(self, parameters: list[nn.Parameter], left: dict[nn.Parameter, Tensor]) -> None:
+    def _reads(self, device: torch.device) -> bool:
+        return device.type == "cpu" if self.at_once is None else self.at_once
+
+    def _put_back(self, parameters: list[nn.Parameter], left: dict[nn.Parameter, Tensor], device: torch.device) -> None:
         """The gradients that the iteration before had left, in the place of this one's, where it was bad."""
         for parameter in parameters:
             old, new = left.get(parameter), parameter.grad
-            if parameter.is_cpu:
+            if self._reads(device):
                 parameter.grad = old
             elif old is not None or new is not None:
                 zero = torch.zeros_like(parameter)

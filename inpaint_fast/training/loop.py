@@ -240,7 +240,10 @@ class Progress:
             self._save()
         if "rows of metrics" in self.unwritten:
             self._write("rows of metrics", self.records.write_rows)
-        for what, error in self.unwritten.items():
+        if self.unwritten:
+            *others, last = self.unwritten
+            what = f"{', '.join(others)} and {last}" if others else last
+            error = next(iter(self.unwritten.values()))
             raise TrainingError(f"the run is over, but its {what} could not be written ({error}). {self._kept()}")
 
     def save_for(self, signal: Signals) -> None:
@@ -326,6 +329,16 @@ class Progress:
             )
         else:
             self.unwritten.pop(what, None)
+            if "warnings" in self.unwritten:
+                self._write_warnings()
+
+    def _write_warnings(self) -> None:
+        try:
+            self.records.write_warnings()
+        except OSError as error:
+            self.unwritten["warnings"] = error
+        else:
+            self.unwritten.pop("warnings", None)
 
     def _kept(self) -> str:
         """What the folder has of the run, in a sentence without its full stop."""
@@ -370,8 +383,8 @@ class Progress:
 
     def _warn(self, text: str, stream: TextIO | None) -> None:
         """Keep a warning in health.txt, if the disk takes it, and show it."""
-        with suppress(OSError):
-            self.records.warn(text)
+        self.records.warnings.append(text)
+        self._write_warnings()
         if stream is not None:
             self._say(text, stream)
 

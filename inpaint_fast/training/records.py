@@ -122,10 +122,12 @@ class Records:
         """What an evaluation shows."""
         write_png(self.folder / "pictures" / f"step_{step:06d}.png", picture)
 
-    def warn(self, text: str) -> None:
-        """Keep a warning."""
-        self.warnings.append(text)
-        self._write_warnings()
+    def write_warnings(self) -> None:
+        """All of them, a line each, if there are any."""
+        if self.warnings:
+            self._write("health.txt", "\n".join(self.warnings) + "\n")
+        else:
+            (self.folder / "health.txt").unlink(missing_ok=True)
 
     # ---- checkpoints ----
 
@@ -166,7 +168,7 @@ class Records:
             if picture.stem[5:].isdecimal() and _step_of(picture) > step:
                 picture.unlink()
         self._write(CONFIG, config_toml(self.recipe))
-        self._write_warnings()
+        self.write_warnings()
         self.write_rows()
         self._take_away_generator()
         self._note_best()
@@ -216,12 +218,6 @@ class Records:
         writer.writeheader()
         writer.writerows(self.rows)
         return text.getvalue()
-
-    def _write_warnings(self) -> None:
-        if self.warnings:
-            self._write("health.txt", "\n".join(self.warnings) + "\n")
-        else:
-            (self.folder / "health.txt").unlink(missing_ok=True)
 
     def _write(self, name: str, text: str) -> None:
         write_whole(self.folder / name, lambda file: file.write(text.encode()))

@@ -161,11 +161,10 @@ def kill_at_random(name: str, kills: int, folder: Path, seed: int = 0) -> Counte
     for _ in range(kills):
         saved = checkpoints(run)
         child = fork(lambda: train(recipe(name), run, resume=bool(saved), progress=False))  # noqa: B023
-        # It may take some seconds to begin; half of them are killed once there is something to kill.
-        begun = time.monotonic()
-        while moments.random() < 0.99 and checkpoints(run) == saved and time.monotonic() < begun + 60:
-            time.sleep(0.01)
-        time.sleep(moments.uniform(0.0, 0.3))
+        if moments.random() < 0.8:  # the others may die before they have saved anything
+            while checkpoints(run) == saved:
+                time.sleep(0.01)
+        time.sleep(moments.uniform(0.0, 0.6))
         os.kill(child, signal.SIGKILL)
         counts["killed"] += ended(child) == -signal.SIGKILL
         counts["before_the_first_checkpoint"] += not checkpoints(run)

@@ -13,13 +13,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from inpaint_fast.cli import main as cli
 from inpaint_fast.completion import load_network, save_network
 from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.data import Batches
 from inpaint_fast.models import UNetGenerator
-from inpaint_fast.training import Evaluation, GLCICSmall, Run, TrainingError, UNetL2, UNetWGAN, train
+from inpaint_fast.training import ContextWGAN, Evaluation, GLCICSmall, Run, TrainingError, UNetL2, UNetWGAN, train
 from inpaint_fast.training.guard import Guard
 from inpaint_fast.training.health import not_finite
 from inpaint_fast.training.recipe import System
@@ -91,12 +92,15 @@ SKIPPED: dict[str, tuple[Spoil | None, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("point", SKIPPED)
-@pytest.mark.parametrize("accelerated", [False, True])
-def test_nothing_is_learned_from_it(point: str, accelerated: bool) -> None:
-    """Networks, running statistics, optimizers: but for those that had made their step before it."""
+@pytest.mark.parametrize("way", ["plain", "accelerated", "unread"])
+def test_nothing_is_learned_from_it(point: str, way: str) -> None:
+    """Networks, running statistics, optimizers: but for those that had made their step before it. "unread" is the way
+    of a GPU, whose decisions the host does not know."""
     spoil, moved = SKIPPED[point]
-    width = {"filters": 24, "accelerate": True} if accelerated else {}
+    width = {"filters": 24, "accelerate": True} if way == "accelerated" else {}
     run = Run(UNetWGAN(critic_steps=1, critic_filters=2, **TINY | width))
+    if way == "unread":
+        run.system.guard.at_once = False
     for index in range(2):
         run.step(run.batches[index])
     before, batch = copied(run.system.training_state()), run.batches[2]
@@ -115,6 +119,30 @@ def test_nothing_is_learned_from_it(point: str, accelerated: bool) -> None:
     run.step(run.batches[3])
     assert guard.good and guard.skipped == 1 and guard.in_a_row == 0
     assert differences(before["networks"], run.system.state_dict()) and not_finite(run.system.learned()) is None
+
+
+class NoReading(TorchDispatchMode):
+    """Inside, a tensor's value is not to be asked for, which would make a GPU wait."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function not in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.is_nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_the_host_asks_for_nothing_where_it_would_have_to_wait() -> None:
+    recipe = ContextWGAN(optimizer="nesterov", critic_optimizer="nesterov", critic_filters=2, code=4, **TINY)
+    run = Run(recipe)
+    run.system.guard.at_once = False
+    batches = [run.batches[index] for index in range(3)]
+    run.step(batches[0])
+    before = copied(run.system.training_state())
+    with NoReading():
+        run.step(batches[1]._replace(image=batches[1].image * math.nan))
+    unmoved = differences(before, run.system.training_state())
+    with NoReading():
+        run.step(batches[2])
+    assert not unmoved and differences(before["networks"], run.system.state_dict())
+    assert run.system.guard.skipped == 1 and not_finite(run.system.learned()) is None
 
 
 def test_gradients_that_are_left_for_the_next_step_are_kept() -> None:
