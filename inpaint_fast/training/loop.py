@@ -27,6 +27,7 @@ from inpaint_fast.training.recipe import Recipe
 from inpaint_fast.training.records import Records
 from inpaint_fast.training.run import Run
 
+TIDYING = "generator and list of checkpoints"
 NONE = "a batch, a loss or a gradient that is no number"
 REFRESH_SECONDS = 0.5  # between two looks at the losses; each makes a GPU wait once
 
@@ -238,8 +239,9 @@ class Progress:
             self._evaluate()
         if self.records.saved != self.run.steps_done:
             self._save()
-        if "rows of metrics" in self.unwritten:
-            self._write("rows of metrics", self.records.write_rows)
+        for what, write in ((TIDYING, self.records.tidy), ("rows of metrics", self.records.write_rows)):
+            if what in self.unwritten:
+                self._write(what, write)
         if self.unwritten:
             *others, last = self.unwritten
             what = f"{', '.join(others)} and {last}" if others else last
@@ -315,6 +317,8 @@ class Progress:
         self._check_learned()
         with self._clock_stopped():
             self._write("checkpoint", self.records.save, self.run.steps_done, self.run.system, self._state_dict())
+            if "checkpoint" not in self.unwritten:
+                self._write(TIDYING, self.records.tidy)
         self.tried = time.perf_counter()
 
     def _write(self, what: str, write: Callable[..., object], *args: object) -> None:

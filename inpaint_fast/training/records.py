@@ -136,9 +136,12 @@ class Records:
         return {"rows": self.rows, "warnings": self.warnings}
 
     def save(self, step: int, system: System, state: dict[str, Any]) -> None:
-        """A checkpoint (see `fill_checkpoint`); those that are no longer kept go once it is there."""
+        """A checkpoint, see `fill_checkpoint`."""
         write_whole_folder(self._checkpoint(step), lambda folder: fill_checkpoint(folder, system, state))
         self.saved = step
+
+    def tidy(self) -> None:
+        """After a checkpoint: its generator once more, the name of the best, and those that are no longer kept go."""
         self._take_away_generator()
         self._note_best()
         kept = {self.best(), *(path.name for path in checkpoints(self.folder)[-self.recipe.keep :])}

@@ -203,6 +203,7 @@ def crash_everywhere(folder: Path) -> Counter[str]:
         records.rows.append({"step": step, "psnr": 1.0, "l2": 1 / step})
         records.write_picture(step, picture)
         records.save(step, system, {"system": system.training_state(), "records": records.state_dict()})
+        records.tidy()
         records.write_rows()
 
     def write(run: Path, last: int) -> None:

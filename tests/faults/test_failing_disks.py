@@ -106,7 +106,8 @@ def test_what_was_saved_stays_and_the_run_trains_on(kind: str, tmp_path, monkeyp
                 manager.__exit__(None, None, None)
                 manager = None
                 now = contents(run)
-                assert now == before or number and all(now[path] == before[path] for path in {*now} & {*before})
+                both = [path for path in now if path in before and path.name != "best.json"]
+                assert now == before or (number and all(now[path] == before[path] for path in both))
                 assert not list(run.rglob("*.part")) and all(map(read_checkpoint, checkpoints(run)))
             return step(self, batch)
 
@@ -154,5 +155,5 @@ def test_a_process_on_a_full_disk_ends_with_a_sentence_and_another_exit_code(tmp
     ended = subprocess.run(["bash", "-c", full_disk], capture_output=True, text=True)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "the checkpoint of step 0 could not be written" in ended.stderr
-    assert "the run is over, but its picture, checkpoint and warnings could not be written" in ended.stderr
+    assert "the run is over, but its picture and checkpoint could not be written" in ended.stderr
     assert not list(tmp_path.rglob("*.part")) and not checkpoints(tmp_path / "run")
