@@ -79,6 +79,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False, 
         with Progress(run, records, ending, progress) as looker:
             if state is not None:
                 looker.go_back(state)
+                state = None  # as large as all that is trained
             with suppress(Ended):
                 looker.evaluate_if_due()
                 while not ending.received and not looker.done():
