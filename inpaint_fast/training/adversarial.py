@@ -152,6 +152,7 @@ class AdversarialSystem(System):
         if self.critic is not None:
             with frozen(self.critic):
                 losses["adversarial"] = self.objective.generator(self.critic(self.judged(pictures, batch)))
+        self.guard.observe(*losses.values())
         total = torch.zeros_like(pictures)
         for name, loss in losses.items():
             (gradient,) = torch.autograd.grad(loss, pictures)

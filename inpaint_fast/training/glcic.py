@@ -71,7 +71,7 @@ class GLCIC(Recipe):
     """At most so many pictures go through the networks at a time, and a batch's gradients are the mean over such parts;
     batch normalisation sees one part. None: the whole batch at once."""
     evaluate_every: int = 2_000
-    """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
+    """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
     heldout_crops: int = 1
     """Held-out crops from each held-out picture."""
     alpha: float = 4e-4

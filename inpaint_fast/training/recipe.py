@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
 from inpaint_fast.training.evaluation import Evaluation
+from inpaint_fast.training.guard import Guard
 
 
 @dataclass
@@ -30,6 +31,21 @@ class Recipe(ABC):
     """Side of the training pictures, in pixels."""
     mask: ClassVar[str] = "center"
     """Where the holes are (`inpaint_fast.data.sampler`)."""
+    free: ClassVar[frozenset[str]] = frozenset(
+        {
+            "data",
+            "steps",
+            "seconds",
+            "evaluate_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "keep",
+            "max_skipped",
+            "device",
+        }
+    )
+    """Settings that may change when a run goes on: what was learned until then does not depend on them. The pictures
+    may have moved; that they are the same is seen."""
 
     data: str = "samples"
     """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), or "samples", the
@@ -45,13 +61,26 @@ class Recipe(ABC):
     flip: bool = True
     """Mirror half of the crops."""
     evaluate_every: int = 250
-    """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
+    """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, from which --resume goes on; by default one with every evaluation. An evaluation with
+    the least held-out error so far makes one, too."""
+    checkpoint_minutes: float | None = 10.0
+    """A checkpoint besides where the last one is so many minutes old; None: never for that reason."""
+    max_skipped: int = 5
+    """After so many skipped steps in a row (a loss, a gradient or a batch was no number) the run goes back to its last
+    checkpoint; the second time it stops."""
+    keep: int = 2
+    """So many checkpoints are kept, the newest; and the one with the least held-out error (checkpoints/best.json)."""
     heldout_crops: int = 16
     """Held-out crops from each held-out picture."""
     heldout_pictures: int = 64
     """At most so many held-out pictures, spread evenly over all of them, are measured on."""
     seed: int = 0
     """Of everything random in the run."""
+    init: str | None = None
+    """Start from the networks of a run (its folder; another folder of weights; one safetensors file): all that are of
+    the same name and class. Optimizers start anew."""
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
     accelerate: bool = True
@@ -63,8 +92,10 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
-        if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+        self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1)
+        for name in ("seconds", "checkpoint_minutes"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"{name}: a time of at least 0 is expected, got {value}")
 
     def expect_at_least(self, **leasts: int) -> None:
         """Raise ValueError where one of these settings is set, and smaller."""
@@ -130,6 +161,7 @@ class System(nn.Module, ABC):
         super().__init__()
         self.recipe = recipe
         self.optimizers, self.arguments = {}, {}
+        self.guard = Guard()
 
     def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
         """Build a network from these arguments, which are kept, and make it the system's of that name."""
@@ -159,11 +191,13 @@ class System(nn.Module, ABC):
 
     def backward(self, *losses: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
         """Add the gradients of these losses, scalars, to the parameters'; of other tensors with these for their own."""
+        self.guard.observe(*losses, *(gradients or ()))
         torch.autograd.backward(losses, gradients)
 
     def update(self, optimizer: str) -> None:
-        """The step of one of the optimizers, by the gradients that there are, which are then used up."""
-        self.optimizers[optimizer].step()
+        """The step of one of the optimizers, by the gradients that there are, which are then used up; no step where
+        one of them, a loss or the batch is no number (`inpaint_fast.training.guard`)."""
+        self.guard.step(self.optimizers[optimizer])
         self.optimizers[optimizer].zero_grad(set_to_none=True)
 
     def complete(self, batch: Batch) -> Tensor:
@@ -182,10 +216,13 @@ class System(nn.Module, ABC):
                         yield f"{name} of the {network}'s parameter {i}", value
 
     def training_state(self) -> dict[str, Any]:
-        """Networks and optimizers, all that `load_training_state` needs to go on."""
+        """Networks and optimizers, all that `load_training_state` needs to go on; a checkpoint keeps it, whatever
+        tensors, numbers, strings, lists and dictionaries it is made of. Gradients are those that a step leaves to the
+        next one."""
         return {
             "networks": self.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "gradients": {name: p.grad for name, p in self.named_parameters() if p.grad is not None},
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -193,3 +230,6 @@ class System(nn.Module, ABC):
         self.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        for name, parameter in self.named_parameters():
+            gradient = state["gradients"].get(name)
+            parameter.grad = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
