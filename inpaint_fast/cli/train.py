@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -23,14 +23,14 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    recipe, out = recipe_of(argv[0], argv[1:])
-    folder = train(recipe, out)
+    recipe, options = recipe_of(argv[0], argv[1:])
+    folder = train(recipe, options.out, line_every=options.line_every)
     print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 
-def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
-    """The recipe with the settings that these arguments give it, and the run's folder."""
+def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Any]:
+    """The recipe with the settings that these arguments give it, and all that they say."""
     recipe = RECIPES[check_name(name, RECIPES, "recipe")]
     command, defaults = options_type(recipe), {}
     if any(word.replace("_", "-") == "--as-published" for word in args):
@@ -38,16 +38,22 @@ def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
         if not defaults:
             print(f"{name}: --as-published changes nothing, the defaults are those of the source")
     options = parse(command, f"inpaint-fast train {name}", args, default=command(**defaults))
-    return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options.out
+    return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options
 
 
 def options_type(recipe: type[Recipe]) -> type:
-    """What the command line of one recipe sets: every field of the recipe, where the run goes, and whose defaults."""
+    """What the command line of one recipe sets: every field of the recipe, where the run goes and how it is shown, and
+    whose defaults."""
     out = field(default=Path("runs") / recipe.name, metadata={"help": "Folder of the run; made if it is not there."})
     ours = shown(recipe.as_published) or "none, the defaults are those of the source"
     published = field(default=False, metadata={"help": f"Make these the defaults, which the source has: {ours}."})
     flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="as-published")]
-    options = make_dataclass(recipe.name, [("out", Path, out), ("published", flag, published)], bases=(recipe,))
+    line_every = field(
+        default=30.0,
+        metadata={"help": "Seconds between two lines that say where the run is, where no terminal shows a bar."},
+    )
+    own = [("out", Path, out), ("line_every", float, line_every), ("published", flag, published)]
+    options = make_dataclass(recipe.name, own, bases=(recipe,))
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options

@@ -18,9 +18,11 @@ from tqdm import tqdm
 
 from inpaint_fast._devices import device_of
 from inpaint_fast._names import printable
+from inpaint_fast._words import check_number
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report
+from inpaint_fast.training.display import Display, display
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.health import Health, not_finite
 from inpaint_fast.training.recipe import Recipe, System
@@ -99,19 +101,21 @@ class Run:
         self.steps_done = state["steps_done"]
 
 
-def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True) -> Path:
+def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True, line_every: float = 30) -> Path:
     """Train by a recipe and leave everything worth keeping in a folder.
 
     Args:
         recipe: e.g. `UNetWGAN(data="photos/", seconds=600)`.
         out: the run's folder; what it will hold is described in `inpaint_fast.training.records`.
-        progress: print what is trained on, and a bar with losses and images/s.
+        progress: print what is trained on, and losses, images/s and the time left.
+        line_every: seconds between two lines that say so where no terminal shows a bar.
 
     Returns:
         The folder.
 
     Raises:
-        TypeError: recipe is none.
+        TypeError: recipe is none, or line_every no number.
+        ValueError: line_every is less than 0.
         FileExistsError: `out` holds a run already, or weights, or another process is writing there.
         TrainingError: a loss, a weight, a running statistic, an optimizer's state or a held-out metric is no longer a
             number. What was saved last is kept.
@@ -121,14 +125,17 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
+    if not check_number("line_every", line_every) >= 0:
+        raise ValueError(f"line_every: a time of at least 0 is expected, got {line_every}")
     run = Run(recipe)
     with EndSignals() as ending, Records(out, recipe, run.caption_encoder) as records:
         if progress:
             _introduce(run, records.folder)
         with (
-            Progress(run, records, ending, progress) as looker,
+            closing(display(recipe, run.steps_done, progress=progress, line_every=line_every)) as shown,
             closing(prefetch(run.batches, run.steps_done)) as batches,
         ):
+            looker = Progress(run, records, ending, shown)
             with suppress(Ended):
                 looker.evaluate()
                 while not ending.received and not looker.done():
@@ -159,24 +166,15 @@ def _introduce(run: Run, folder: Path) -> None:
 
 
 class Progress:
-    """The loop's eyes: counts time and losses, draws the bar, evaluates, and says when the run is over."""
+    """The loop's eyes: counts time and losses, evaluates, and says when the run is over."""
 
-    def __init__(self, run: Run, records: Records, ending: EndSignals, show: bool) -> None:
-        self.run, self.records, self.ending, self.limit = run, records, ending, run.recipe.seconds
-        self.bar = tqdm(
-            total=None if self.limit else run.recipe.steps, disable=not show, unit="step", dynamic_ncols=True
-        )
+    def __init__(self, run: Run, records: Records, ending: EndSignals, shown: Display) -> None:
+        self.run, self.records, self.ending, self.shown, self.limit = run, records, ending, shown, run.recipe.seconds
         self.seconds = 0.0  # of training, evaluations not counted
         self.health = Health()
         self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
         self.sums: dict[str, tuple[Tensor, int]] = {}  # of what was measured since the last row, on the device
         self.started = self.refreshed = time.perf_counter()
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
 
     def done(self) -> bool:
         """True when the recipe's steps or seconds are used up."""
@@ -188,16 +186,11 @@ class Progress:
         for name, value in measured.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + value, count + 1)
-        self.bar.update()
+        self.shown.step(self.run.steps_done)
         now = time.perf_counter()
         if now - self.refreshed >= REFRESH_SECONDS:
             self.refreshed = now
-            values = self._check({name: value.item() for name, value in measured.items()})
-            rate = self.run.steps_done * self.run.recipe.batch_size / max(self._elapsed(), 1e-9)
-            limit = f"{self._elapsed():.0f}/{self.limit:.0f}s " if self.limit else ""
-            losses = {name: value for name, value in values.items() if name.endswith("_loss")}
-            shown = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in losses.items())
-            self.bar.set_postfix_str(f"{limit}{shown} {rate:.0f} images/s", refresh=False)
+            self.shown.show(self._elapsed(), self._check({name: value.item() for name, value in measured.items()}))
 
     def evaluate(self) -> None:
         """Measure on the held-out pictures, if no signal ends that, and write a row, a picture and the weights, if all
@@ -217,11 +210,10 @@ class Progress:
             row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
         self._expect_finite(row)
         self.records.add(row, picture, self.run.system)
-        if not self.bar.disable:
-            tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
-            for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
-                tqdm.write(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
-                self.named.add(path)
+        self.shown.say(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
+        for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
+            self.shown.say(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
+            self.named.add(path)
         self.sums = {}
         self.started = time.perf_counter()
 
@@ -244,8 +236,7 @@ class Progress:
         self._expect_finite(measured)
         for warning in self.health.look(self.run.steps_done, measured):
             self.records.warn(warning)
-            if not self.bar.disable:
-                tqdm.write(warning)
+            self.shown.say(warning)
         return measured
 
     def _expect_finite(self, values: Mapping[str, float]) -> None:
