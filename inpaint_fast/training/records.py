@@ -1,6 +1,6 @@
 """What a run leaves in its folder, from step 0 on:
 
-config.toml             every setting of the recipe, and the versions that ran it
+config.toml             every setting of the recipe, and the versions and the machine that ran it
 metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics;
                         also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import os
+import platform
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -144,7 +145,9 @@ class Records:
 
 def config_toml(recipe: Recipe) -> str:
     """The recipe as TOML; settings that are None are comments."""
-    lines = [f"recipe = {_toml(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
+    ran_by = {"inpaint_fast": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    ran_by |= {"platform": platform.platform(), "threads": torch.get_num_threads()}
+    lines = [f"{key} = {_toml(value)}" for key, value in {"recipe": recipe.name, **ran_by}.items()]
     lines += ["", "[settings]"]
     for key, value in asdict(recipe).items():
         lines.append(f"# {key}: not set" if value is None else f"{key} = {_toml(value)}")
