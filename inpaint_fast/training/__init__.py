@@ -20,7 +20,7 @@ from inpaint_fast.training.context_cnn import (
 )
 from inpaint_fast.training.context_gan import ContextGAN, ContextWGAN, NoiseGAN
 from inpaint_fast.training.dcgan import DCGAN
-from inpaint_fast.training.evaluation import Evaluation, table
+from inpaint_fast.training.evaluation import Evaluation, area_table, table
 from inpaint_fast.training.glcic import GLCIC, GLCICPlaces2, GLCICSmall
 from inpaint_fast.training.latent_gan import ConvAutoencoderRecipe, LatentGAN
 from inpaint_fast.training.loop import Run, TrainingError, train
@@ -40,6 +40,6 @@ RECIPES: dict[str, type[Recipe]] = {
 }  # fmt: skip
 
 __all__ = [
-    "RECIPES", "Evaluation", "Recipe", "Run", "System", "TrainingError", "hole_metrics", "table", "train",
+    "RECIPES", "Evaluation", "Recipe", "Run", "System", "TrainingError", "area_table", "hole_metrics", "table", "train",
     *(recipe.__name__ for recipe in RECIPES.values()),
 ]  # fmt: skip
