@@ -25,6 +25,7 @@ from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of
 from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
 from inpaint_fast.training import Evaluation, area_table, table
+from inpaint_fast.training.perceptual import Perceptual
 from inpaint_fast.training.pictures import grid
 
 Mask = Literal["center", "rectangle", "free_form"]
@@ -60,6 +61,12 @@ class Evaluate:
     """Also write all figures to this CSV file: a line for each size, mask, tenth of hole area, and fill."""
     json: Path | None = None
     """Also write all figures, with the settings that they hold for, to this JSON file."""
+    metrics: tuple[Literal["fid", "kid", "lpips"], ...] = ()
+    """Besides, of whole pictures: FID and KID, how far the set of completed pictures is from that of true ones (FID
+    wants thousands), and LPIPS, how far each is from its truth; 0 is best. pip install 'inpaint_fast[metrics]'."""
+    metrics_weights: Path | None = None
+    """Folder with the weights for --metrics as they are published, weights-inception-2015-12-05-6726825d.pth of
+    torch-fidelity for fid and kid, alexnet-owt-7be5be79.pth of torchvision for lpips. Nothing is downloaded."""
     picture: Path | None = None
     """Also write a grid of some completions to this PNG file, of the first size and mask."""
 
@@ -72,6 +79,9 @@ def main(argv: Sequence[str]) -> int:
     _check_takes(generator, options)
     device = device_of(options.device)
     generator.to(device)
+    perceptual = None
+    if options.metrics:
+        perceptual = Perceptual(options.metrics, options.metrics_weights, device)
     images = open_images(options.data, "heldout")
     measured = images.spread(options.heldout_pictures)
     captions = None
@@ -99,7 +109,11 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError(f"{options.weights}: its answers are not finite")
         several = f", {size}x{size}, {mask}" if len(options.size) * len(options.mask) > 1 else ""
         print(f"{images.summary()}, {len(completed)} crops{several}")
-        metrics, counts = by_area(evaluation, {name: completed, **evaluation.fills})
+        everything = {name: completed, **evaluation.fills}
+        metrics, counts = by_area(evaluation, everything)
+        if perceptual:
+            for by, pictures in everything.items():
+                metrics["all"][by] |= perceptual(pictures, evaluation.heldout.image)
         print(table(metrics["all"]))
         if len(counts) > 2:  # holes of one area alone are all holes
             print(area_table({area: some for area, some in metrics.items() if area != "all"}, counts))
@@ -136,6 +150,8 @@ def _check(options: Evaluate) -> None:
     for option in ("size", "mask"):
         if not getattr(options, option):
             raise ValueError(f"--{option}: one at least is expected, got none")
+    if bool(options.metrics) != bool(options.metrics_weights):
+        raise ValueError("--metrics and --metrics-weights: both or none is expected")
     if options.heldout_pictures < 1:
         raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
 

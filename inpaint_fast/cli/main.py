@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninpaint-fast: stopped; what was written so far is whole", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
             raise
         print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)
