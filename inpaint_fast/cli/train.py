@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         print(usage())
         return 0 if argv else 2
     recipe, options = recipe_of(argv[0], argv[1:])
-    folder = train(recipe, options.out, line_every=options.line_every)
+    folder = train(recipe, options.out, line_every=options.line_every, tensorboard=options.tensorboard)
     print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
@@ -44,15 +44,22 @@ def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Any]:
 def options_type(recipe: type[Recipe]) -> type:
     """What the command line of one recipe sets: every field of the recipe, where the run goes and how it is shown, and
     whose defaults."""
-    out = field(default=Path("runs") / recipe.name, metadata={"help": "Folder of the run; made if it is not there."})
+    out = "Folder of the run; made if it is not there."
     ours = shown(recipe.as_published) or "none, the defaults are those of the source"
-    published = field(default=False, metadata={"help": f"Make these the defaults, which the source has: {ours}."})
-    flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="as-published")]
-    line_every = field(
-        default=30.0,
-        metadata={"help": "Seconds between two lines that say where the run is, where no terminal shows a bar."},
-    )
-    own = [("out", Path, out), ("line_every", float, line_every), ("published", flag, published)]
+    lines = "Seconds between two lines that say where the run is, where no terminal shows a bar."
+    events = "Also write what tensorboard --logdir shows: curves, pictures, clipped weights. Needs the extra [log]."
+    published = f"Make these the defaults, which the source has: {ours}."
+    flag = tyro.conf.FlagCreatePairsOff[bool]
+    own = [
+        ("out", Path, field(default=Path("runs") / recipe.name, metadata={"help": out})),
+        ("line_every", float, field(default=30.0, metadata={"help": lines})),
+        ("tensorboard", flag, field(default=False, metadata={"help": events})),
+        (
+            "published",
+            Annotated[flag, tyro.conf.arg(name="as-published")],
+            field(default=False, metadata={"help": published}),
+        ),
+    ]
     options = make_dataclass(recipe.name, own, bases=(recipe,))
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)

@@ -7,7 +7,8 @@
 `recipe`: what a recipe is; `adversarial`: the step of a generator and its critic; `centre`, `noise`: systems for
 central holes, and for pictures from nothing; then one file a system. `loop`: the loop; `health`: early warnings;
 `display`: where a run is, for who watches it; `ending`: signals that end it; `records`: what it writes; `evaluation`,
-`metrics`, `pictures`: how a completion is measured and shown; `report`: runs as one page.
+`metrics`, `pictures`: how a completion is measured and shown; `report`: runs as one page; `tensorboard`: a run as
+events; `columns`: what the columns of a row are.
 """
 
 from inpaint_fast.training.context_cnn import (

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn
@@ -27,6 +27,7 @@ from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.health import Health, not_finite
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
+from inpaint_fast.training.tensorboard import EventLog, expect_tensorboard
 
 REFRESH_SECONDS = 0.5  # between two looks at the losses; each makes a GPU wait once
 
@@ -101,7 +102,14 @@ class Run:
         self.steps_done = state["steps_done"]
 
 
-def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True, line_every: float = 30) -> Path:
+def train(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+    line_every: float = 30,
+    tensorboard: bool = False,
+) -> Path:
     """Train by a recipe and leave everything worth keeping in a folder.
 
     Args:
@@ -109,6 +117,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True,
         out: the run's folder; what it will hold is described in `inpaint_fast.training.records`.
         progress: print what is trained on, and losses, images/s and the time left.
         line_every: seconds between two lines that say so where no terminal shows a bar.
+        tensorboard: also write what `tensorboard --logdir out` shows (the extra [log]).
 
     Returns:
         The folder.
@@ -116,6 +125,7 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True,
     Raises:
         TypeError: recipe is none, or line_every no number.
         ValueError: line_every is less than 0.
+        ImportError: tensorboard is asked for and not installed.
         FileExistsError: `out` holds a run already, or weights, or another process is writing there.
         TrainingError: a loss, a weight, a running statistic, an optimizer's state or a held-out metric is no longer a
             number. What was saved last is kept.
@@ -127,6 +137,8 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True,
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
     if not check_number("line_every", line_every) >= 0:
         raise ValueError(f"line_every: a time of at least 0 is expected, got {line_every}")
+    if tensorboard:
+        expect_tensorboard()
     run = Run(recipe)
     with EndSignals() as ending, Records(out, recipe, run.caption_encoder) as records:
         if progress:
@@ -134,8 +146,9 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True,
         with (
             closing(display(recipe, run.steps_done, progress=progress, line_every=line_every)) as shown,
             closing(prefetch(run.batches, run.steps_done)) as batches,
+            closing(EventLog(records.folder, after=run.steps_done)) if tensorboard else nullcontext() as events,
         ):
-            looker = Progress(run, records, ending, shown)
+            looker = Progress(run, records, ending, shown, events)
             with suppress(Ended):
                 looker.evaluate()
                 while not ending.received and not looker.done():
@@ -168,8 +181,9 @@ def _introduce(run: Run, folder: Path) -> None:
 class Progress:
     """The loop's eyes: counts time and losses, evaluates, and says when the run is over."""
 
-    def __init__(self, run: Run, records: Records, ending: EndSignals, shown: Display) -> None:
-        self.run, self.records, self.ending, self.shown, self.limit = run, records, ending, shown, run.recipe.seconds
+    def __init__(self, run: Run, records: Records, ending: EndSignals, shown: Display, events: EventLog | None) -> None:
+        self.run, self.records, self.ending, self.shown, self.events = run, records, ending, shown, events
+        self.limit = run.recipe.seconds
         self.seconds = 0.0  # of training, evaluations not counted
         self.health = Health()
         self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
@@ -210,6 +224,8 @@ class Progress:
             row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
         self._expect_finite(row)
         self.records.add(row, picture, self.run.system)
+        if self.events:
+            self.events.add(row, picture, self.run.system)
         self.shown.say(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
         for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
             self.shown.say(f"left out: {printable(path)}: {self.run.images.skipped[path]}")

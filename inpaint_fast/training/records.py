@@ -8,6 +8,7 @@ checkpoints/step_*/     all networks of one moment, a safetensors file each: the
 generator.safetensors   the newest generator once more, to take away
 vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them
 health.txt              warnings of `inpaint_fast.training.health`, where there were any
+tensorboard/            what TensorBoard shows, where that was asked for (`inpaint_fast.training.tensorboard`)
 owner.txt               the process that writes here, or the last one that did
 """
 

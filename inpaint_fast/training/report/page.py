@@ -11,7 +11,7 @@ from importlib.resources import files
 from inpaint_fast._version import __version__
 from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.data.folder import evenly
-from inpaint_fast.training.metrics import METRICS
+from inpaint_fast.training.columns import PLACE, columns_of
 from inpaint_fast.training.report.curves import UNITS, Curve, chart, number, unit_of
 from inpaint_fast.training.report.elements import Element, element, group, html
 from inpaint_fast.training.report.runs import PNG, RecordedRun
@@ -19,8 +19,6 @@ from inpaint_fast.training.report.runs import PNG, RecordedRun
 GENERATOR = "inpaint_fast report"
 """By which a page says that it is one of these."""
 STYLES = 8  # of runs, in page.css; after so many they come again, dashed
-HELD_OUT = (*METRICS, "diversity")
-PLACE = ("step", "seconds")  # of a row
 NOTES = {  # a column's name in words, and what it tells
     "psnr": ("PSNR", "dB in the hole; higher is better"),
     "ssim": ("SSIM", "in the hole; 1 is the truth"),
@@ -48,18 +46,14 @@ def page(runs: Sequence[RecordedRun], *, pictures: int) -> tuple[str, list[str]]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     title = ", ".join(run.name for run in runs)
-    columns = list(dict.fromkeys(key for run in runs for row in run.rows for key in row))
-    heldout = [key for key in HELD_OUT if key in columns]
-    losses = [key for key in columns if key.endswith("_loss")]
-    of_fills = {f"{fill}_{key}" for fill in FILLS for key in heldout}
-    signals = [key for key in columns if key not in {*PLACE, *heldout, *losses, *of_fills}]
+    columns = columns_of(key for run in runs for row in run.rows for key in row)
     shown, left_out = _pictures(runs, pictures)
     sections = {
         "Warnings": _warnings(runs),
-        "Held-out metrics": [*_table(runs, heldout), *_charts(runs, heldout)],
+        "Held-out metrics": [*_table(runs, columns.heldout), *_charts(runs, columns.heldout)],
         "Held-out pictures": shown,
-        "Losses": _charts(runs, losses),
-        "Signals": _charts(runs, signals),
+        "Losses": _charts(runs, columns.losses),
+        "Signals": _charts(runs, columns.signals),
         "Settings": _settings(runs),
     }
     head = element(
