@@ -120,6 +120,7 @@ def test_a_run_of_one_row_without_pictures_and_one_of_pictures_from_nothing(tmp_
     write_report([bare, made], tmp_path / "report.html")
     page = Page(tmp_path / "report.html")
     assert "diversity" in page.text and len(page.all("img")) == 2 and len(page.all("circle")) > 0
+    (bare / "metrics.jsonl").write_text('{"step": 0, "seconds": 0}\n')  # and none of a run of this package
     write_report(bare, tmp_path / "report.html")  # over the older page
     assert not Page(tmp_path / "report.html").all("img")
 

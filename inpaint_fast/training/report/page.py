@@ -50,7 +50,7 @@ def page(runs: Sequence[RecordedRun], *, pictures: int) -> tuple[str, list[str]]
     shown, left_out = _pictures(runs, pictures)
     sections = {
         "Warnings": _warnings(runs),
-        "Held-out metrics": [*_table(runs, columns.heldout), *_charts(runs, columns.heldout)],
+        "Held-out metrics": [_table(runs, columns.heldout), *_charts(runs, columns.heldout)] if columns.heldout else [],
         "Held-out pictures": shown,
         "Losses": _charts(runs, columns.losses),
         "Signals": _charts(runs, columns.signals),
@@ -127,7 +127,7 @@ def _fills(runs: Sequence[RecordedRun]) -> list[tuple[str, str, RecordedRun]]:
     return found
 
 
-def _table(runs: Sequence[RecordedRun], keys: Sequence[str]) -> list[Element]:
+def _table(runs: Sequence[RecordedRun], keys: Sequence[str]) -> Element:
     """The newest row of each run beside the fills."""
     rows = [(_named(i, run), [run.last.get(key) for key in keys]) for i, run in enumerate(runs)]
     for name, fill, run in _fills(runs):
@@ -139,7 +139,7 @@ def _table(runs: Sequence[RecordedRun], keys: Sequence[str]) -> list[Element]:
         )
         for name, values in rows
     ]
-    return [element("div", element("table", element("tr", element("th"), *head), *lines), class_="wide numbers")]
+    return element("div", element("table", element("tr", element("th"), *head), *lines), class_="wide numbers")
 
 
 def _note(key: str) -> tuple[str, str]:
