@@ -39,9 +39,15 @@ class EventLog:
 
     def __init__(self, run: str | os.PathLike[str], *, after: int) -> None:
         expect_tensorboard()
+        self.folder, self.writer = str(Path(run) / "tensorboard"), None
+        self.go_on(after)
+
+    def go_on(self, after: int) -> None:
+        """Write what comes after this step; what was logged of later ones is not shown any more."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(Path(run) / "tensorboard"), purge_step=after + 1 if after else None)
+        self.close()
+        self.writer = SummaryWriter(self.folder, purge_step=after + 1)
 
     def add(self, row: Mapping[str, float], picture: Tensor, system: System) -> None:
         """One evaluation, as `Records.add` has it. Where it cannot be written, that is said, and no more are: the run

@@ -50,13 +50,18 @@ def test_a_run_that_goes_on_is_shown_without_what_was_logged_after_its_step(tmp_
 
     run = Run(UNetWGAN(**TINY))
     picture = torch.zeros(3, 4, 4, dtype=torch.uint8)
-    for after, steps, psnr in ((0, range(5), 1.0), (2, (3, 4), 2.0)):
-        log = EventLog(tmp_path, after=after)
+    log = EventLog(tmp_path, after=0)
+    for after, steps, psnr in ((0, range(5), 1.0), (2, (3, 4), 2.0), (3, (4, 5), 3.0)):
+        if psnr == 2:  # another process
+            log.close()
+            log = EventLog(tmp_path, after=after)
+        elif psnr == 3:  # the same goes back
+            log.go_on(after)
         for step in steps:
             log.add({"step": step, "seconds": 0, "psnr": psnr}, picture, run.system)
-        log.close()
+    log.close()
     found = [(event.step, event.value) for event in read(tmp_path).Scalars("psnr/completed")]
-    assert found == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2)]
+    assert found == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 3), (5, 3)]
 
 
 def test_a_log_that_cannot_be_written_is_said_and_the_run_goes_on(tmp_path, read, monkeypatch, capsys) -> None:
