@@ -63,9 +63,9 @@ def main(names: list[str]) -> None:
         raise SystemExit(f"{unknown[0]!r} is no recipe; one of {', '.join(RUNS)} is expected")
     for name in names or RUNS:
         shutil.rmtree(FOLDER / name, ignore_errors=True)
-        recipe, folder = recipe_of(name, [*RUNS[name].split(), "--out", str(FOLDER / name)])
+        recipe, options = recipe_of(name, [*RUNS[name].split(), "--out", str(FOLDER / name)])
         started = time.process_time()
-        train(recipe, folder)
+        folder = train(recipe, options.out)
         seconds = round(time.process_time() - started)
         run = Run(recipe)
         copy_networks(folder, {"generator": run.system.generator})

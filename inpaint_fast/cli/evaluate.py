@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 import tyro
+from torch import Tensor, nn
 
+from inpaint_fast._devices import device_of
+from inpaint_fast._files import write_whole
 from inpaint_fast._names import printable
+from inpaint_fast._version import __version__
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of
 from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
-from inpaint_fast.training import Evaluation, table
+from inpaint_fast.training import Evaluation, area_table, table
+from inpaint_fast.training.perceptual import Perceptual
+from inpaint_fast.training.pictures import grid
+
+Mask = Literal["center", "rectangle", "free_form"]
 
 
 @dataclass
 class Evaluate:
     """Measure a trained generator on held-out crops, beside the fills that learn nothing.
 
-    PSNR, SSIM, L1, L2 and sharpness inside the hole (sharpness 1: as sharp as the truth).
+    PSNR, SSIM, L1, L2 and sharpness inside the hole (sharpness 1: as sharp as the truth), for all crops and by how much
+    of them is hole.
     """
 
     weights: Annotated[Path, tyro.conf.Positional]
@@ -37,26 +49,39 @@ class Evaluate:
     """Crops from each picture."""
     heldout_pictures: int = 64
     """At most so many pictures, spread evenly over all of the held-out part."""
-    size: int = 64
-    """Side that the crops are scaled to, in pixels: that of the training pictures."""
-    mask: Literal["center", "rectangle", "free_form"] = "center"
-    """The holes; a network that fills central squares alone takes "center"."""
+    size: tuple[int, ...] = (64,)
+    """Side that the crops are scaled to, in pixels: that of the training pictures; or several sides."""
+    mask: tuple[Mask, ...] = ("center",)
+    """The holes, or several kinds of them; a network that fills central squares alone takes "center"."""
+    seed: int = 0
+    """Of the crops, the holes, and the noise that some generators want in the hole."""
+    device: str = "auto"
+    """Where to complete: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
+    csv: Path | None = None
+    """Also write all figures to this CSV file: a line for each size, mask, tenth of hole area, and fill."""
+    json: Path | None = None
+    """Also write all figures, with the settings that they hold for, to this JSON file."""
+    metrics: tuple[Literal["fid", "kid", "lpips"], ...] = ()
+    """Besides, of whole pictures: FID and KID, how far the set of completed pictures is from that of true ones (FID
+    wants thousands), and LPIPS, how far each is from its truth; 0 is best. pip install 'inpaint_fast[metrics]'."""
+    metrics_weights: Path | None = None
+    """Folder with the weights for --metrics as they are published, weights-inception-2015-12-05-6726825d.pth of
+    torch-fidelity for fid and kid, alexnet-owt-7be5be79.pth of torchvision for lpips. Nothing is downloaded."""
     picture: Path | None = None
-    """Also write a grid of some completions to this PNG file."""
+    """Also write a grid of some completions to this PNG file, of the first size and mask."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
     options = parse(Evaluate, "inpaint-fast evaluate", argv)
-    if options.picture:
-        check_output("--picture", options.picture, [".png"])
-    if options.heldout_pictures < 1:
-        raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
+    _check(options)
     generator = load_network(options.weights)
-    takes, asked = kind_of(generator).takes, (options.size, options.mask)
-    if takes not in (None, asked):
-        expected, got = (f"{size} and {mask}" for size, mask in (takes, asked))
-        raise ValueError(f"--size and --mask: {type(generator).__name__} takes {expected}, got {got}")
+    _check_takes(generator, options)
+    device = device_of(options.device)
+    generator.to(device)
+    perceptual = None
+    if options.metrics:
+        perceptual = Perceptual(options.metrics, options.metrics_weights, device)
     images = open_images(options.data, "heldout")
     measured = images.spread(options.heldout_pictures)
     captions = None
@@ -65,21 +90,96 @@ def main(argv: Sequence[str]) -> int:
         if encoder is None:
             raise FileNotFoundError(f"{options.weights}: its run's vocabulary or sentence vectors are expected there")
         captions = encoder(captions_for(measured, options.data))
-    heldout = heldout_crops(
-        measured,
-        per_image=options.heldout_crops,
-        size=options.size,
-        crop=options.crop,
-        mask=options.mask,
-        captions=captions,
-    )
-    evaluation = Evaluation(heldout)
-    torch.manual_seed(0)  # of the noise that some generators want in the hole
-    metrics, picture = evaluation(partial(complete_batch, generator))
-    print(f"{images.summary()}, {len(evaluation.heldout.image)} crops")
     name = printable(Path(os.path.realpath(options.weights)).stem)
-    print(table({name: metrics, **evaluation.fill_metrics}))
+    rows, grids = [], []
+    for size, mask in product(options.size, options.mask):
+        heldout = heldout_crops(
+            measured,
+            per_image=options.heldout_crops,
+            size=size,
+            crop=options.crop,
+            mask=mask,
+            seed=options.seed,
+            captions=captions,
+        )
+        evaluation = Evaluation(heldout.map(lambda part: part.to(device)))
+        torch.manual_seed(options.seed)  # of the noise that some generators want in the hole
+        completed = complete_batch(generator, evaluation.heldout)
+        if not completed.isfinite().all():
+            raise ValueError(f"{options.weights}: its answers are not finite")
+        several = f", {size}x{size}, {mask}" if len(options.size) * len(options.mask) > 1 else ""
+        print(f"{images.summary()}, {len(completed)} crops{several}")
+        everything = {name: completed, **evaluation.fills}
+        metrics, counts = by_area(evaluation, everything)
+        if perceptual:
+            for by, pictures in everything.items():
+                metrics["all"][by] |= perceptual(pictures, evaluation.heldout.image)
+        print(table(metrics["all"]))
+        if len(counts) > 2:  # holes of one area alone are all holes
+            print(area_table({area: some for area, some in metrics.items() if area != "all"}, counts))
+        place = {"size": size, "mask": mask}
+        rows += [
+            {**place, "area": area, "pictures": counts[area], "completed_by": by, **figures}
+            for area, some in metrics.items()
+            for by, figures in some.items()
+        ]
+        grids.append(grid(evaluation.columns(completed)))
+    _write(options, rows, grids[0])
+    return 0
+
+
+def by_area(
+    evaluation: Evaluation, completed: dict[str, Tensor]
+) -> tuple[dict[str, dict[str, dict[str, float]]], dict[str, int]]:
+    """Area of the holes, "all" first -> name -> metrics; and area -> number of pictures."""
+    areas = {"all": torch.arange(len(evaluation.heldout.image)), **evaluation.areas()}
+    metrics = {
+        area: {name: evaluation.measure(pictures, rows) for name, pictures in completed.items()}
+        for area, rows in areas.items()
+    }
+    return metrics, {area: len(rows) for area, rows in areas.items()}
+
+
+def _check(options: Evaluate) -> None:
+    """Raise ValueError or OSError for what is wrong with the options, before anything is computed."""
+    for option, suffix in (("csv", ".csv"), ("json", ".json"), ("picture", ".png")):
+        if path := getattr(options, option):
+            check_output(f"--{option}", path, [suffix])
+            if not path.parent.is_dir():
+                raise FileNotFoundError(f"--{option}: {path} is to be written in a folder that is not there")
+    for option in ("size", "mask"):
+        if not getattr(options, option):
+            raise ValueError(f"--{option}: one at least is expected, got none")
+    if bool(options.metrics) != bool(options.metrics_weights):
+        raise ValueError("--metrics and --metrics-weights: both or none is expected")
+    if options.heldout_pictures < 1:
+        raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
+
+
+def _check_takes(generator: nn.Module, options: Evaluate) -> None:
+    """Raise ValueError for a size and a mask that this network takes none of."""
+    takes = kind_of(generator).takes
+    for asked in product(options.size, options.mask):
+        if takes not in (None, asked):
+            expected, got = (f"{size} and {mask}" for size, mask in (takes, asked))
+            raise ValueError(f"--size and --mask: {type(generator).__name__} takes {expected}, got {got}")
+
+
+def _write(options: Evaluate, rows: list[dict[str, object]], picture: Tensor) -> None:
+    """Write the files that are asked for, each whole."""
+    if options.csv:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(options.csv, lambda file: file.write(text.getvalue().encode()))
+    if options.json:
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+        about = {"inpaint_fast": __version__, "torch": str(torch.__version__), "settings": settings}
+        text = json.dumps({**about, "rows": rows}, indent=1, allow_nan=False) + "\n"
+        write_whole(options.json, lambda file: file.write(text.encode()))
     if options.picture:
         write_png(options.picture, picture)
-        print(f"picture: {printable(options.picture)}")
-    return 0
+    for option, path in (("figures", options.csv), ("figures", options.json), ("picture", options.picture)):
+        if path:
+            print(f"{option}: {printable(path)}")

@@ -23,6 +23,7 @@ COMMANDS = {
     "complete": "fill the holes of a picture, or of every picture in a folder",
     "convert": "public GLCIC weights (.pth) to safetensors, and back; nothing in them is executed",
     "export": "a completion network as ONNX or as a torch.export program",
+    "report": "one page about runs, side by side: curves, held-out pictures, settings, warnings",
     "evaluate": "measure a trained generator on held-out pictures, beside fills that learn nothing",
     "bench": "run a benchmark: an operator against what you would use instead",
     "info": "what is built, what runs where, and why something does not",
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninpaint-fast: stopped; what was written so far is whole", file=sys.stderr)
         return 130
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
         if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
             raise
         print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     run, args = taken(argv, "--resume")
     config, args = taken(args, "--config")
     if run is None and config is None:
-        folder = train(*recipe_of(args[0], args[1:]))
+        recipe, options = recipe_of(args[0], args[1:])
     else:
         if run is not None and config is not None:
             raise ValueError("--config: with --resume the settings are those of the run")
@@ -39,8 +39,11 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError("--as-published: the settings are those of the run")
         if run is not None and is_given(args, "--out"):
             raise ValueError("--out: a run goes on in its own folder")
-        recipe, out = recipe_of(before.name, args, asdict(before))
-        folder = train(recipe, out if run is None else run, resume=run is not None)
+        recipe, options = recipe_of(before.name, args, asdict(before))
+    folder = train(
+        recipe, options.out if run is None else run, resume=run is not None, line_every=options.line_every,
+        tensorboard=options.tensorboard,
+    )  # fmt: skip
     print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
@@ -62,8 +65,8 @@ def is_given(args: Sequence[str], option: str) -> bool:
     return any(word.replace("_", "-").partition("=")[0] == option for word in args)
 
 
-def recipe_of(name: str, args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> tuple[Recipe, Path]:
-    """The recipe with the settings that these arguments give it, and the run's folder."""
+def recipe_of(name: str, args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> tuple[Recipe, Any]:
+    """The recipe with the settings that these arguments give it, and all that they say."""
     recipe = RECIPES[check_name(name, RECIPES, "recipe")]
     command, defaults = options_type(recipe), dict(defaults or {})
     if is_given(args, "--as-published"):
@@ -71,16 +74,29 @@ def recipe_of(name: str, args: Sequence[str], defaults: Mapping[str, Any] | None
         if not defaults:
             print(f"{name}: --as-published changes nothing, the defaults are those of the source")
     options = parse(command, f"inpaint-fast train {name}", args, default=command(**defaults))
-    return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options.out
+    return recipe(**{each.name: getattr(options, each.name) for each in fields(recipe)}), options
 
 
 def options_type(recipe: type[Recipe]) -> type:
-    """What the command line of one recipe sets: every field of the recipe, where the run goes, and whose defaults."""
-    out = field(default=Path("runs") / recipe.name, metadata={"help": "Folder of the run; made if it is not there."})
+    """What the command line of one recipe sets: every field of the recipe, where the run goes and how it is shown, and
+    whose defaults."""
+    out = "Folder of the run; made if it is not there."
     ours = shown(recipe.as_published) or "none, the defaults are those of the source"
-    published = field(default=False, metadata={"help": f"Make these the defaults, which the source has: {ours}."})
-    flag = Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(name="as-published")]
-    options = make_dataclass(recipe.name, [("out", Path, out), ("published", flag, published)], bases=(recipe,))
+    lines = "Seconds between two lines that say where the run is, where no terminal shows a bar."
+    events = "Also write what tensorboard --logdir shows: curves, pictures, clipped weights. Needs the extra [log]."
+    published = f"Make these the defaults, which the source has: {ours}."
+    flag = tyro.conf.FlagCreatePairsOff[bool]
+    own = [
+        ("out", Path, field(default=Path("runs") / recipe.name, metadata={"help": out})),
+        ("line_every", float, field(default=30.0, metadata={"help": lines})),
+        ("tensorboard", flag, field(default=False, metadata={"help": events})),
+        (
+            "published",
+            Annotated[flag, tyro.conf.arg(name="as-published")],
+            field(default=False, metadata={"help": published}),
+        ),
+    ]
+    options = make_dataclass(recipe.name, own, bases=(recipe,))
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options

@@ -6,9 +6,10 @@
 
 `recipe`: what a recipe is; `adversarial`: the step of a generator and its critic; `centre`, `noise`: systems for
 central holes, and for pictures from nothing; then one file a system, and `catalogue`: all their recipes. `run`: what a
-run owns; `loop`: the loop; `guard`: steps that are skipped; `health`: early warnings; `ending`: signals; `records`:
-what a run writes, with `config` and `checkpoints`; `evaluation`, `metrics`, `pictures`: how a completion is measured
-and shown.
+run owns; `loop`: the loop; `guard`: steps that are skipped; `health`: early warnings; `display`: where a run is, for
+who watches it; `ending`: signals; `records`: what a run writes, with `config` and `checkpoints`; `evaluation`,
+`metrics`, `pictures`: how a completion is measured and shown; `report`: runs as one page; `tensorboard`: a run as
+events; `columns`: what the columns of a row are.
 """
 
 from inpaint_fast.training.catalogue import (
@@ -34,7 +35,7 @@ from inpaint_fast.training.catalogue import (
     UNetWGANCaption,
 )
 from inpaint_fast.training.config import read_recipe
-from inpaint_fast.training.evaluation import Evaluation, table
+from inpaint_fast.training.evaluation import Evaluation, area_table, table
 from inpaint_fast.training.loop import TrainingError, train
 from inpaint_fast.training.metrics import hole_metrics
 from inpaint_fast.training.recipe import Recipe, System
@@ -44,5 +45,5 @@ __all__ = [
     "DCGAN", "GLCIC", "MLPGAN", "RECIPES", "ContextCNNBow1", "ContextCNNBow5", "ContextCNNCaptionBias", "ContextCNNGRU",
     "ContextCNNLSTM", "ContextCNNRecipe", "ContextGAN", "ContextWGAN", "ConvAutoencoderRecipe", "Evaluation",
     "GLCICPlaces2", "GLCICSmall", "LatentGAN", "NoiseGAN", "Recipe", "Run", "System", "TrainingError", "UNetL2",
-    "UNetWGAN", "UNetWGANCaption", "hole_metrics", "read_recipe", "table", "train",
+    "UNetWGAN", "UNetWGANCaption", "area_table", "hole_metrics", "read_recipe", "table", "train",
 ]  # fmt: skip

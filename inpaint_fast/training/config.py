@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import sys
 from dataclasses import asdict, fields
@@ -26,11 +27,14 @@ CONFIG = "config.toml"
 
 
 def config_toml(recipe: Recipe) -> str:
-    """The recipe as TOML, which has no word for None: the settings that are None are listed as such."""
+    """The recipe, and what runs it, as TOML, which has no word for None: settings that are None are listed as such."""
     settings = asdict(recipe)
-    not_set = [name for name, value in settings.items() if value is None]
-    lines = [f"recipe = {_toml(recipe.name)}", f'inpaint_fast = "{__version__}"', f'torch = "{torch.__version__}"']
-    lines += [f"not_set = {_toml(not_set)}", "", "[settings]"]
+    head = {
+        "recipe": recipe.name, "inpaint_fast": __version__, "torch": str(torch.__version__),
+        "python": platform.python_version(), "platform": platform.platform(), "threads": torch.get_num_threads(),
+        "not_set": [name for name, value in settings.items() if value is None],
+    }  # fmt: skip
+    lines = [*(f"{name} = {_toml(value)}" for name, value in head.items()), "", "[settings]"]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items() if value is not None]
     return "\n".join(lines) + "\n"
 

@@ -38,10 +38,18 @@ class Evaluation:
         psnr, ssim, sharpness = (metrics[name] for name in ("psnr", "ssim", "sharpness"))
         return f"held out: PSNR {psnr:.2f} dB ({fills}), SSIM {ssim:.3f}, sharpness {sharpness:.2f}"
 
-    def measure(self, completed: Tensor) -> dict[str, float]:
-        """`hole_metrics` of completed held-out pictures, as numbers."""
-        metrics = hole_metrics(completed, self.heldout.image, self.heldout.mask)
+    def measure(self, completed: Tensor, rows: Tensor | slice = slice(None)) -> dict[str, float]:
+        """`hole_metrics` of completed held-out pictures, or of these rows of them, as numbers."""
+        metrics = hole_metrics(completed[rows], self.heldout.image[rows], self.heldout.mask[rows])
         return {name: value.item() for name, value in metrics.items()}
+
+    def areas(self) -> dict[str, Tensor]:
+        """The rows of the held-out pictures by how much of them is hole: "20-30 %" -> rows. Tenths without a picture
+        are left out."""
+        mask = self.heldout.mask
+        tenths = (mask.sum(dim=(1, 2, 3)) * 10 // mask[0].numel()).clamp(max=9)
+        rows = {f"{10 * tenth}-{10 * tenth + 10} %": (tenths == tenth).nonzero()[:, 0] for tenth in range(10)}
+        return {area: some for area, some in rows.items() if len(some)}
 
     def columns(self, completed: Tensor) -> dict[str, Tensor]:
         """What is shown of completed held-out pictures: heading -> (shown, 3, H, W) in [0, 1]."""
@@ -78,10 +86,23 @@ class Generation(Evaluation):
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Name -> metrics of `hole_metrics`, as aligned text."""
+    """Name -> metrics of `hole_metrics`, and any others after them, as aligned text."""
     width = max(len(name) for name in ("in the hole", *rows))
-    lines = [f"{'in the hole':{width}}  {'PSNR dB':>8}  {'SSIM':>6}  {'L1':>6}  {'L2':>7}  {'sharpness':>9}"]
+    others = list(dict.fromkeys(key for metrics in rows.values() for key in metrics if key not in METRICS))
+    head = f"{'in the hole':{width}}  {'PSNR dB':>8}  {'SSIM':>6}  {'L1':>6}  {'L2':>7}  {'sharpness':>9}"
+    lines = [head + "".join(f"  {key.upper():>8}" for key in others)]
     for name, metrics in rows.items():
         psnr, ssim, l1, l2, sharpness = (metrics[key] for key in METRICS)
-        lines.append(f"{name:{width}}  {psnr:8.2f}  {ssim:6.3f}  {l1:6.4f}  {l2:7.5f}  {sharpness:9.2f}")
+        line = f"{name:{width}}  {psnr:8.2f}  {ssim:6.3f}  {l1:6.4f}  {l2:7.5f}  {sharpness:9.2f}"
+        lines.append(line + "".join(f"  {metrics[key]:8.4g}" for key in others))
+    return "\n".join(lines)
+
+
+def area_table(metrics: dict[str, dict[str, dict[str, float]]], counts: dict[str, int]) -> str:
+    """Area of the holes -> name -> metrics, and area -> number of pictures, as aligned text: the PSNR of every name."""
+    names = list(next(iter(metrics.values())))
+    lines = ["  ".join(["PSNR dB by area of the hole", "pictures", *(f"{name:>10}" for name in names)])]
+    for area, some in metrics.items():
+        figures = (f"{some[name]['psnr']:{max(10, len(name))}.2f}" for name in names)
+        lines.append("  ".join([f"{area:>27}", f"{counts[area]:8}", *figures]))
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from signal import Signals
 from typing import Any, NoReturn, TextIO
@@ -18,14 +18,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inpaint_fast._names import printable
+from inpaint_fast._words import check_number
 from inpaint_fast.completion.weights import WeightsError
 from inpaint_fast.data import prefetch
 from inpaint_fast.nn import acceleration_report
+from inpaint_fast.training.display import Display, display
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.health import Health, not_finite
 from inpaint_fast.training.recipe import Recipe
 from inpaint_fast.training.records import Records
 from inpaint_fast.training.run import Run
+from inpaint_fast.training.tensorboard import EventLog, expect_tensorboard
 
 TIDYING = "generator and list of checkpoints"
 NONE = "a batch, a loss or a gradient that is no number"
@@ -36,7 +39,15 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what was kept."""
 
 
-def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False, progress: bool = True) -> Path:
+def train(
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    line_every: float = 30,
+    tensorboard: bool = False,
+) -> Path:
     """Train by a recipe and leave everything worth keeping in a folder.
 
     Args:
@@ -45,13 +56,17 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False, 
         resume: go on with the run in `out` from its newest checkpoint, as if it had never stopped: on a CPU the result
             is that of an undisturbed run, bit for bit. The recipe is the run's (`read_recipe(out)`), but for the
             settings in `Recipe.free`. A run that is over is left as it is, unless the recipe has more steps for it.
-        progress: print what is trained on, and a bar with losses and images/s.
+        progress: print what is trained on, and losses, images/s and the time left.
+        line_every: seconds between two lines that say so where no terminal shows a bar.
+        tensorboard: also write what `tensorboard --logdir out` shows (the extra [log]).
 
     Returns:
         The folder.
 
     Raises:
-        TypeError: recipe is none.
+        TypeError: recipe is none, or line_every no number.
+        ValueError: line_every is less than 0.
+        ImportError: tensorboard is asked for and not installed.
         FileExistsError: `out` holds a run already, or weights, or another process is writing there.
         FileNotFoundError, ValueError: with `resume`: `out` holds no run, no whole checkpoint, or a run with another
             recipe or other pictures.
@@ -64,6 +79,10 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False, 
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
+    if not check_number("line_every", line_every) >= 0:
+        raise ValueError(f"line_every: a time of at least 0 is expected, got {line_every}")
+    if tensorboard:
+        expect_tensorboard()
     if resume:
         run, records, state = _reopened(recipe, out)
         if run is None:
@@ -76,7 +95,11 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, resume: bool = False, 
     with EndSignals() as ending, records:
         if progress:
             _introduce(run, records.folder)
-        with Progress(run, records, ending, progress) as looker:
+        with (
+            closing(display(recipe, run.steps_done, progress=progress, line_every=line_every)) as shown,
+            closing(EventLog(records.folder, after=run.steps_done)) if tensorboard else nullcontext() as events,
+        ):
+            looker = Progress(run, records, ending, shown, events)
             if state is not None:
                 looker.go_back(state)
                 state = None  # as large as all that is trained
@@ -160,14 +183,11 @@ def _introduce(run: Run, folder: Path) -> None:
 
 
 class Progress:
-    """The loop's eyes: counts time and losses, draws the bar, evaluates, saves, and says when the run is over."""
+    """The loop's eyes: counts time and losses, evaluates, saves, and says when the run is over."""
 
-    def __init__(self, run: Run, records: Records, ending: EndSignals, show: bool) -> None:
-        self.run, self.records, self.ending, self.limit = run, records, ending, run.recipe.seconds
-        self.bar = tqdm(
-            total=None if self.limit else run.recipe.steps, initial=run.steps_done, disable=not show, unit="step",
-            dynamic_ncols=True,
-        )  # fmt: skip
+    def __init__(self, run: Run, records: Records, ending: EndSignals, shown: Display, events: EventLog | None) -> None:
+        self.run, self.records, self.ending, self.shown, self.events = run, records, ending, shown, events
+        self.limit = run.recipe.seconds
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted, until the clock was started
         self.health = Health()
         self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
@@ -176,12 +196,6 @@ class Progress:
         self.has_gone_back = False
         self.started = self.refreshed = self.tried = time.perf_counter()
         self.stopped = False  # the clock
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.close()
 
     def done(self) -> bool:
         """True when the recipe's steps or seconds are used up."""
@@ -198,18 +212,13 @@ class Progress:
         for name, value in measured.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + torch.where(guard.good, value, 0.0), count + guard.good.long())
-        self.bar.update()
+        self.shown.step(self.run.steps_done)
         now = time.perf_counter()
         look = now - self.refreshed >= REFRESH_SECONDS
         if look:
             self.refreshed = now
             values = self._check({name: value.item() for name, value in measured.items()}) if guard.good else {}
-            rate = self.run.steps_done * self.run.recipe.batch_size / max(self._elapsed(), 1e-9)
-            limit = f"{self._elapsed():.0f}/{self.limit:.0f}s " if self.limit else ""
-            losses = {name: value for name, value in values.items() if name.endswith("_loss")}
-            shown = " ".join(f"{name.removesuffix('_loss')} {value:.4f}" for name, value in losses.items())
-            skipped = f" {guard.skipped} skipped" if guard.skipped else ""
-            self.bar.set_postfix_str(f"{limit}{shown} {rate:.0f} images/s{skipped}", refresh=False)
+            self.shown.show(self._elapsed(), values, skipped=int(guard.skipped))
         if (look or self.run.device.type == "cpu") and guard.longest >= self.run.recipe.max_skipped:
             self._undo(f"{guard.longest} steps in a row had {NONE}")
             return True
@@ -264,7 +273,9 @@ class Progress:
         device = self.run.device
         self.sums = {name: (total.to(device), count.to(device)) for name, (total, count) in state["sums"].items()}
         self.health.load_state_dict(state["health"])
-        self.bar.n = self.run.steps_done
+        self.shown.step(self.run.steps_done)
+        if self.events:
+            self.events.go_on(self.run.steps_done)
 
     def _state_dict(self) -> dict[str, Any]:
         """All that a run goes on from."""
@@ -307,11 +318,12 @@ class Progress:
             if self.records.saved != step and (every is None or best or step % every == 0):
                 self._save()  # before the rows: none without its weights
             self._write("rows of metrics", self.records.write_rows)
-        if not self.bar.disable:
-            tqdm.write(f"step {step:6d}  {self.run.evaluation.line(metrics)}")
-            for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
-                tqdm.write(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
-                self.named.add(path)
+            if self.events:
+                self.events.add(row, picture, self.run.system)
+        self.shown.say(f"step {step:6d}  {self.run.evaluation.line(metrics)}")
+        for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
+            self.shown.say(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
+            self.named.add(path)
 
     def _save(self) -> None:
         """A checkpoint, if what was learned is finite."""
@@ -383,7 +395,8 @@ class Progress:
         """Stop at what is no number; say what has gone wrong more quietly."""
         self._expect_finite(measured)
         for warning in self.health.look(self.run.steps_done, measured):
-            self._warn(warning, None if self.bar.disable else sys.stdout)
+            self._warn(warning, None)
+            self.shown.say(warning)
         return measured
 
     def _warn(self, text: str, stream: TextIO | None) -> None:

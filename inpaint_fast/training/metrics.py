@@ -20,9 +20,10 @@ def hole_metrics(completed: Tensor, truth: Tensor, mask: Tensor) -> dict[str, Te
 
     Returns:
         Scalars, means over the pictures (none of them leaves the device):
-        psnr in dB (mean over pictures of 10 log10(1 / mean squared error)); ssim (`ssim_map`, mean over hole pixels);
-        l1 and l2, the mean absolute and squared error; sharpness, the mean absolute difference of neighbouring hole
-        pixels over that of the truth: 1 is as sharp as the truth, 0 flat.
+        psnr in dB (mean over pictures of 10 log10(1 / mean squared error), at most 100); ssim, the mean of `ssim_map`
+        over the hole's pixels: it is made of the whole pictures, so that the windows of pixels at the hole's edge see
+        known pixels, too; l1 and l2, the mean absolute and squared error; sharpness, the mean absolute difference of
+        neighbouring hole pixels over that of the truth: 1 is as sharp as the truth, 0 flat.
     """
     hole = hole_of(mask).to(completed.dtype).expand(completed.shape[0], 1, *completed.shape[2:])
     count = hole.sum(dim=(1, 2, 3)) * completed.shape[1]

@@ -1,6 +1,6 @@
 """What a run leaves in its folder, from step 0 on:
 
-config.toml             every setting of the recipe, and the versions that ran it
+config.toml             every setting of the recipe, and the versions and the machine that ran it
 metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics;
                         also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
@@ -10,6 +10,7 @@ checkpoints/best.json   which of them has the least held-out error
 generator.safetensors   the newest generator once more, to take away
 vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them
 health.txt              warnings of `inpaint_fast.training.health`, and what could not be written, where there were any
+tensorboard/            what TensorBoard shows, where that was asked for (`inpaint_fast.training.tensorboard`)
 owner.txt               the process that writes here, or the last one that did
 """
 

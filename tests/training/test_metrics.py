@@ -36,17 +36,57 @@ def test_sharpness_of_flat_and_doubled_contrast() -> None:
     assert hole_metrics(2 * truth, truth, mask)["sharpness"].item() == pytest.approx(2)
 
 
-def test_psnr_and_ssim_equal_those_of_torchmetrics() -> None:
-    functional = pytest.importorskip("torchmetrics.functional.image")
-    truth = torch.rand(2, 3, 40, 48)
+INSIDE = (
+    ...,
+    slice(5, -5),
+    slice(5, -5),
+)  # where no window reaches over the picture's edge, which others pad otherwise
+
+
+def noisy() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Completed pictures, true ones, and masks with the hole in the middle, in float64."""
+    truth = torch.rand(2, 3, 40, 48, dtype=torch.float64)
     completed = (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1)
-    everything = torch.ones(1, 1, 40, 48)
-    metrics = hole_metrics(completed, truth, everything)
-    psnr = functional.peak_signal_noise_ratio(completed, truth, data_range=1.0, dim=(1, 2, 3))
-    torch.testing.assert_close(metrics["psnr"], psnr)
-    _, full = functional.structural_similarity_index_measure(completed, truth, data_range=1.0, return_full_image=True)
-    inside = (..., slice(5, -5), slice(5, -5))  # their image is padded another way
-    torch.testing.assert_close(ssim_map(completed, truth)[inside], full[inside], atol=1e-4, rtol=1e-4)
+    return completed, truth, center_square(40, 48)[None].expand(2, -1, -1, -1)
+
+
+def test_metrics_equal_those_of_torchmetrics() -> None:
+    functional = pytest.importorskip("torchmetrics.functional", reason="torchmetrics is not installed")
+    completed, truth, mask = noisy()
+    metrics = hole_metrics(completed, truth, mask)
+    hole = (..., slice(10, 30), slice(14, 34))
+    assert mask[hole].all() and mask.sum() == mask[hole].numel()
+    ours, theirs = completed[hole].contiguous(), truth[hole].contiguous()
+    _, full = functional.image.structural_similarity_index_measure(
+        completed, truth, data_range=1.0, return_full_image=True
+    )
+    expected = {
+        "psnr": functional.image.peak_signal_noise_ratio(ours, theirs, data_range=1.0, dim=(1, 2, 3)),
+        "ssim": full[hole].mean(),
+        "l1": functional.mean_absolute_error(ours, theirs),
+        "l2": functional.mean_squared_error(ours, theirs),
+    }
+    for name, value in expected.items():
+        assert metrics[name].item() == pytest.approx(value.item(), abs=1e-6), name
+    torch.testing.assert_close(ssim_map(completed, truth)[INSIDE], full[INSIDE], atol=1e-6, rtol=0)
+
+
+def test_metrics_equal_those_of_scikit_image() -> None:
+    skimage = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
+    completed, truth, mask = noisy()
+    metrics = hole_metrics(completed, truth, mask)
+    hole, psnr, ssim = (slice(None), slice(10, 30), slice(14, 34)), [], []
+    for ours, theirs in zip(completed.numpy(), truth.numpy(), strict=True):
+        psnr.append(skimage.peak_signal_noise_ratio(theirs[hole], ours[hole], data_range=1.0))
+        _, full = skimage.structural_similarity(
+            theirs, ours, data_range=1.0, channel_axis=0, full=True,
+            gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        )  # fmt: skip
+        ssim.append(full[hole].mean())
+        ours_map = ssim_map(torch.from_numpy(ours)[None], torch.from_numpy(theirs)[None])[0]
+        torch.testing.assert_close(ours_map[INSIDE], torch.from_numpy(full)[INSIDE], atol=1e-6, rtol=0)
+    assert metrics["psnr"].item() == pytest.approx(sum(psnr) / 2, abs=1e-6)
+    assert metrics["ssim"].item() == pytest.approx(sum(ssim) / 2, abs=1e-6)
 
 
 def test_identical_pictures() -> None:

@@ -1,0 +1,102 @@
+"""Where a run is, for who watches it: a bar on a terminal, elsewhere (a file, a pipe) a plain line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from inpaint_fast.training.recipe import Recipe
+
+
+class Display:
+    """Shows nothing; what shows something is made of it.
+
+    Args:
+        recipe: its steps and seconds say when the run is over.
+        steps_done: before it starts.
+    """
+
+    def __init__(self, recipe: Recipe, steps_done: int) -> None:
+        self.recipe, self.steps_done = recipe, steps_done
+
+    def step(self, steps_done: int) -> None:
+        """So many steps are done."""
+        self.steps_done = steps_done
+
+    def show(self, seconds: float, measured: Mapping[str, float], *, skipped: int = 0) -> None:
+        """Where the run is: after how many seconds of training, what the last step measured, how many were skipped."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+    def losses(self, measured: Mapping[str, float]) -> list[str]:
+        """Each loss with its name."""
+        return [f"{name[:-5]} {value:.4f}" for name, value in measured.items() if name.endswith("_loss")]
+
+    def rate(self, seconds: float) -> str:
+        """The pictures that were trained on in a second."""
+        return f"{self.steps_done * self.recipe.batch_size / max(seconds, 1e-9):.0f} images/s"
+
+    def left(self, seconds: float) -> str:
+        """How long it takes until the recipe's steps or seconds are used up."""
+        rest = max(self.recipe.steps - self.steps_done, 0) * seconds / max(self.steps_done, 1)
+        if self.recipe.seconds is not None:
+            rest = min(rest, max(self.recipe.seconds - seconds, 0))
+        return f"{tqdm.format_interval(rest)} left"
+
+
+class Bar(Display):
+    """A bar of steps, by tqdm; where time may end the run first, how much of it is left."""
+
+    def __init__(self, recipe: Recipe, steps_done: int) -> None:
+        super().__init__(recipe, steps_done)
+        total = None if recipe.seconds else recipe.steps
+        self.bar = tqdm(total=total, initial=steps_done, unit="step", dynamic_ncols=True)
+
+    def step(self, steps_done: int) -> None:
+        super().step(steps_done)
+        self.bar.update(steps_done - self.bar.n)
+
+    def show(self, seconds: float, measured: Mapping[str, float], *, skipped: int = 0) -> None:
+        parts = [*self.losses(measured), self.rate(seconds), *([f"{skipped} skipped"] if skipped else [])]
+        if self.bar.total is None:  # else tqdm says it
+            parts.append(self.left(seconds))
+        self.bar.set_postfix_str(", ".join(parts), refresh=False)
+
+    def say(self, text: str) -> None:
+        tqdm.write(text)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+class Lines(Display):
+    """A line every so many seconds: no carriage return in it, and written at once, so that a file can be followed."""
+
+    def __init__(self, recipe: Recipe, steps_done: int, *, every: float) -> None:
+        super().__init__(recipe, steps_done)
+        self.every, self.said = every, time.monotonic()
+
+    def show(self, seconds: float, measured: Mapping[str, float], *, skipped: int = 0) -> None:
+        if (now := time.monotonic()) - self.said >= self.every:
+            self.said = now
+            parts = [*self.losses(measured), self.rate(seconds), self.left(seconds)]
+            if skipped:
+                parts.append(f"{skipped} skipped")
+            self.say(f"step {self.steps_done:6d}  {', '.join(parts)}")
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+
+def display(recipe: Recipe, steps_done: int, *, progress: bool, line_every: float) -> Display:
+    """What shows a run: a bar where stderr is a terminal, else lines; nothing without `progress`."""
+    if not progress:
+        return Display(recipe, steps_done)
+    return Bar(recipe, steps_done) if sys.stderr.isatty() else Lines(recipe, steps_done, every=line_every)
