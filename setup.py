@@ -18,6 +18,8 @@ Environment:
     TORCH_CUDA_ARCH_LIST   GPU architectures, as for PyTorch's own extensions (default: 8.0;9.0a+PTX)
     CUDA_HOME              the CUDA toolkit (default: the one whose nvcc is on PATH, then /usr/local/cuda)
     CXX, CXXFLAGS          compiler and further flags
+    INPAINT_FAST_CPU_FLAGS compile the CPU kernels once, with these flags (-march=native), instead of for each instruction
+                           set; the module calls what it has then "baseline", and runs where these flags may
     MAX_JOBS               compile jobs at a time (default: one a processor, bounded by 1.5 GB of free memory each)
 """
 
@@ -201,8 +203,9 @@ class NinjaBuild(build_ext):
 
     def write_ninja(self, path: Path, output: Path) -> None:
         torch, cuda, cxx = torch_folder(), Cuda(), compiler()
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        isas = X86_FLAGS if x86 else {"baseline": []}
+        flags = os.environ.get("INPAINT_FAST_CPU_FLAGS")
+        x86 = flags is None and platform.machine().lower() in ("x86_64", "amd64")
+        isas = X86_FLAGS if x86 else {"baseline": shlex.split(flags or "")}
         includes = [f"-I{ROOT / 'csrc'}", f"-I{torch / 'include'}"]
         common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *WARNINGS]
         common.append(f"-ffile-prefix-map={ROOT}/=")  # errors name csrc/..., wherever it was built

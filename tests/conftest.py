@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
 from types import ModuleType  # noqa: E402
 
 import pytest  # noqa: E402
@@ -22,6 +23,8 @@ from inpaint_fast._words import triton_interpreted  # noqa: E402
 from inpaint_fast.kernels import interpreter_fault  # noqa: E402
 from inpaint_fast.ops._dispatch import OPERATORS  # noqa: E402
 
+if "ASAN_OPTIONS" in os.environ and b"__asan_init" not in Path(_extension.module.__file__).read_bytes():
+    raise RuntimeError(f"{_extension.module.__file__}: a module that was built with AddressSanitizer is expected")
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
 torch.set_num_threads(2)

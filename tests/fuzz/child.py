@@ -19,6 +19,7 @@ from support import always_winograd
 
 from fuzz.registered import load
 from fuzz.trial import public_trial, registered_trial
+from inpaint_fast import _extension
 
 MEMORY = 4 << 30  # bytes, besides what the libraries take
 PATIENCE = 60  # seconds for one call
@@ -32,7 +33,10 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.ones(1 << 20).sin()  # threads start while there is memory for them
     is_sanitized = "ASAN_OPTIONS" in os.environ
-    if not is_sanitized:  # whose shadow memory is larger than all limits
+    if is_sanitized:
+        module = Path(_extension.module.__file__)
+        assert b"__asan_init" in module.read_bytes(), module
+    else:  # the shadow memory of the others is larger than all limits
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
     with always_winograd():

@@ -208,4 +208,6 @@ def _settings(runs: Sequence[RecordedRun]) -> list[Element]:
 
 def _value(value: object) -> str:
     """A setting as the command line takes it."""
+    if value is None:
+        return "not set"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
