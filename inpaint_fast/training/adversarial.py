@@ -135,8 +135,8 @@ class AdversarialSystem(System):
 
     def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
         """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
-        real = self.critic(self.judged(self.disturbed(truth), batch))
-        fake = self.critic(self.judged(pictures, batch))
+        real = self.through(self.critic, self.judged(self.disturbed(truth), batch))
+        fake = self.through(self.critic, self.judged(pictures, batch))
         loss = self.objective.critic(real, fake)
         self.backward(loss)
         self.update("critic")
@@ -151,13 +151,15 @@ class AdversarialSystem(System):
             losses["reconstruction"] = reconstruction
         if self.critic is not None:
             with frozen(self.critic):
-                losses["adversarial"] = self.objective.generator(self.critic(self.judged(pictures, batch)))
+                losses["adversarial"] = self.objective.generator(
+                    self.through(self.critic, self.judged(pictures, batch))
+                )
         total = torch.zeros_like(pictures)
         for name, loss in losses.items():
-            (gradient,) = torch.autograd.grad(loss, pictures)
+            gradient = self.gradient(loss, pictures)
             total += gradient
             measured[f"{name}_loss"] = loss.detach()
-            measured[f"{name}_gradient"] = gradient.norm()
+            measured[f"{name}_gradient"] = self.precision.signal(gradient.norm())
         roots, gradients = [made.pictures], [total]
         if made.penalty is not None:
             measured["penalty_loss"] = made.penalty.detach()

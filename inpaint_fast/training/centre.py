@@ -59,8 +59,8 @@ class CentreSystem(AdversarialSystem):
     def make(self, batch: Batch) -> Made:
         inputs = generator_inputs(self.generator, *batch)
         if not self.penalty:
-            return Made(self.generator(*inputs))
-        pictures, unclipped = self.generator(*inputs, unclipped=True)
+            return Made(self.through(self.generator, *inputs))
+        pictures, unclipped = self.through(self.generator, *inputs, unclipped=True)
         return Made(pictures, clip_penalty(unclipped, weight=self.penalty))
 
     def truth(self, batch: Batch) -> Tensor:

@@ -113,6 +113,11 @@ class GLCIC(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.expect_at_least(completion_steps=0, discriminator_steps=0, settle=0, micro_batch=1)
+        if self.precision == "fp16" and not self.clear_gradients:
+            raise ValueError(
+                "precision: with clear_gradients=False gradients outlive the scale of their losses; 'float32' or "
+                "'bf16' is expected, got 'fp16'"
+            )
         for name in ("size", "local"):
             if getattr(self, name) < 4 or getattr(self, name) % 4:
                 raise ValueError(f"{name}: a multiple of 4 (4, 8, 12, ...) is expected, got {getattr(self, name)}")
@@ -211,7 +216,7 @@ class GLCICSystem(System):
         super().schedule(step, epoch)
         self.phase = 1 + sum(step >= end for end in self.recipe.milestones)
         for group in self.optimizers["generator"].param_groups:
-            group["lr"] = self._completion_lr(step)
+            group["lr"] = self._completion_lr(step) * self.recipe.rate_factor(step)
 
     def step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """The step of the phase that the run is in."""
@@ -221,7 +226,7 @@ class GLCICSystem(System):
         """Phase 1: the completion network on the squared error of the holes, a mean over all of the pictures."""
         losses: dict[str, Tensor] = {}
         for part, share in self._parts(batch):
-            loss = masked_l2(self.generator(part.image, part.mask), part.image, part.mask)
+            loss = masked_l2(self.through(self.generator, part.image, part.mask), part.image, part.mask)
             _note(losses, share, reconstruction_loss=loss)
             self.backward(loss * self._gradient_share(share))
         self.update("generator")
@@ -264,7 +269,7 @@ class GLCICSystem(System):
             reconstruction, completed = kept or self._completed(part)
             patch = patches(completed, part.hole_corner, recipe.local)
             with frozen(self.discriminator) if recipe.clear_gradients else nullcontext():
-                logits = self.discriminator(patch, completed)
+                logits = self.through(self.discriminator, patch, completed)
             adversarial = self.objective.generator(logits)
             _note(losses, share, reconstruction_loss=reconstruction, adversarial_loss=adversarial)
             ends = [at_ends(pictures, (0.0, 1.0), part.mask) for pictures in (completed.detach(), part.image)]
@@ -293,7 +298,7 @@ class GLCICSystem(System):
 
     def _completed(self, part: ContextBatch) -> tuple[Tensor, Tensor]:
         """The squared error, and the pictures that the discriminators see."""
-        output = self.generator(part.image, part.mask)
+        output = self.through(self.generator, part.image, part.mask)
         if self.recipe.composite:
             return masked_l2_composite(output, part.image, part.mask)
         return masked_l2(output, part.image, part.mask), output
@@ -302,7 +307,7 @@ class GLCICSystem(System):
         """Completed and real pictures in one pass, each normalised by its own statistics: loss and spread of logits."""
         local = self.recipe.local
         patch = [patches(completed, part.hole_corner, local), patches(part.image, part.real_corner, local)]
-        logits = self.discriminator(torch.cat(patch), torch.cat([completed, part.image]), groups=2)
+        logits = self.through(self.discriminator, torch.cat(patch), torch.cat([completed, part.image]), groups=2)
         fake, real = logits.chunk(2)
         return self.objective.critic(real, fake), spread_of(logits)
 

@@ -152,7 +152,7 @@ class LatentSystem(CentreSystem):
         if self.encoding:
             return self.autoencoder_step(picture)
         with torch.no_grad():
-            self.codes = self.generator.encoder(2 * picture - 1)
+            self.codes = self.through(self.generator.encoder, 2 * picture - 1)
         try:
             return super().step(batch)
         finally:
@@ -160,7 +160,7 @@ class LatentSystem(CentreSystem):
 
     def autoencoder_step(self, picture: Tensor) -> dict[str, Tensor]:
         """One step of encoder and decoder on (N, 3, 64, 64) pictures in [0, 1]."""
-        decoded = self.decoder(self.generator.encoder(2 * picture - 1))
+        decoded = self.through(self.decoder, self.through(self.generator.encoder, 2 * picture - 1))
         if self.recipe.autoencoder_loss == "mse":
             loss = F.mse_loss(decoded, 2 * picture - 1)
         else:
@@ -170,7 +170,7 @@ class LatentSystem(CentreSystem):
         return {"autoencoder_loss": loss.detach()}
 
     def make(self, batch: Batch) -> Made:
-        return Made(self.generator.decoder(self.codes))
+        return Made(self.through(self.generator.decoder, self.codes))
 
     def truth(self, batch: Batch) -> Tensor:
         return 2 * (super().truth(batch) if self.recipe.hole else batch.image) - 1

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from signal import Signals
@@ -22,6 +22,7 @@ from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate, acceleration_report
 from inpaint_fast.training.ending import Ended, EndSignals
+from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.health import Health, not_finite
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
@@ -179,9 +180,9 @@ class Progress:
         self.bar.close()
 
     def done(self) -> bool:
-        """True when the recipe's steps or seconds are used up."""
+        """True when the recipe's steps, seconds or patience are used up."""
         over_time = self.limit is not None and self._elapsed() >= self.limit
-        return over_time or self.run.steps_done >= self.run.recipe.steps
+        return over_time or self.run.steps_done >= self.run.recipe.steps or self._out_of_patience()
 
     def after_step(self, measured: dict[str, Tensor]) -> None:
         """Take note of what a step measured; look at it only now and then."""
@@ -211,17 +212,23 @@ class Progress:
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.run.steps_done * self.run.recipe.batch_size / max(self.seconds, 1e-9), 1),
             **measured,
+            **self.run.system.counts(),
             **metrics,
         }
         for fill, fill_metrics in self.run.evaluation.fill_metrics.items():
             row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
         self._expect_finite(row)
+        if self.run.recipe.patience is not None:
+            row["evaluations_since_best"] = self._since_best([*self.records.rows, row])
         self.records.add(row, picture, self.run.system)
         if not self.bar.disable:
             tqdm.write(f"step {self.run.steps_done:6d}  {self.run.evaluation.line(metrics)}")
             for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
                 tqdm.write(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
                 self.named.add(path)
+            if self._out_of_patience():
+                since = row["evaluations_since_best"]
+                tqdm.write(f"stopped: the held-out error was smallest {since} evaluations ago, and --patience is over")
         self.sums = {}
         self.started = time.perf_counter()
 
@@ -235,6 +242,15 @@ class Progress:
             tqdm.write(
                 f"{signal.name}: stopped after step {step}; its networks are in {self.records.folder}/", sys.stderr
             )
+
+    def _since_best(self, rows: Sequence[Mapping[str, float]]) -> int:
+        """Of the recipe's last phase: how many evaluations came after that with the smallest error."""
+        start = max(self.run.recipe.milestones, default=0)
+        return evaluations_since_best([self.run.evaluation.error(row) for row in rows if row["step"] >= start])
+
+    def _out_of_patience(self) -> bool:
+        patience, rows = self.run.recipe.patience, self.records.rows
+        return patience is not None and bool(rows) and rows[-1]["evaluations_since_best"] >= patience
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started

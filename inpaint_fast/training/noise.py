@@ -36,7 +36,11 @@ class NoiseSystem(AdversarialSystem):
     shared_pass = True
 
     def make(self, batch: Batch) -> Made:
-        return Made(self.generator(self.generator.noise(len(batch.image), batch.image.device)))
+        return Made(self.through(self.generator, self.noise(batch)))
+
+    def noise(self, batch: Batch) -> Tensor:
+        """What as many pictures as the batch has are made from."""
+        return self.generator.noise(len(batch.image), batch.image.device)
 
     def truth(self, batch: Batch) -> Tensor:
         low, high = self.values
@@ -44,7 +48,8 @@ class NoiseSystem(AdversarialSystem):
 
     def complete(self, batch: Batch) -> Tensor:
         """As many new pictures as the batch has, (N, 3, H, W) in [0, 1]."""
-        with at_rest(self.generator), torch.no_grad():
-            pictures = self.make(batch).pictures
+        generator = self.finished_generator
+        with at_rest(generator), torch.no_grad():
+            pictures = generator(self.noise(batch))
         low, high = self.values
         return ((pictures - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)

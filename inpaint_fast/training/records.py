@@ -4,7 +4,8 @@ config.toml             every setting of the recipe, and the versions that ran i
 metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losses since the last row, held-out metrics;
                         also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
-checkpoints/step_*/     all networks of one moment, a safetensors file each: the newest. The folder appears whole
+checkpoints/step_*/     all networks of one moment, a safetensors file each: the newest. The folder appears whole. With
+                        an average of the generator (`ema`) that is generator, and the trained one generator_raw
 generator.safetensors   the newest generator once more, to take away
 vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them
 health.txt              warnings of `inpaint_fast.training.health`, where there were any
@@ -107,8 +108,8 @@ class Records:
         checkpoint = self.folder / CHECKPOINTS / f"step_{step:06d}"
 
         def fill(folder: Path) -> None:
-            for name, network in system.named_children():
-                save_network(folder / f"{name}.safetensors", network, system.arguments[name])
+            for name, (network, arguments) in system.networks().items():
+                save_network(folder / f"{name}.safetensors", network, arguments)
 
         write_whole_folder(checkpoint, fill)
         self.saved = step
