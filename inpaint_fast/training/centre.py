@@ -56,10 +56,12 @@ class CentreSystem(AdversarialSystem):
         if recipe.pretrained:
             copy_weights(recipe.pretrained, self.generator)
 
-    def make(self, batch: Batch) -> Made:
-        inputs = generator_inputs(self.generator, *batch)
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return generator_inputs(self.generator, *batch)
+
+    def make(self, *inputs: Tensor) -> Made:
         if not self.penalty:
-            return Made(self.through(self.generator, *inputs))
+            return super().make(*inputs)
         pictures, unclipped = self.through(self.generator, *inputs, unclipped=True)
         return Made(pictures, clip_penalty(unclipped, weight=self.penalty))
 

@@ -14,6 +14,7 @@ from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
+from inpaint_fast.training.parts import part_count, parts_of
 from inpaint_fast.training.precision import PRECISIONS, Precision
 from inpaint_fast.training.rates import SCHEDULES, rate_factor
 
@@ -43,6 +44,11 @@ class Recipe(ABC):
     """Stop after so many seconds of training, whichever comes first."""
     batch_size: int = 32
     """Pictures in a batch."""
+    micro_batch: int | None = None
+    """At most so many pictures go through the networks at a time, and a batch's gradients are the mean over such parts;
+    batch normalisation sees one part. Critic and generator take as many steps on a batch as ever; a forward pass that
+    they would share is made for each of the two, since the graphs of all parts would have to be kept. None: the whole
+    batch at once."""
     crop: tuple[int, int] = (64, 320)
     """Smallest and largest side, in pixels, of the random square crops that are scaled to the training size."""
     flip: bool = True
@@ -82,8 +88,9 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         self.expect_at_least(
-            steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1, warmup=0, patience=1
-        )
+            steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1, micro_batch=1,
+            warmup=0, patience=1,
+        )  # fmt: skip
         for name, words in (("lr_schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name}: one of {', '.join(words)} is expected, got {getattr(self, name)!r}")
@@ -190,6 +197,11 @@ class System(nn.Module, ABC):
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
         _loss, and the signals of `inpaint_fast.training.health`."""
+
+    def parts(self, batch: Batch, *wholes: Any) -> list[tuple[Any, ...]]:
+        """The batch, and other tensors or tuples of its rows, in parts of at most `micro_batch`: for each its share of
+        the batch, and its rows."""
+        return list(parts_of(part_count(len(batch.image), self.recipe.micro_batch), batch, *wholes))
 
     def through(self, network: nn.Module, *inputs: Tensor, **options: Any) -> Any:
         """One pass of a network in training, in the recipe's precision; what it gives is float32."""

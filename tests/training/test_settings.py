@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 from training.test_systems import small
 
 from inpaint_fast.completion import load_network
-from inpaint_fast.training import RECIPES, ConvAutoencoderRecipe, GLCICSmall, Run, UNetL2, UNetWGAN, train
+from inpaint_fast.training import DCGAN, RECIPES, ConvAutoencoderRecipe, GLCICSmall, Run, UNetL2, UNetWGAN, train
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.rates import rate_factor
@@ -103,6 +104,51 @@ def test_losses_of_two_hundred_steps_are_within_two_percent_of_float32(precision
         return sum(each["reconstruction_loss"] for each in measured[-50:])
 
     assert loss(precision) == pytest.approx(loss("float32"), rel=0.02)
+
+
+# ---- parts ----
+
+
+def stepped(run: Run) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Gradients of every update of the second step and its losses, in float64. The networks are in eval mode: no row of
+    a batch knows of another."""
+    batches = [run.batches[i].map(lambda x: x.double() if x.is_floating_point() else x) for i in range(2)]
+    run.system.double().eval()
+    seen: list[torch.Tensor] = []
+    for optimizer in run.system.optimizers.values():
+        optimizer.register_step_pre_hook(
+            lambda o, *_: seen.extend(p.grad.clone() for g in o.param_groups for p in g["params"] if p.grad is not None)
+        )
+    torch.set_default_dtype(torch.float64)  # of what is drawn
+    try:
+        measured = [run.step(batch) for batch in batches][-1]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return seen, {name: value for name, value in measured.items() if name.endswith("_loss")}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_parts_give_the_gradients_of_the_whole_batch(name: str) -> None:
+    settings = {"completion_steps": 0, "discriminator_steps": 0, "autoencoder_steps": 1, "prefill": "noise"}
+    whole, parted = (
+        Run(small(name, batch_size=5, micro_batch=most, accelerate=False, real_noise=(1.0, 1.0), **settings))
+        for most in (None, 3)
+    )
+    (wanted, losses), (found, others) = stepped(whole), stepped(parted)
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-10)
+    torch.testing.assert_close(others, losses, rtol=1e-7, atol=1e-10)
+
+
+def test_running_statistics_move_as_often_in_parts() -> None:
+    for recipe in (UNetWGAN(critic_filters=2, **TINY), DCGAN(width=2, batch_size=4)):
+        whole, parted = Run(recipe), Run(replace(recipe, micro_batch=2))
+        for run in (whole, parted):
+            steps(run, 1)
+        for (key, wanted), found in zip(
+            whole.system.state_dict().items(), parted.system.state_dict().values(), strict=True
+        ):
+            if key.endswith("num_batches_tracked"):
+                assert found == 2 * wanted, key
 
 
 # ---- the average ----
