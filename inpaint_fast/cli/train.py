@@ -16,6 +16,7 @@ from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.training import RECIPES, Recipe, train
+from inpaint_fast.training.processes import is_first
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +26,8 @@ def main(argv: Sequence[str]) -> int:
         return 0 if argv else 2
     recipe, out = recipe_of(argv[0], argv[1:])
     folder = train(recipe, out)
-    print(f"weights, metrics and pictures: {printable(folder)}/")
+    if is_first():
+        print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 

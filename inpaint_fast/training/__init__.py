@@ -5,9 +5,10 @@
     train(UNetWGAN(data="photos/", seconds=600), "run/")
 
 `recipe`: what a recipe is; `adversarial`: the step of a generator and its critic; `centre`, `noise`: systems for
-central holes, and for pictures from nothing; then one file a system. `precision`, `average`, `rates`: settings of every
-recipe. `loop`: the loop; `health`: early warnings; `ending`: signals that end a run; `records`: what a run writes;
-`evaluation`, `metrics`, `pictures`: how a completion is measured and shown.
+central holes, and for pictures from nothing; then one file a system. `precision`, `average`, `rates`, `parts`: settings
+of every recipe; `processes`, `joint_norm`: a run in several processes. `loop`: the loop; `health`: early warnings;
+`ending`: signals that end a run; `records`: what a run writes; `evaluation`, `metrics`, `pictures`: how a completion is
+measured and shown.
 """
 
 from inpaint_fast.training.context_cnn import (

@@ -57,7 +57,8 @@ class CentreSystem(AdversarialSystem):
             copy_weights(recipe.pretrained, self.generator)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return generator_inputs(self.generator, *batch)
+        with self.processes.apart(batch.image.device):
+            return generator_inputs(self.generator, *batch)
 
     def make(self, *inputs: Tensor) -> Made:
         if not self.penalty:

@@ -286,7 +286,7 @@ class GLCICSystem(System):
         return self.recipe.lr * (0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0))
 
     def _gradient_share(self, share: float) -> float:
-        return share if self.recipe.divide_gradients else 1.0
+        return share if self.recipe.divide_gradients else float(self.processes.count)
 
     def _completed(self, part: ContextBatch) -> tuple[Tensor, Tensor]:
         """The squared error, and the pictures that the discriminators see."""

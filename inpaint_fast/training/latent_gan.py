@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inpaint_fast.completion.centres import generator_inputs
 from inpaint_fast.data import Batch
 from inpaint_fast.models.latent_gan import CODE, ConvAutoencoder, LatentCritic, LatentDecoder, LatentGenerator
 from inpaint_fast.optim import ClippedAdam
@@ -149,7 +148,7 @@ class LatentSystem(CentreSystem):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """The auto-encoder's step on the noise-filled pictures themselves, or the GAN's from their codes."""
-        (picture,) = generator_inputs(self.generator, *batch)
+        (picture,) = super().inputs(batch)
         if self.encoding:
             return self.autoencoder_step(batch, picture)
         with torch.no_grad():

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inpaint_fast._devices import device_of
 from inpaint_fast._names import printable
 from inpaint_fast.data import Batch, Digits, ImageFolder, captions_for, prefetch
 from inpaint_fast.data.batches import seed_of
@@ -24,6 +23,8 @@ from inpaint_fast.nn import accelerate, acceleration_report
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.health import Health, not_finite
+from inpaint_fast.training.joint_norm import join_norms
+from inpaint_fast.training.processes import Processes, joined
 from inpaint_fast.training.recipe import Recipe, System
 from inpaint_fast.training.records import Records
 
@@ -39,17 +40,20 @@ class Run:
 
     Args:
         recipe: the settings.
+        processes: of the run; by default this one alone.
 
     Raises:
-        ValueError, FileNotFoundError: the data or the device is not there.
+        ValueError, FileNotFoundError: the data or the device is not there, or a batch cannot be shared out.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes | None = None) -> None:
         self.recipe = recipe
-        self.device = device_of(recipe.device)
+        self.processes = processes or Processes()
+        self.device = self.processes.device(recipe.device)
         self.images, self.heldout_images = recipe.open_images("train"), recipe.open_images("heldout")
         self.caption_encoder = recipe.caption_encoder()
-        self.batches = recipe.batches(self.images, self._captions(self.images))
+        batches = recipe.batches(self.images, self._captions(self.images))
+        self.batches = self.processes.share(batches, recipe.batch_size)
         measured = self.heldout_images.spread(recipe.heldout_pictures)
         heldout = recipe.heldout(measured, self._captions(measured))
         self.evaluation = recipe.evaluation(_to(heldout, self.device))
@@ -57,6 +61,9 @@ class Run:
             self.system: System = recipe.build()
         self.system.prepare(self.images)
         self.system.to(self.device)
+        self.system.processes = self.processes
+        if recipe.sync_norm and self.processes.count > 1:
+            join_norms(self.system, self.processes)
         if self.accelerated:
             accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
         self.steps_done = 0  # and the index of the next batch
@@ -71,7 +78,7 @@ class Run:
         epoch = self.steps_done * self.recipe.batch_size // len(self.images)
         self.system.schedule(self.steps_done, epoch)
         with self._draws("step", self.steps_done):
-            measured = self.system.step(_to(batch, self.device))
+            measured = self.processes.mean(self.system.step(_to(batch, self.device)))
         self.steps_done += 1
         return measured
 
@@ -114,18 +121,34 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
     Raises:
         TypeError: recipe is none.
         FileExistsError: `out` holds a run already, or weights, or another process is writing there.
+        ProcessLost: another process of the run has ended.
         TrainingError: a loss, a weight, a running statistic, an optimizer's state or a held-out metric is no longer a
             number. What was saved last is kept.
 
-    SIGINT, SIGTERM and SIGHUP end the step that is being made; its networks are saved without an evaluation, and the
-    signal then goes to whoever handled it before.
+    In the processes that torchrun starts each calls this alike, and takes its own rows of every batch; the first one
+    measures, prints and writes. SIGINT, SIGTERM and SIGHUP, in any of them, end the step that is being made; its
+    networks are saved without an evaluation, and the signal then goes to whoever handled it before.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
-    run = Run(recipe)
-    with EndSignals() as ending, Records(out, recipe, run.caption_encoder) as records:
+    with joined() as processes:
+        run = Run(recipe, processes)
+        with EndSignals() as ending:
+            if processes.rank == 0:
+                _lead(run, out, ending, progress)
+            else:
+                _follow(run, ending)
+        ending.pass_on()
+    return Path(out)
+
+
+def _lead(run: Run, out: str | os.PathLike[str], ending: EndSignals, progress: bool) -> None:
+    """What the first process does, or the only one: the steps, the looks, and all writing."""
+    recipe, processes = run.recipe, run.processes
+    with Records(out, recipe, run.caption_encoder) as records:
         if progress:
             _introduce(run, records.folder)
+        processes.of_first(run.state_dict())
         with (
             Progress(run, records, ending, progress) as looker,
             closing(prefetch(run.batches, run.steps_done)) as batches,
@@ -133,6 +156,8 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
             with suppress(Ended):
                 looker.evaluate()
                 while not ending.received and not looker.done():
+                    if ending.hear(processes.agree(signal=ending.received).signal):
+                        break
                     _, batch = next(batches)
                     looker.after_step(run.step(batch))
                     if run.steps_done % recipe.evaluate_every == 0 or run.steps_done in recipe.milestones:
@@ -141,8 +166,17 @@ def train(recipe: Recipe, out: str | os.PathLike[str], *, progress: bool = True)
                     looker.evaluate()
             if ending.received:
                 looker.save(ending.received)
-    ending.pass_on()
-    return records.folder
+        processes.agree(over=True, signal=ending.received)
+
+
+def _follow(run: Run, ending: EndSignals) -> None:
+    """What every other process does: the same steps on its own rows, until the first one is over."""
+    run.load_state_dict(run.processes.of_first(None))
+    with closing(prefetch(run.batches, run.steps_done)) as batches:
+        while not (said := run.processes.agree(signal=ending.received)).over:
+            if not said.signal:
+                run.step(next(batches)[1])
+        ending.hear(said.signal)
 
 
 def _introduce(run: Run, folder: Path) -> None:

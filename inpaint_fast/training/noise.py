@@ -36,7 +36,8 @@ class NoiseSystem(AdversarialSystem):
     shared_pass = True
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return (self.generator.noise(len(batch.image), batch.image.device),)
+        device = batch.image.device
+        return (self.processes.own(lambda rows: self.generator.noise(rows, device), len(batch.image)),)
 
     def truth(self, batch: Batch) -> Tensor:
         low, high = self.values
@@ -46,6 +47,6 @@ class NoiseSystem(AdversarialSystem):
         """As many new pictures as the batch has, (N, 3, H, W) in [0, 1]."""
         generator = self.finished_generator
         with at_rest(generator), torch.no_grad():
-            pictures = generator(*self.inputs(batch))
+            pictures = generator(generator.noise(len(batch.image), batch.image.device))
         low, high = self.values
         return ((pictures - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)

@@ -16,6 +16,7 @@ from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.parts import part_count, parts_of
 from inpaint_fast.training.precision import PRECISIONS, Precision
+from inpaint_fast.training.processes import Processes
 from inpaint_fast.training.rates import SCHEDULES, rate_factor
 
 
@@ -63,6 +64,8 @@ class Recipe(ABC):
     precision: Literal["float32", "bf16", "fp16"] = "float32"
     """Of the networks' passes in training: "bf16" and "fp16" run them under autocast, "fp16" with its losses scaled and
     updates skipped where that overflows. Weights, losses, evaluations and what is saved are float32 in each."""
+    sync_norm: bool = False
+    """In several processes (torchrun), batch normalisation sees the rows of all of them, not of its own alone."""
     ema: float | None = None
     """Decay, such as 0.999, of an average of the generator's weights over its updates: what is measured, shown and
     saved as generator.safetensors. The weights that are trained on are generator_raw.safetensors beside the others."""
@@ -170,6 +173,7 @@ class System(nn.Module, ABC):
         self.recipe = recipe
         self.optimizers, self.arguments = {}, {}
         self.precision = Precision(recipe.precision)
+        self.processes = Processes()
         self.average: Average | None = None  # of the generator, from its first update on, if the recipe has one
 
     def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
@@ -206,7 +210,8 @@ class System(nn.Module, ABC):
     def through(self, network: nn.Module, *inputs: Tensor, **options: Any) -> Any:
         """One pass of a network in training, in the recipe's precision; what it gives is float32."""
         self.precision.keep_statistics(self)
-        return self.precision.through(network, *inputs, **options)
+        with self.processes.apart(inputs[0].device):
+            return self.precision.through(network, *inputs, **options)
 
     def backward(self, *losses: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
         """Add the gradients of these losses, scalars, to the parameters'; of other tensors with these for their own."""
@@ -222,7 +227,12 @@ class System(nn.Module, ABC):
         return self.precision.unscaled(gradient)
 
     def update(self, optimizer: str) -> None:
-        """The step of one of the optimizers, by the gradients that there are, which are then used up."""
+        """The step of one of the optimizers, by the gradients that there are, which are then used up; of several
+        processes, by their mean."""
+        if self.processes.count > 1:
+            params = [param for group in self.optimizers[optimizer].param_groups for param in group["params"]]
+            statistics = [buffer.data for buffer in self.buffers() if buffer.is_floating_point()]
+            self.processes.average([param.grad for param in params if param.grad is not None] + statistics)
         skipped = self.precision.step(self.optimizers[optimizer])
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         if self.recipe.ema is not None and self._trains_generator(optimizer):

@@ -109,11 +109,11 @@ def test_losses_of_two_hundred_steps_are_within_two_percent_of_float32(precision
 # ---- parts ----
 
 
-def stepped(run: Run) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
-    """Gradients of every update of the second step and its losses, in float64. The networks are in eval mode: no row of
+def stepped(run: Run, *, train: bool = False) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    """Gradients of every update of two steps and the last losses, in float64. The networks are in eval mode: no row of
     a batch knows of another."""
     batches = [run.batches[i].map(lambda x: x.double() if x.is_floating_point() else x) for i in range(2)]
-    run.system.double().eval()
+    run.system.double().train(train)
     seen: list[torch.Tensor] = []
     for optimizer in run.system.optimizers.values():
         optimizer.register_step_pre_hook(
