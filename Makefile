@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo pictures figures test test-long test-finite test-sanitized fuzz lint format bench build clean
+.PHONY: help demo pictures figures test test-long test-faults test-finite test-sanitized fuzz lint format bench build clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -26,6 +26,9 @@ test: build      ## every test but the long sweeps
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
+
+test-faults: build  ## every fault that docs/reliability.md tells of, as often as it says (some 20 minutes)
+	INPAINT_FAST_FAULTS=whole $(BIN)/python -m pytest -rP tests/faults
 
 test-finite: build  ## every recipe for 2,000 steps on the samples: no value may be other than finite (many hours)
 	$(BIN)/python -m pytest -m long tests/training/test_systems.py -k two_thousand_steps

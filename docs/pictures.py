@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inpaint_fast.cli.train import recipe_of
-from inpaint_fast.completion.weights import copy_weights
+from inpaint_fast.completion.weights import copy_networks
 from inpaint_fast.data import to_uint8
 from inpaint_fast.data.folder import evenly
 from inpaint_fast.training import Run, train
@@ -34,7 +34,7 @@ NARROW = "--batch-size 16 --filters 16"
 SETTLED = f"{NARROW} --lr-decay 0.99 --steps 300"  # the photographs are 18: an epoch is little more than a batch
 RUNS = {
     "unet_l2": "--batch-size 16 --steps 1000",
-    "unet_wgan": f"--batch-size 16 --steps 500 --pretrained {FOLDER}/unet_l2 --adversarial-weight 0.14 --lr 5e-4",
+    "unet_wgan": f"--batch-size 16 --steps 500 --init {FOLDER}/unet_l2 --adversarial-weight 0.14 --lr 5e-4",
     "unet_wgan_caption": "--batch-size 16 --steps 400 --adversarial-weight 0.05",
     "context_cnn": f"{NARROW} --lr-decay 0.995 --steps 600",
     "context_cnn_bow1": SETTLED,
@@ -42,8 +42,8 @@ RUNS = {
     "context_cnn_lstm": SETTLED,
     "context_cnn_gru": SETTLED,
     "context_cnn_caption_bias": SETTLED,
-    "context_gan": f"{NARROW} --steps 300 --pretrained {FOLDER}/context_cnn --critic-filters 16",
-    "context_wgan": f"{NARROW} --steps 300 --lr 3e-4 --pretrained {FOLDER}/context_cnn --critic-filters 16",
+    "context_gan": f"{NARROW} --steps 300 --init {FOLDER}/context_cnn --critic-filters 16",
+    "context_wgan": f"{NARROW} --steps 300 --lr 3e-4 --init {FOLDER}/context_cnn --critic-filters 16",
     "noise_gan": "--batch-size 16 --steps 500 --filters 128 --critic-filters 32",
     "conv_autoencoder": "--batch-size 16 --filters 32 --steps 400",
     "latent_gan": "--batch-size 16 --width 16 --autoencoder-steps 400 --steps 3400",
@@ -68,7 +68,7 @@ def main(names: list[str]) -> None:
         train(recipe, folder)
         seconds = round(time.process_time() - started)
         run = Run(recipe)
-        copy_weights(folder, run.system.generator)
+        copy_networks(folder, {"generator": run.system.generator})
         save(DOCS / f"{name}.png", sheet(run))
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         row = {"recipe": name, "settings": RUNS[name], "steps": last["step"], "cpu_seconds": seconds}

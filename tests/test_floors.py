@@ -30,7 +30,7 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            ["_words", "_layout", "_files", "_names", "_pickles", "_version", "_devices", "_extension"],
+            ["_words", "_layout", "_files", "_manifest", "_names", "_pickles", "_version", "_devices", "_extension"],
             ["kernels"],
             ["ops"],
             ["nn", "optim"],

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     # A minute and a half is short: the critic starts on a generator that knows colours already, weighs little and steps
     # slowly. With the published weight and rate the first minutes are noise.
     adversarial = UNetWGAN(
-        seconds=options.seconds, steps=300, evaluate_every=100, pretrained=str(l2), adversarial_weight=0.14, lr=5e-4
+        seconds=options.seconds, steps=300, evaluate_every=100, init=str(l2), adversarial_weight=0.14, lr=5e-4
     )
     wgan = train(adversarial, out / "unet_wgan")
     generators = {name: load_network(folder) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}

@@ -1,7 +1,7 @@
 """inpaint-fast: train, complete and measure from the shell.
 
 Exit code 0: done; 1: done but for the files named; 2: bad use, something is not there, or training stopped by itself,
-said in one sentence; 130: interrupted. Other signals that end a run end the process, once its networks are saved.
+said in one sentence; 130: interrupted. Other signals that end a run end the process, once a checkpoint is saved.
 INPAINT_FAST_TRACEBACK=1 shows where an error came from.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from inpaint_fast._names import printable
@@ -30,7 +31,7 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    argv, formatwarning = list(sys.argv[1:] if argv is None else argv), warnings.formatwarning
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"inpaint_fast {__version__}")
         return 0
     try:
+        warnings.formatwarning = _formatted
         command = importlib.import_module(f"inpaint_fast.cli.{check_name(argv[0], COMMANDS, 'command')}")
         return command.main(argv[1:])
     except BrokenPipeError:  # `| head` has read enough
@@ -56,6 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = formatwarning
+
+
+def _formatted(message: Warning | str, category: type[Warning], *where: object) -> str:
+    """A warning of this package as a sentence, without the line of code that gave it."""
+    if category.__module__.startswith(f"{__package__.partition('.')[0]}."):
+        return f"inpaint-fast: {printable(str(message))}\n"
+    return f"{category.__name__}: {message}\n"
 
 
 def usage() -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 import shutil
 import textwrap
-from collections.abc import Sequence
-from dataclasses import field, fields, make_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields, make_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
-from inpaint_fast.training import RECIPES, Recipe, train
-from inpaint_fast.training.processes import is_first
+from inpaint_fast.completion.weights import checkpoints
+from inpaint_fast.training import RECIPES, Recipe, read_recipe, train
+from inpaint_fast.training.processes import is_first, restarts
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,18 +25,52 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
-    recipe, out = recipe_of(argv[0], argv[1:])
-    folder = train(recipe, out)
+    run, args = taken(argv, "--resume")
+    config, args = taken(args, "--config")
+    if run is None and config is None:
+        recipe, out = recipe_of(args[0], args[1:])
+        folder = train(recipe, out, resume=restarts() > 0 and bool(checkpoints(out)))
+    else:
+        if run is not None and config is not None:
+            raise ValueError("--config: with --resume the settings are those of the run")
+        before = read_recipe(config or run)
+        if args and not args[0].startswith("-"):
+            if args[0] != before.name:
+                raise ValueError(f"{printable(config or run)} is of the recipe {before.name}, got {printable(args[0])}")
+            args = args[1:]
+        if is_given(args, "--as-published"):
+            raise ValueError("--as-published: the settings are those of the run")
+        if run is not None and is_given(args, "--out"):
+            raise ValueError("--out: a run goes on in its own folder")
+        recipe, out = recipe_of(before.name, args, asdict(before))
+        folder = train(recipe, out if run is None else run, resume=run is not None)
     if is_first():
         print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 
-def recipe_of(name: str, args: Sequence[str]) -> tuple[Recipe, Path]:
+def taken(args: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option of this command itself, if it is among these arguments, and the others."""
+    for i, word in enumerate(args):
+        if word == option:
+            if i + 1 == len(args):
+                raise ValueError(f"{option}: a path is expected after it")
+            return args[i + 1], [*args[:i], *args[i + 2 :]]
+        if word.startswith(f"{option}="):
+            return word.removeprefix(f"{option}="), [*args[:i], *args[i + 1 :]]
+    return None, list(args)
+
+
+def is_given(args: Sequence[str], option: str) -> bool:
+    """Whether an option is among these arguments, in whichever spelling."""
+    return any(word.replace("_", "-").partition("=")[0] == option for word in args)
+
+
+def recipe_of(name: str, args: Sequence[str], defaults: Mapping[str, Any] | None = None) -> tuple[Recipe, Path]:
     """The recipe with the settings that these arguments give it, and the run's folder."""
     recipe = RECIPES[check_name(name, RECIPES, "recipe")]
-    command, defaults = options_type(recipe), {}
-    if any(word.replace("_", "-") == "--as-published" for word in args):
+    command, defaults = options_type(recipe), dict(defaults or {})
+    if is_given(args, "--as-published"):
         defaults = recipe.as_published
         if not defaults:
             print(f"{name}: --as-published changes nothing, the defaults are those of the source")
@@ -66,6 +101,8 @@ def usage() -> str:
     return "\n".join(
         [
             "usage: inpaint-fast train RECIPE [--as-published] [options]   (inpaint-fast train RECIPE --help)",
+            "       inpaint-fast train --resume RUN [options]              go on with a run; options such as --steps",
+            "       inpaint-fast train --config RUN/config.toml [options]  a new run with the settings of another",
             "",
             "recipes, more of them in inpaint-fast recipes:",
             *lines,

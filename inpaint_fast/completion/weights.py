@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -15,9 +17,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from inpaint_fast._files import CHECKPOINTS, write_whole
+from inpaint_fast._manifest import MANIFEST, check_manifest
 from inpaint_fast._version import __version__
 from inpaint_fast.models import NETWORKS
 
+Result = TypeVar("Result")
+File = tuple[Path, dict[str, Tensor], dict[str, str]]  # its path, its tensors, its metadata
 MOST_HEADER = 4 << 20  # bytes of a file's names and shapes: of 50,000 tensors; the largest network has some hundred
 
 
@@ -26,6 +31,10 @@ class WeightsError(ValueError):
 
     def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
         super().__init__(f"{os.fspath(path)}: {reason}")
+
+
+class DamagedCheckpoint(UserWarning):
+    """A run's newest checkpoint cannot be used, and an older one is taken."""
 
 
 def save_network(path: str | os.PathLike[str], network: nn.Module, arguments: dict[str, object]) -> None:
@@ -74,18 +83,50 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     return network.eval()
 
 
-def copy_weights(path: str | os.PathLike[str], network: nn.Module, *, kind: str = "generator") -> None:
-    """Copy the weights of a safetensors file (or a run's folder) into a network that is there already.
+def copy_networks(path: str | os.PathLike[str], networks: Mapping[str, nn.Module]) -> list[str]:
+    """Copy weights into networks that are there already: all that are of the same name and class.
+
+    Args:
+        path: a run's folder, which stands for its newest checkpoint; another folder of safetensors files, each named
+            as its network; or one such file, whatever its name, for the one network that is of its class.
+        networks: by name: "generator", "critic", ...
+
+    Returns:
+        The names of the networks that got weights.
 
     Raises:
-        WeightsError: as `load_network`; the network is then as it was.
+        WeightsError: nothing fits, what is there is damaged, or a network of the same name and class has other shapes;
+            all networks are then as they were.
     """
-    path, tensors, metadata = _read(path, kind)
-    name = type(network).__name__
-    if metadata.get("network", name) != name:
-        raise WeightsError(path, f"holds a {metadata['network']}; a {name} is expected")
-    check_tensors(path, type(network), network.state_dict(), tensors)
-    network.load_state_dict(tensors)
+    path = Path(path)
+    classes = {name: type(network).__name__ for name, network in networks.items()}
+
+    def those_in(folder: Path) -> dict[str, File]:
+        files = {name: folder / f"{name}.safetensors" for name in networks}
+        return {name: _read_file(file, name) for name, file in files.items() if file.is_file()}
+
+    if not path.is_dir():
+        file = _read_file(path, "generator")
+        found = {name: file for name, kind in classes.items() if _class_of(file, kind) == kind}
+        found = dict([*found.items()][:1]) or {"generator": file}
+    else:
+        found = newest(path, those_in) if checkpoints(path) else those_in(path)
+    taken = [name for name in networks if name in found and _class_of(found[name], classes[name]) == classes[name]]
+    if not taken:
+        held = ", ".join(f"{name} {_class_of(file, 'of no name')}" for name, file in found.items()) or "no network"
+        expected = " or ".join(f"{name} {kind}" for name, kind in classes.items())
+        raise WeightsError(path, f"holds {held}; {expected} is expected")
+    for name in taken:
+        file, tensors, _ = found[name]
+        check_tensors(file, type(networks[name]), networks[name].state_dict(), tensors)
+    for name in taken:
+        networks[name].load_state_dict(found[name][1])
+    return taken
+
+
+def _class_of(file: File, unnamed: str) -> str:
+    """Of which class a file's network is; `unnamed` where it does not say."""
+    return file[2].get("network", unnamed)
 
 
 def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
@@ -94,29 +135,66 @@ def checkpoints(run: str | os.PathLike[str]) -> list[Path]:
     return sorted((path for path in found if path.name[5:].isdecimal()), key=lambda path: int(path.name[5:]))
 
 
-def _read(path: str | os.PathLike[str], kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+def newest(run: str | os.PathLike[str], read: Callable[[Path], Result]) -> Result:
+    """What `read` makes of a run's newest checkpoint; of the one before, with a warning, where that one is damaged.
+
+    Args:
+        run: the folder; it holds checkpoints.
+        read: of a checkpoint's folder; raises WeightsError where that cannot be used.
+
+    Raises:
+        WeightsError: none can be used; it is that of the newest.
+    """
+    while True:
+        saved, failures, found = checkpoints(run), [], None
+        for checkpoint in reversed(saved):
+            try:
+                found = read(checkpoint)
+                break
+            except WeightsError as error:
+                failures.append(error)
+        if failures and checkpoints(run) != saved:  # the run goes on, and has a newer one by now
+            continue
+        if len(failures) == len(saved):
+            raise failures[0] if saved else WeightsError(run, "it holds no checkpoint")
+        if failures:
+            warnings.warn(f"{failures[0]}; {checkpoint.name} is taken in its place", DamagedCheckpoint, stacklevel=2)
+        return found
+
+
+def _read(path: str | os.PathLike[str], kind: str) -> File:
     path = Path(path)
     if not path.is_dir():
         return _read_file(path, kind)
-    while True:
-        saved = checkpoints(path)
-        try:
-            if saved:
-                _expect_one_of(saved, path / "generator.safetensors")
-            return _read_file((saved[-1] if saved else path) / f"{kind}.safetensors", kind)
-        except WeightsError:
-            if checkpoints(path) == saved:  # otherwise the run goes on, and has a newer one by now
-                raise
+    if not checkpoints(path):
+        return _read_file(path / f"{kind}.safetensors", kind)
+    _expect_one_of(path)
+    return newest(path, lambda checkpoint: _read_file(checkpoint / f"{kind}.safetensors", kind))
 
 
-def _expect_one_of(saved: Sequence[Path], generator: Path) -> None:
+def _expect_one_of(run: Path) -> None:
     """Raise WeightsError where the generator beside a run's checkpoints is that of none of them: which is meant?"""
-    if generator.is_file():
-        known = [_metadata(checkpoint / generator.name).get("crc32") for checkpoint in saved]
-        if _metadata(generator).get("crc32") not in known:
+    generator = run / "generator.safetensors"
+    while generator.is_file():
+        saved = checkpoints(run)
+        try:
+            known = [_metadata(checkpoint / generator.name).get("crc32") for checkpoint in saved]
+        except WeightsError:  # of a damaged one nobody knows; and one may have gone meanwhile
+            return
+        if _metadata(generator).get("crc32") in known:
+            return
+        if checkpoints(run) == saved:
             raise WeightsError(
                 generator, f"it is the generator of no checkpoint in {saved[-1].parent}; name the file that is meant"
             )
+
+
+def check_folder(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Raise WeightsError where files of a checkpoint (None: any) are not as its manifest says."""
+    try:
+        check_manifest(folder, names)
+    except (OSError, ValueError) as error:
+        raise WeightsError(folder, str(error)) from error
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -124,14 +202,21 @@ def _metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
-def _read_file(path: Path, kind: str) -> tuple[Path, dict[str, Tensor], dict[str, str]]:
+def _read_file(path: Path, kind: str) -> File:
     if not path.is_file():
         raise WeightsError(path, f"no such file; a run's folder or its {kind}.safetensors is expected")
+    if (path.parent / MANIFEST).is_file():
+        check_folder(path.parent, [path.name])
+    return path, *read_tensors(path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file and its metadata. Raises WeightsError where they are not what was written."""
     with _opened(path) as file:
         tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     if metadata.get("crc32") not in (None, checksum(tensors, metadata)):
         raise WeightsError(path, "damaged: its checksum is not that of its tensors and arguments")
-    return path, tensors, metadata
+    return tensors, metadata
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import hashlib
 import os
 import zlib
 from collections.abc import Sequence
@@ -86,3 +87,7 @@ class Digits(Sequence[Tensor]):
     def summary(self) -> str:
         """One sentence: "1600 digits in train-images-idx3-ubyte.gz"."""
         return f"{len(self)} digits in {self.path.name}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the digits: whether they are the same."""
+        return hashlib.sha256(self.images.contiguous().numpy()).hexdigest()

@@ -116,6 +116,14 @@ class ImageFolder(Sequence[Tensor]):
         text += ", the same for training and measuring: none is held out" if self.shared else ""
         return f"{text} ({len(self.skipped)} skipped: {self._reasons()})" if self.skipped else text
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the pictures' names in the folder and sizes in bytes, in order: whether they are the same."""
+        digest = hashlib.sha256()
+        for path in self.paths:
+            name = composed(self._name(path)).encode("utf-8", "surrogateescape")
+            digest.update(b"%s\0%d\0" % (name, path.stat().st_size))
+        return digest.hexdigest()
+
     def _reasons(self) -> str:
         named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(self.skipped.items())]
         rest = len(named) - _NAMED_IN_SUMMARY

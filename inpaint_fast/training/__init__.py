@@ -5,42 +5,45 @@
     train(UNetWGAN(data="photos/", seconds=600), "run/")
 
 `recipe`: what a recipe is; `adversarial`: the step of a generator and its critic; `centre`, `noise`: systems for
-central holes, and for pictures from nothing; then one file a system. `precision`, `average`, `rates`, `parts`: settings
-of every recipe; `processes`, `joint_norm`: a run in several processes. `loop`: the loop; `health`: early warnings;
-`ending`: signals that end a run; `records`: what a run writes; `evaluation`, `metrics`, `pictures`: how a completion is
+central holes, and for pictures from nothing; then one file a system, and `catalogue`: all their recipes. `precision`,
+`average`, `rates`, `parts`: settings of every recipe. `run`: what a run owns; `loop`: the loop; `processes`,
+`joint_norm`: a run in several processes; `guard`: steps that are skipped; `health`: early warnings; `ending`: signals;
+`records`: what a run writes, with `config` and `checkpoints`; `evaluation`, `metrics`, `pictures`: how a completion is
 measured and shown.
 """
 
-from inpaint_fast.training.context_cnn import (
+from inpaint_fast.training.catalogue import (
+    DCGAN,
+    GLCIC,
+    MLPGAN,
+    RECIPES,
     ContextCNNBow1,
     ContextCNNBow5,
     ContextCNNCaptionBias,
     ContextCNNGRU,
     ContextCNNLSTM,
     ContextCNNRecipe,
+    ContextGAN,
+    ContextWGAN,
+    ConvAutoencoderRecipe,
+    GLCICPlaces2,
+    GLCICSmall,
+    LatentGAN,
+    NoiseGAN,
+    UNetL2,
+    UNetWGAN,
+    UNetWGANCaption,
 )
-from inpaint_fast.training.context_gan import ContextGAN, ContextWGAN, NoiseGAN
-from inpaint_fast.training.dcgan import DCGAN
+from inpaint_fast.training.config import read_recipe
 from inpaint_fast.training.evaluation import Evaluation, table
-from inpaint_fast.training.glcic import GLCIC, GLCICPlaces2, GLCICSmall
-from inpaint_fast.training.latent_gan import ConvAutoencoderRecipe, LatentGAN
-from inpaint_fast.training.loop import Run, TrainingError, train
+from inpaint_fast.training.loop import TrainingError, train
 from inpaint_fast.training.metrics import hole_metrics
-from inpaint_fast.training.mlp_gan import MLPGAN
 from inpaint_fast.training.recipe import Recipe, System
-from inpaint_fast.training.unet_wgan import UNetL2, UNetWGAN
-from inpaint_fast.training.unet_wgan_caption import UNetWGANCaption
-
-RECIPES: dict[str, type[Recipe]] = {
-    recipe.name: recipe
-    for recipe in (
-        UNetL2, UNetWGAN, UNetWGANCaption, ContextCNNRecipe, ContextCNNBow1, ContextCNNBow5, ContextCNNLSTM,
-        ContextCNNGRU, ContextCNNCaptionBias, ContextGAN, ContextWGAN, NoiseGAN, ConvAutoencoderRecipe, LatentGAN,
-        GLCIC, GLCICPlaces2, GLCICSmall, MLPGAN, DCGAN,
-    )
-}  # fmt: skip
+from inpaint_fast.training.run import Run
 
 __all__ = [
-    "RECIPES", "Evaluation", "Recipe", "Run", "System", "TrainingError", "hole_metrics", "table", "train",
-    *(recipe.__name__ for recipe in RECIPES.values()),
+    "DCGAN", "GLCIC", "MLPGAN", "RECIPES", "ContextCNNBow1", "ContextCNNBow5", "ContextCNNCaptionBias", "ContextCNNGRU",
+    "ContextCNNLSTM", "ContextCNNRecipe", "ContextGAN", "ContextWGAN", "ConvAutoencoderRecipe", "Evaluation",
+    "GLCICPlaces2", "GLCICSmall", "LatentGAN", "NoiseGAN", "Recipe", "Run", "System", "TrainingError", "UNetL2",
+    "UNetWGAN", "UNetWGANCaption", "hole_metrics", "read_recipe", "table", "train",
 ]  # fmt: skip

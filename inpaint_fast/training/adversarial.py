@@ -180,6 +180,7 @@ class AdversarialSystem(System):
             with frozen(self.critic):
                 scores = self.through(self.critic, self.judged(pictures, batch))
             losses["adversarial"] = self.objective.generator(scores)
+        self.guard.observe(*losses.values())
         total = torch.zeros_like(pictures)
         for name, loss in losses.items():
             gradient = self.gradient(loss, pictures)

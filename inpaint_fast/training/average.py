@@ -36,14 +36,16 @@ class Average:
         self.moves += 1
         weight = 1 - min(self.decay, self.moves / (9 + self.moves))
         ours, theirs = list(self.network.parameters()), list(network.parameters())
+        buffers, newest = list(self.network.buffers()), list(network.buffers())
         if skipped is None:
             torch._foreach_lerp_(ours, theirs, weight)
         else:
             ways = torch._foreach_sub(theirs, ours)
             torch._foreach_mul_(ways, weight * ~skipped)
             torch._foreach_add_(ours, ways)
-        if buffers := list(self.network.buffers()):
-            torch._foreach_copy_(buffers, list(network.buffers()))
+            newest = [torch.where(skipped, old, new) for old, new in zip(buffers, newest, strict=True)]
+        if buffers:
+            torch._foreach_copy_(buffers, newest)
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from inpaint_fast.completion.centres import generator_inputs
-from inpaint_fast.completion.weights import copy_weights
 from inpaint_fast.data import Batch
 from inpaint_fast.losses import clip_penalty, hole_l2
 from inpaint_fast.models.centre import CENTRE, HOLE, PICTURE
@@ -25,8 +24,6 @@ class CentreRecipe(Recipe):
 
     prefill: Prefill = "zero"
     """What the hole holds when the generator sees the picture; "harmonic" is an addition of this library."""
-    pretrained: str | None = None
-    """Start the generator from these weights: a run's folder or a safetensors file."""
 
 
 class CentreSystem(AdversarialSystem):
@@ -53,8 +50,6 @@ class CentreSystem(AdversarialSystem):
         super().__init__(recipe)
         self.reconstruction_weight, self.whole, self.penalty = reconstruction_weight, whole, penalty
         self.add_network("generator", network, **arguments)
-        if recipe.pretrained:
-            copy_weights(recipe.pretrained, self.generator)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
         with self.processes.apart(batch.image.device):

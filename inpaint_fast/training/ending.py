@@ -1,4 +1,5 @@
-"""The signals by which schedulers, terminals and people end a run: SIGINT, SIGTERM, SIGHUP."""
+"""The signals by which schedulers, terminals and people end a run, SIGINT, SIGTERM and SIGHUP, or ask for a checkpoint,
+SIGUSR1."""
 
 from __future__ import annotations
 
@@ -20,19 +21,21 @@ class Ended(Exception):
 
 class EndSignals:
     """While it is entered, the first of these signals is noted in `received` and nothing else; a second one goes where
-    it always went. Signals that are ignored stay so (nohup), and threads other than the main one get none."""
+    it always went. SIGUSR1 is noted in `asked`, each time. Signals that are ignored stay so (nohup), and threads other
+    than the main one get none."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.asked = False
         self._before: dict[signal.Signals, object] = {}
         self._may_break = False
 
     def __enter__(self) -> EndSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
+            for number, note in {**dict.fromkeys(SIGNALS, self._note), signal.SIGUSR1: self._note_asked}.items():
                 if (handler := signal.getsignal(number)) not in (None, signal.SIG_IGN):
                     self._before[number] = handler
-                    signal.signal(number, self._note)
+                    signal.signal(number, note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,11 +68,14 @@ class EndSignals:
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        self._restore()
+        self._restore(*SIGNALS)
         if self._may_break:
             raise Ended
 
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+    def _note_asked(self, *_: object) -> None:
+        self.asked = True
+
+    def _restore(self, *numbers: signal.Signals) -> None:
+        for number in numbers or tuple(self._before):
+            if number in self._before:
+                signal.signal(number, self._before.pop(number))

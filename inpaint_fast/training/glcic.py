@@ -70,7 +70,7 @@ class GLCIC(Recipe):
     """Pictures in a batch."""
     micro_batch: int | None = 16
     evaluate_every: int = 2_000
-    """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
+    """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
     heldout_crops: int = 1
     """Held-out crops from each held-out picture."""
     alpha: float = 4e-4

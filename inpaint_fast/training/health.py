@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ AILMENTS = (
         lambda signals: signals["adversarial_gradient"] > 30 * signals["reconstruction_gradient"],
         "the picture round the hole then counts for little, and completions are patterns of the network's own. D. "
         "Pathak et al. give the squared error 0.999 of the loss; S. Larocque tried several weights and started from a "
-        "generator trained on the squared error alone (--a, --adversarial-weight, --pretrained)",
+        "generator trained on the squared error alone (--a, --adversarial-weight, --init)",
     ),
     Ailment(
         "the generator's outputs are saturated",
@@ -100,6 +101,14 @@ class Health:
                 self._warned.add(ailment.name)
                 due.append(f"warning: since step {since} {ailment.name}. {ailment.tried}.")
         return due
+
+    def state_dict(self) -> dict[str, object]:
+        """What a run that goes on needs."""
+        return {"since": dict(self._since), "warned": sorted(self._warned)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._since, self._warned = dict(state["since"]), set(state["warned"])
 
 
 def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:

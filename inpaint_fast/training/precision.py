@@ -7,11 +7,14 @@ large then, the update is skipped: parameters, optimizer and running statistics 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from inpaint_fast.training.guard import Guard
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -63,23 +66,32 @@ class Precision:
         if self.scales and self._statistics is None:
             self._statistics = Statistics(list(system.buffers()))
 
-    def step(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
-        """The optimizer's step; returns whether it was skipped, a bool on the device. None: that cannot be."""
-        if not self.scales:
-            optimizer.step()
-            return None
-        device = optimizer.param_groups[0]["params"][0].device
+    def step(self, optimizer: torch.optim.Optimizer, guard: Guard) -> Tensor:
+        """The optimizer's step by gradients of scaled losses; returns whether it was skipped, a bool on the device.
+
+        It is where one of them is too large, or where the guard has seen what is no number: that makes them so.
+        """
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        good = guard.good
+        if good is not None:
+            some = next(param.grad for param in params if param.grad is not None)
+            some.masked_fill_(~good, math.nan)
+        device = params[0].device
         before = self._scale(device)
         self.scaler.step(optimizer)
         self.scaler.update()
         skipped = self._scale(device) < before
-        self.skipped = self.skipped + skipped
+        self.skipped = self.skipped + (skipped if good is None else skipped & good)
         self._statistics.settle(undo=skipped)
         return skipped
 
+    def forget_statistics(self) -> None:
+        """What they are now is what they were before the next pass."""
+        self._statistics = None
+
     def counts(self) -> dict[str, int]:
         """For a row of metrics: the updates that were skipped since the start."""
-        return {"skipped_updates": int(self.skipped)} if self.scales else {}
+        return {"overflows": int(self.skipped)} if self.scales else {}
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on."""

@@ -37,6 +37,8 @@ class Said(NamedTuple):
     """The first process has written all that it will write."""
     signal: Signals | None
     """One of them has received it: no step is made any more."""
+    back: bool = False
+    """The first process has gone back to an earlier state, which it gives the others now (`of_first`)."""
 
 
 class Processes:
@@ -122,16 +124,16 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, *, over: bool = False, signal: Signals | None = None) -> Said:
+    def agree(self, *, over: bool = False, signal: Signals | None = None, back: bool = False) -> Said:
         """Tell what this process knows, learn what all know. They all call it before each step, and wait for each
         other; the first one ends with `over`."""
         if self.count == 1:
-            return Said(over, signal)
-        known = torch.tensor([over, signal or 0])
+            return Said(over, signal, back)
+        known = torch.tensor([over, signal or 0, back])
         with self._together():
             dist.all_reduce(known, dist.ReduceOp.MAX)
-        over, number = known.tolist()
-        return Said(bool(over), Signals(number) if number else None)
+        over, number, back = known.tolist()
+        return Said(bool(over), Signals(number) if number else None, bool(back))
 
     def of_first(self, value: Any) -> Any:
         """What the first process has here, in all of them: tensors (they arrive on the CPU), numbers, strings and
@@ -192,7 +194,9 @@ def joined() -> Iterator[Processes]:
         processes = Processes(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
         with processes._together():
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-            dist.init_process_group(backend, timeout=LONGEST)
+            store, rank, count = next(dist.rendezvous("env://"))
+            store = dist.PrefixStore(f"start {restarts()}", store)  # it may hold the addresses of those that are lost
+            dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST)
         try:
             yield processes
         finally:
@@ -207,3 +211,8 @@ def started_by_torchrun() -> bool:
 def is_first() -> bool:
     """Whether this process is the one of its run that speaks."""
     return not started_by_torchrun() or os.environ["RANK"] == "0"
+
+
+def restarts() -> int:
+    """How often torchrun has started the run's processes anew, since one was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))

@@ -14,6 +14,7 @@ from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
+from inpaint_fast.training.guard import Guard
 from inpaint_fast.training.parts import part_count, parts_of
 from inpaint_fast.training.precision import PRECISIONS, Precision
 from inpaint_fast.training.processes import Processes
@@ -35,6 +36,22 @@ class Recipe(ABC):
     """Side of the training pictures, in pixels."""
     mask: ClassVar[str] = "center"
     """Where the holes are (`inpaint_fast.data.sampler`)."""
+    free: ClassVar[frozenset[str]] = frozenset(
+        {
+            "data",
+            "patience",
+            "steps",
+            "seconds",
+            "evaluate_every",
+            "checkpoint_every",
+            "checkpoint_minutes",
+            "keep",
+            "max_skipped",
+            "device",
+        }
+    )
+    """Settings that may change when a run goes on: what was learned until then does not depend on them. The pictures
+    may have moved; that they are the same is seen."""
 
     data: str = "samples"
     """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), or "samples", the
@@ -70,7 +87,17 @@ class Recipe(ABC):
     """Decay, such as 0.999, of an average of the generator's weights over its updates: what is measured, shown and
     saved as generator.safetensors. The weights that are trained on are generator_raw.safetensors beside the others."""
     evaluate_every: int = 250
-    """Steps between evaluations on held-out pictures (metrics, sample pictures, weights)."""
+    """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, from which --resume goes on; by default one with every evaluation. An evaluation with
+    the least held-out error so far makes one, too."""
+    checkpoint_minutes: float | None = 10.0
+    """A checkpoint besides where the last one is so many minutes old; None: never for that reason."""
+    max_skipped: int = 5
+    """After so many skipped steps in a row (a loss, a gradient or a batch was no number) the run goes back to its last
+    checkpoint; the second time it stops."""
+    keep: int = 2
+    """So many checkpoints are kept, the newest; and the one with the least held-out error (checkpoints/best.json)."""
     heldout_crops: int = 16
     """Held-out crops from each held-out picture."""
     heldout_pictures: int = 64
@@ -80,6 +107,9 @@ class Recipe(ABC):
     hole; of generated pictures the distance of sharpness and diversity from those of real ones."""
     seed: int = 0
     """Of everything random in the run."""
+    init: str | None = None
+    """Start from the networks of a run (its folder; another folder of weights; one safetensors file): all that are of
+    the same name and class. Optimizers start anew."""
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
     accelerate: bool = True
@@ -90,10 +120,8 @@ class Recipe(ABC):
     each layer, and keep what is; some 0.2 s a layer, and two runs of one seed then differ by rounding."""
 
     def __post_init__(self) -> None:
-        self.expect_at_least(
-            steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1, micro_batch=1,
-            warmup=0, patience=1,
-        )  # fmt: skip
+        self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
+        self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1, micro_batch=1, warmup=0, patience=1)
         for name, words in (("lr_schedule", SCHEDULES), ("precision", PRECISIONS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name}: one of {', '.join(words)} is expected, got {getattr(self, name)!r}")
@@ -101,8 +129,9 @@ class Recipe(ABC):
             raise ValueError(f"lr_end: a fraction between 0 and 1 is expected, got {self.lr_end}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema: a decay between 0 and 1, both excluded, is expected, got {self.ema}")
-        if self.seconds is not None and not self.seconds >= 0:
-            raise ValueError(f"seconds: a time of at least 0 is expected, got {self.seconds}")
+        for name in ("seconds", "checkpoint_minutes"):
+            if (value := getattr(self, name)) is not None and not value >= 0:
+                raise ValueError(f"{name}: a time of at least 0 is expected, got {value}")
 
     def expect_at_least(self, **leasts: int) -> None:
         """Raise ValueError where one of these settings is set, and smaller."""
@@ -174,6 +203,7 @@ class System(nn.Module, ABC):
         self.optimizers, self.arguments = {}, {}
         self.precision = Precision(recipe.precision)
         self.processes = Processes()
+        self.guard = Guard()
         self.average: Average | None = None  # of the generator, from its first update on, if the recipe has one
 
     def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
@@ -217,8 +247,10 @@ class System(nn.Module, ABC):
         """Add the gradients of these losses, scalars, to the parameters'; of other tensors with these for their own."""
         scaled = self.precision.scaled
         if gradients is None:
+            self.guard.observe(*losses)
             torch.autograd.backward([scaled(loss) for loss in losses])
         else:
+            self.guard.observe(*losses, *(() if self.precision.scales else gradients))
             torch.autograd.backward(losses, [scaled(gradient) for gradient in gradients])
 
     def gradient(self, loss: Tensor, at: Tensor) -> Tensor:
@@ -228,18 +260,25 @@ class System(nn.Module, ABC):
 
     def update(self, optimizer: str) -> None:
         """The step of one of the optimizers, by the gradients that there are, which are then used up; of several
-        processes, by their mean."""
+        processes, by their mean. No step where one of them, a loss or the batch is no number
+        (`inpaint_fast.training.guard`), or where the scaling of float16's losses was too much (`precision`)."""
+        chosen = self.optimizers[optimizer]
         if self.processes.count > 1:
-            params = [param for group in self.optimizers[optimizer].param_groups for param in group["params"]]
-            statistics = [buffer.data for buffer in self.buffers() if buffer.is_floating_point()]
-            self.processes.average([param.grad for param in params if param.grad is not None] + statistics)
-        skipped = self.precision.step(self.optimizers[optimizer])
+            self._average_over_processes(chosen)
+        skipped = self.precision.step(chosen, self.guard) if self.precision.scales else self.guard.step(chosen)
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         if self.recipe.ema is not None and self._trains_generator(optimizer):
             if self.average is None:
                 self.average = Average(self.generator, self.recipe.ema)
             else:
                 self.average.move(self.generator, skipped)
+
+    def _average_over_processes(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the optimizer's gradients, the running statistics and the guard's mind those of all processes."""
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        statistics = [buffer.data for buffer in self.buffers() if buffer.is_floating_point()]
+        with self.guard.shared() as bad:
+            self.processes.average([param.grad for param in params if param.grad is not None] + statistics + bad)
 
     def _trains_generator(self, optimizer: str) -> bool:
         """Whether this optimizer has parameters of the generator."""
@@ -284,10 +323,13 @@ class System(nn.Module, ABC):
                         yield f"{name} of the {network}'s parameter {i}", value
 
     def training_state(self) -> dict[str, Any]:
-        """Networks, optimizers and what goes with them, all that `load_training_state` needs to go on."""
+        """Networks, optimizers and what goes with them, all that `load_training_state` needs to go on; a checkpoint
+        keeps it, whatever tensors, numbers, strings, lists and dictionaries it is made of. Gradients are those that a
+        step leaves to the next one."""
         return {
             "networks": self.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "gradients": {name: p.grad for name, p in self.named_parameters() if p.grad is not None},
             "precision": self.precision.state_dict(),
             "average": self.average and self.average.state_dict(),
         }
@@ -297,6 +339,9 @@ class System(nn.Module, ABC):
         self.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        for name, parameter in self.named_parameters():
+            gradient = state["gradients"].get(name)
+            parameter.grad = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
         self.precision.load_state_dict(state["precision"], next(self.parameters()).device)
         self.average = None
         if state["average"] is not None:

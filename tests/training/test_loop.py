@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 from inpaint_fast.completion import load_network
 from inpaint_fast.data import write_png
 from inpaint_fast.nn import acceleration_report
-from inpaint_fast.training import MLPGAN, Run, UNetL2, UNetWGAN, train
+from inpaint_fast.training import MLPGAN, RECIPES, Run, UNetL2, UNetWGAN, read_recipe, train
+from inpaint_fast.training.config import config_toml
 from inpaint_fast.training.evaluation import table
 from inpaint_fast.training.metrics import METRICS
 
@@ -23,9 +25,8 @@ def test_a_run_writes_its_folder_from_step_zero(tmp_path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [
         "checkpoints", "config.toml", "generator.safetensors", "metrics.csv", "metrics.jsonl", "owner.txt", "pictures",
     ]  # fmt: skip
-    assert sorted(str(path.relative_to(folder)) for path in folder.glob("checkpoints/**/*")) == [
-        f"checkpoints/step_000003{name}" for name in ("", "/critic.safetensors", "/generator.safetensors")
-    ]
+    best, *kept = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert best == "best.json" and kept[-2:] == ["step_000002", "step_000003"]
     assert sorted(path.name for path in (folder / "pictures").iterdir()) == [
         "step_000000.png", "step_000002.png", "step_000003.png",
     ]  # fmt: skip
@@ -71,12 +72,49 @@ def test_at_most_so_many_heldout_pictures_are_measured_on() -> None:
 def test_the_configuration_is_toml_that_rebuilds_the_recipe(tmp_path) -> None:
     import tomllib
 
-    recipe = UNetL2(steps=0, lr=0.003, data="samples", **TINY)
+    recipe = UNetL2(steps=0, lr=0.003, data="samples", checkpoint_minutes=None, **TINY)
     folder = train(recipe, tmp_path / "run", progress=False)
     config = tomllib.loads((folder / "config.toml").read_text())
-    assert config["recipe"] == "unet_l2"
+    assert config["recipe"] == "unet_l2" and "checkpoint_minutes" in config["not_set"]
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in config["settings"].items()}
-    assert UNetL2(**settings) == recipe
+    assert UNetL2(**settings, **dict.fromkeys(config["not_set"])) == recipe == read_recipe(folder)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("glcic", {"edge": None, "mean_pixel": (0.5, 1.0, 0.25), "data": 'pho\udce9 \\ "tos"\n'}),
+        ("context_cnn", {"blocks": (1, 1, 1, 1), "clip_penalty": 1, "vocabulary": 7}),
+        ("unet_l2", {"seconds": math.inf, "lr": 1e-30, "data": "./samples"}),
+    ],
+)
+def test_every_setting_comes_back(recipe: str, settings: dict, tmp_path) -> None:
+    recipe = RECIPES[recipe](**settings)
+    (tmp_path / "config.toml").write_text(config_toml(recipe), encoding="utf-8")
+    assert read_recipe(tmp_path) == read_recipe(tmp_path / "config.toml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recipe = ", "config.toml: no TOML"),
+        ("\xe9", "config.toml: no TOML"),
+        ("[" * 5000, "config.toml: no TOML"),
+        ('recipe = "os.system"', "recipe: one of unet_l2, .* is expected, got 'os.system'"),
+        ('recipe = ["unet_l2"]', "recipe: one of unet_l2"),
+        ('recipe = "unet_l2"\nsettings = 3', r"\[settings\]"),
+        ('recipe = "unet_l2"\n[settings]\nlearning_rate = 3', "learning_rate: unet_l2 has no such setting"),
+        ('recipe = "unet_l2"\n[settings]\nsteps = "many"', "steps: 'many': str is not an instance of int"),
+        ('recipe = "unet_l2"\n[settings]\ncrop = [1, 2, 3]', "crop: .*wrong number of elements"),
+        ('recipe = "unet_l2"\n[settings]\nprefill = "__import__"', "prefill: '__import__'"),
+        ('recipe = "unet_l2"\nnot_set = ["steps"]', "steps: None"),
+        ('recipe = "unet_l2"\n[settings]\nsteps = -1', "config.toml: steps: at least 0 is expected, got -1"),
+    ],
+)
+def test_a_configuration_that_is_none_is_named(text: str, words: str, tmp_path) -> None:
+    (tmp_path / "config.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=words):
+        read_recipe(tmp_path)
 
 
 def test_seconds_end_a_run(tmp_path) -> None:

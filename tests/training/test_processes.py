@@ -70,6 +70,12 @@ def in_process(rank: int, folder: str) -> None:
     processes = meet(rank, folder)
     torch.save({case: two_steps(case[0], processes, joint=case[1]) for case in CASES}, f"{folder}/{rank}.pt")
     train(WHOLE, f"{folder}/run", progress=False)
+    run = Run(replace(WHOLE, precision="float32"), processes)
+    run.step(run.batches[0])
+    before = {name: tensor.clone() for name, tensor in run.system.learned()}
+    run.step(run.batches[1].map(lambda part: part * torch.nan) if rank == 1 else run.batches[1])
+    assert run.system.guard.skipped == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in run.system.learned())
     with pytest.raises(ValueError, match="batch_size: a multiple of the 2 processes is expected, got 3"):
         Run(replace(WHOLE, batch_size=3), processes)
     with pytest.raises(ValueError, match="device: 'gpu'|device: 'auto'"):
@@ -122,7 +128,7 @@ def test_a_run_is_that_of_one_process(in_two: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in rows[1]] == [0, 2, 4, 5]
     for ours, theirs in zip(*rows, strict=True):
         assert ours["psnr"] == pytest.approx(theirs["psnr"], abs=0.01) and ours.keys() == theirs.keys()
-        assert ours["skipped_updates"] == theirs["skipped_updates"]
+        assert ours["overflows"] == theirs["overflows"]
 
 
 def test_a_process_that_has_ended_is_missed(in_two: Path) -> None:
@@ -195,12 +201,19 @@ def test_joint_norms_of_one_process_are_those_of_torch(monkeypatch: pytest.Monke
 # ---- from the shell ----
 
 
-def torchrun(*options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "inpaint_fast", "train"]
+def torchrun(*options: str, restarts: int = 0) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts)]
+    command = [*launcher, "-m", "inpaint_fast", "train"]
     return subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def process_of(agent: int, *, rank: int) -> int:
@@ -215,11 +228,22 @@ def test_a_signal_to_either_ends_both_and_the_first_one_saves(tmp_path: Path) ->
     out = tmp_path / "run"
     options = ("--filters", "2", "--batch-size", "4", "--heldout-crops", "1", "--evaluate-every", "5")
     run = torchrun("unet_l2", "--out", str(out), *options)
-    deadline = time.monotonic() + 60
-    while not (out / "pictures" / "step_000005.png").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(out / "pictures" / "step_000005.png")
     os.kill(process_of(run.pid, rank=1), signal.SIGTERM)
     text = run.communicate(timeout=60)[0]
     assert run.returncode != 0 and "SIGTERM: stopped after step" in text and text.count("is the run's folder") == 1
-    step = int(text.partition("SIGTERM: stopped after step ")[2].split(";")[0])
+    step = int(text.partition("SIGTERM: stopped after step ")[2].split(".")[0])
     assert (out / "checkpoints" / f"step_{step:06d}" / "generator.safetensors").exists()
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_a_lost_process_is_started_again_and_the_run_goes_on(rank: int, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = ("--filters", "2", "--batch-size", "4", "--heldout-crops", "1", "--evaluate-every", "5", "--steps", "60")
+    run = torchrun("unet_l2", "--out", str(out), *options, restarts=2)
+    wait_for(out / "pictures" / "step_000005.png")
+    os.kill(process_of(run.pid, rank=rank), signal.SIGKILL)
+    text = run.communicate(timeout=120)[0]
+    assert run.returncode == 0, text
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(0, 61, 5)) and "goes on after step" in text

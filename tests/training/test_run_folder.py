@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from inpaint_fast import _files
 from inpaint_fast._files import own_folder, sweep_parts, write_whole, write_whole_folder
-from inpaint_fast.cli.main import main
 from inpaint_fast.completion import WeightsError, load_network, save_network
 from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.data import load_caption_encoder
 from inpaint_fast.models import UNetGenerator
-from inpaint_fast.training import ContextCNNBow1, Run, UNetL2, UNetWGAN, train
+from inpaint_fast.training import ContextCNNBow1, UNetL2, UNetWGAN, train
 from inpaint_fast.training.records import Records
 
 TINY = {"filters": 2, "batch_size": 2, "heldout_crops": 1, "heldout_pictures": 1, "accelerate": False}
-KILLED = Path(__file__).with_name("killed.py")
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +82,11 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch) -> None:
 
 
 def test_networks_are_saved_as_one_set_and_the_generator_once_more(run: Path) -> None:
-    (checkpoint,) = checkpoints(run)
-    assert sorted(path.name for path in checkpoint.iterdir()) == ["critic.safetensors", "generator.safetensors"]
+    before, checkpoint = checkpoints(run)
+    assert [before.name, checkpoint.name] == ["step_000000", "step_000001"]
+    assert sorted(path.name for path in checkpoint.iterdir()) == [
+        "critic.safetensors", "generator.safetensors", "manifest.json", "training.json", "training.safetensors",
+    ]  # fmt: skip
     assert (run / "generator.safetensors").read_bytes() == (checkpoint / "generator.safetensors").read_bytes()
     for kind in ("generator", "critic"):
         for place in (run, checkpoint):
@@ -104,8 +102,6 @@ def test_steps_are_ordered_as_numbers(tmp_path) -> None:
 
 
 def test_a_generator_of_another_moment_beside_the_checkpoints_is_an_error(run: Path, tmp_path) -> None:
-    import shutil
-
     other = shutil.copytree(run, tmp_path / "run")
     save_network(other / "generator.safetensors", UNetGenerator(2), {"filters": 2})
     for kind in ("generator", "critic"):
@@ -119,9 +115,10 @@ def test_a_generator_of_another_moment_beside_the_checkpoints_is_an_error(run: P
 def test_a_reader_goes_on_to_the_newer_checkpoint_where_the_older_goes_meanwhile(run: Path, tmp_path, monkeypatch):
     from inpaint_fast.completion import weights
 
-    newest, read = checkpoints(run), weights._read_file
-    answers = iter([[tmp_path / "checkpoints" / "step_000000"], newest, newest])
-    monkeypatch.setattr(weights, "checkpoints", lambda _: next(answers))
+    there, read = checkpoints(run), weights._read_file
+    gone = [tmp_path / "checkpoints" / "step_000000"]
+    answers = iter([gone, gone, there, there])
+    monkeypatch.setattr(weights, "checkpoints", lambda _: next(answers, there))
     monkeypatch.setattr(weights, "_expect_one_of", lambda *_: None)
     seen = []
     monkeypatch.setattr(weights, "_read_file", lambda path, kind: (seen.append(path), read(path, kind))[1])
@@ -175,104 +172,3 @@ def test_sweeping_leaves_everything_else(tmp_path) -> None:
         (tmp_path / name).write_text("")
     sweep_parts(tmp_path)
     assert sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")) == [".hidden", "deep", "whole.part"]
-
-
-# ---- the end ----
-
-
-def test_killed_anywhere_nothing_is_half_written_unloadable_or_mixed() -> None:
-    subprocess.run([sys.executable, KILLED, "--kills", "1", "--everywhere"], check=True, timeout=300)
-
-
-@pytest.mark.long
-def test_killed_fifty_times() -> None:
-    subprocess.run([sys.executable, KILLED, "--kills", "50"], check=True)
-
-
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_step_saves_and_goes_on_to_whoever_had_it(end: signal.Signals, tmp_path, monkeypatch, capsys):
-    got = []
-    before = signal.signal(end, lambda number, _: got.append((number, [p.name for p in checkpoints(tmp_path / "run")])))
-    step = Run.step
-
-    def signalled(self, batch):
-        if self.steps_done == 2:
-            signal.raise_signal(end)  # the step is made nevertheless
-        return step(self, batch)
-
-    monkeypatch.setattr(Run, "step", signalled)
-    try:
-        train(UNetL2(steps=50, **TINY), tmp_path / "run", progress=False)
-    finally:
-        handler = signal.signal(end, before)
-    assert got == [(end, ["step_000003"])] and handler.__code__.co_filename == __file__
-    assert f"{end.name}: stopped after step 3; its networks are in" in capsys.readouterr().err
-    load_network(tmp_path / "run")
-
-
-def test_a_signal_breaks_off_an_evaluation_and_a_second_one_is_not_held_up(tmp_path, monkeypatch) -> None:
-    evaluate, save, evaluations, got, at_save = Run.evaluate, Records.save, [], [], []
-
-    def long(self):
-        evaluations.append(1)
-        if len(evaluations) == 2:
-            signal.raise_signal(signal.SIGTERM)
-            raise AssertionError("it is broken off before")
-        return evaluate(self)
-
-    def impatient(self, step, system):
-        if step == 1:
-            signal.raise_signal(signal.SIGTERM)
-            at_save.extend(got)
-        save(self, step, system)
-
-    before = signal.signal(signal.SIGTERM, lambda *_: got.append(1))
-    monkeypatch.setattr(Run, "evaluate", long)
-    monkeypatch.setattr(Records, "save", impatient)
-    try:
-        train(UNetL2(steps=50, evaluate_every=1, **TINY), tmp_path / "run", progress=False)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert at_save == [1] and got == [1, 1]  # the second one at once, the first one at the end
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_000001"]
-
-
-def test_an_interrupted_command_has_saved_and_ends_with_130(tmp_path, monkeypatch, capsys) -> None:
-    step = Run.step
-    monkeypatch.setattr(Run, "step", lambda *args: (signal.raise_signal(signal.SIGINT), step(*args))[1])
-    tiny = ["--filters", "2", "--batch-size", "2", "--heldout-crops", "1", "--heldout-pictures", "1"]
-    assert main(["train", "unet_l2", "--out", str(tmp_path / "run"), *tiny]) == 130
-    error = capsys.readouterr().err
-    assert "SIGINT: stopped after step 1" in error and "what was written so far is whole" in error
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_000001"]
-
-
-def test_ignored_signals_stay_ignored(tmp_path, monkeypatch) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    step = Run.step
-    monkeypatch.setattr(Run, "step", lambda *args: (signal.raise_signal(signal.SIGHUP), step(*args))[1])
-    try:
-        train(UNetL2(steps=2, **TINY), tmp_path / "run", progress=False)
-    finally:
-        signal.signal(signal.SIGHUP, before)
-    assert [path.name for path in checkpoints(tmp_path / "run")] == ["step_000002"]
-
-
-def test_networks_that_are_not_finite_are_not_saved_by_a_signal_either(tmp_path, monkeypatch) -> None:
-    from inpaint_fast.training import TrainingError
-
-    before, step = signal.signal(signal.SIGTERM, lambda *_: None), Run.step
-
-    def spoilt(self, batch):
-        signal.raise_signal(signal.SIGTERM)
-        measured = step(self, batch)
-        with torch.no_grad():
-            next(self.system.parameters()).fill_(torch.nan)
-        return measured
-
-    monkeypatch.setattr(Run, "step", spoilt)
-    try:
-        with pytest.raises(TrainingError, match="not finite near step 1.*those of step 0"):
-            train(UNetL2(steps=5, **TINY), tmp_path / "run", progress=False)
-    finally:
-        signal.signal(signal.SIGTERM, before)

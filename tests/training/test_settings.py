@@ -60,14 +60,14 @@ def test_every_recipe_in_16_bits_with_an_average_and_a_schedule(name: str) -> No
 def test_an_update_that_overflows_changes_nothing_and_is_counted() -> None:
     run = Run(UNetWGAN(precision="fp16", ema=0.9, critic_filters=2, critic_steps=2, **TINY))
     steps(run, 12)
-    assert (counted := run.system.counts()["skipped_updates"]) < 12
+    assert (counted := run.system.counts()["overflows"]) < 12
     state = copy.deepcopy(run.state_dict())
     state["system"]["precision"]["scaler"]["scale"] = 2.0**80
     run.load_state_dict(state)
     before = [(name, value.clone()) for name, value in run.system.learned()]
     measured = steps(run, 1)[0]
     assert all(math.isfinite(value) for value in measured.values())
-    assert run.system.counts()["skipped_updates"] == counted + 3  # two of the critic, one of the generator
+    assert run.system.counts()["overflows"] == counted + 3  # two of the critic, one of the generator
     assert run.system.precision.state_dict()["scaler"]["scale"] == 2.0**77
     for (name, value), (_, now) in zip(before, run.system.learned(), strict=True):
         assert torch.equal(value, now), name
@@ -75,6 +75,18 @@ def test_an_update_that_overflows_changes_nothing_and_is_counted() -> None:
     run.load_state_dict(state)
     steps(run, 1)
     assert any(not torch.equal(value, now) for (_, value), (_, now) in zip(before, run.system.learned(), strict=True))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_batch_that_is_no_number_changes_nothing_in_16_bits(precision: str) -> None:
+    run = Run(UNetWGAN(precision=precision, ema=0.9, critic_filters=2, critic_steps=2, **TINY))
+    steps(run, 12)
+    before, counts = [(name, value.clone()) for name, value in run.system.learned()], run.system.counts()
+    run.step(run.batches[12].map(lambda part: part * math.nan))
+    assert run.system.guard.skipped == 1 and run.system.counts() == counts
+    for (name, value), (_, now) in zip(before, run.system.learned(), strict=True):
+        assert torch.equal(value, now), name
+    steps(run, 1)
 
 
 @pytest.mark.parametrize(("precision", "error"), [("bf16", 0.05), ("fp16", 0.01)])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import math
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import torch
 
+from inpaint_fast._files import write_whole_folder
 from inpaint_fast.cli.recipes import sizes
 from inpaint_fast.completion import WeightsError, complete, load_network
+from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.data import center_square, load_caption_encoder, read_image, samples
 from inpaint_fast.models import CentreGenerator, CompletionNetwork
 from inpaint_fast.training import RECIPES, Run, train
+from inpaint_fast.training.checkpoints import fill_checkpoint, read_checkpoint
 
 SMALL = {
     "filters": 8, "critic_filters": 8, "code": 8, "width": 4, "autoencoder_steps": 1, "batch_size": 4, "vector": 8,
@@ -59,7 +62,7 @@ def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
     ("name", "precision"),
     [*((name, "float32") for name in RECIPES), ("unet_wgan", "fp16"), ("latent_gan", "fp16"), ("glcic_small", "bf16")],
 )
-def test_a_resumed_run_goes_on_bit_for_bit(name: str, precision: str) -> None:
+def test_a_resumed_run_goes_on_bit_for_bit(name: str, precision: str, tmp_path) -> None:
     def go(run: Run, count: int) -> None:
         for index in range(run.steps_done, run.steps_done + count):
             run.step(run.batches[index])
@@ -68,16 +71,37 @@ def test_a_resumed_run_goes_on_bit_for_bit(name: str, precision: str) -> None:
         "real_noise": (1.0, 0.1), "real_noise_steps": 3, "lr_decay": 0.9, "autoencoder_steps": 2, "settle": 1,
         "ema": 0.9, "lr_schedule": "cosine", "warmup": 3, "precision": precision,
     }  # fmt: skip
+    settings |= {"completion_steps": 0, "discriminator_steps": 1, "clear_gradients": False}  # some are left for later
     straight = Run(small(name, **settings))
     go(straight, 2)
     resumed = Run(small(name, **settings))
-    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    state = straight.state_dict()
+    write_whole_folder(tmp_path / "step", lambda folder: fill_checkpoint(folder, straight.system, state))
+    resumed.load_state_dict(read_checkpoint(tmp_path / "step"))
+    assert tensors(straight.system.optimizers) == tensors(resumed.system.optimizers)
     go(straight, 2)
     go(resumed, 2)
     theirs = dict(resumed.system.learned())
     for key, value in straight.system.learned():
         assert torch.equal(value, theirs.pop(key)), key
     assert not theirs and straight.system.counts() == resumed.system.counts()
+    assert straight.system.training_state().keys() == resumed.system.training_state().keys()
+
+
+def tensors(optimizers: dict[str, torch.optim.Optimizer]) -> list[tuple]:
+    """Every state's numbers and how they lie in memory."""
+    layouts = (torch.contiguous_format, torch.channels_last)
+    return [
+        (
+            name,
+            key,
+            *(value.is_contiguous(memory_format=each) for each in layouts[: 1 + (value.dim() == 4)]),
+            value.flatten().tolist(),
+        )
+        for name, optimizer in optimizers.items()
+        for state in optimizer.state.values()
+        for key, value in state.items()
+    ]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -112,13 +136,31 @@ def test_every_prefill(prefill: str, tmp_path) -> None:
         assert load_network(folder).prefill == prefill
 
 
-def test_a_pretrained_generator_goes_on_under_a_critic(tmp_path) -> None:
-    folder = train(small("context_cnn", steps=2), tmp_path / "cnn", progress=False)
-    system = small("context_gan", pretrained=str(folder)).build()
-    weights = load_network(folder).state_dict()
-    assert all(torch.equal(value, weights[key]) for key, value in system.generator.state_dict().items())
-    with pytest.raises(WeightsError, match="holds a ContextCNN; a UNetGenerator is expected"):
-        small("unet_l2", pretrained=str(folder)).build()
+def test_a_run_starts_from_the_networks_of_another(tmp_path, capsys) -> None:
+    def same(run: Run, source: Path, kind: str) -> bool:
+        weights, network = load_network(source, kind=kind).state_dict(), getattr(run.system, kind)
+        return all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+    cnn = train(small("context_cnn", steps=2), tmp_path / "cnn", progress=False)
+    gan = train(small("context_gan", steps=1, init=str(cnn)), tmp_path / "gan")
+    assert f"context_gan: starts from generator of {cnn}" in capsys.readouterr().out
+    both = Run(small("context_gan", init=str(gan), seed=1))
+    assert both.started_from == ["generator", "critic"]
+    assert same(both, gan, "generator") and same(both, gan, "critic")
+    one = Run(small("context_gan", init=str(gan / "generator.safetensors"), seed=1))
+    assert one.started_from == ["generator"] and same(one, gan, "generator") and not same(one, gan, "critic")
+    critic = Run(small("context_gan", init=str(checkpoints(gan)[-1] / "critic.safetensors"), seed=1))
+    assert critic.started_from == ["critic"] and same(critic, gan, "critic")
+    for path, words in (
+        (cnn, "holds generator ContextCNN; generator UNetGenerator is expected"),
+        (cnn / "generator.safetensors", "holds generator ContextCNN; generator UNetGenerator is expected"),
+        (tmp_path, "holds no network; generator UNetGenerator is expected"),
+        (tmp_path / "nowhere", "no such file"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            Run(small("unet_l2", init=str(path)))
+    with pytest.raises(WeightsError, match="shape .* is expected, got"):
+        Run(small("context_gan", init=str(gan), filters=4))
 
 
 def test_a_residual_network_on_the_harmonic_fill_starts_as_that_fill(tmp_path) -> None:
