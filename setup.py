@@ -18,7 +18,7 @@ Environment:
     TORCH_CUDA_ARCH_LIST   GPU architectures, as for PyTorch's own extensions (default: 8.0;9.0a+PTX)
     CUDA_HOME              the CUDA toolkit (default: the one whose nvcc is on PATH, then /usr/local/cuda)
     CXX, CXXFLAGS          compiler and further flags
-    INPAINT_FAST_CPU_FLAGS compile the CPU kernels once, with these flags (-march=native), instead of for each instruction
+    INPAINT_FAST_CPU_FLAGS compile the CPU kernels once, with these flags (-march=native), and not for each instruction
                            set; the module calls what it has then "baseline", and runs where these flags may
     MAX_JOBS               compile jobs at a time (default: one a processor, bounded by 1.5 GB of free memory each)
 """

@@ -15,7 +15,9 @@ import tyro
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
+from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.training import RECIPES, Recipe, read_recipe, train
+from inpaint_fast.training.processes import is_first, restarts
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
     config, args = taken(args, "--config")
     if run is None and config is None:
         recipe, options = recipe_of(args[0], args[1:])
+        out, resume = options.out, restarts() > 0 and bool(checkpoints(options.out))
     else:
         if run is not None and config is not None:
             raise ValueError("--config: with --resume the settings are those of the run")
@@ -40,11 +43,10 @@ def main(argv: Sequence[str]) -> int:
         if run is not None and is_given(args, "--out"):
             raise ValueError("--out: a run goes on in its own folder")
         recipe, options = recipe_of(before.name, args, asdict(before))
-    folder = train(
-        recipe, options.out if run is None else run, resume=run is not None, line_every=options.line_every,
-        tensorboard=options.tensorboard,
-    )  # fmt: skip
-    print(f"weights, metrics and pictures: {printable(folder)}/")
+        out, resume = (options.out, False) if run is None else (run, True)
+    folder = train(recipe, out, resume=resume, line_every=options.line_every, tensorboard=options.tensorboard)
+    if is_first():
+        print(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 

@@ -34,7 +34,8 @@ class Batch(NamedTuple):
 
 
 class Indexed(Protocol):
-    """Anything that makes the batch of an index: `Batches`, a list of batches, or a class of your own."""
+    """Anything that makes the batch of an index: `Batches`, a list of batches, or a class of your own. One that has the
+    method `rows` of `Batches` is spared the rows of other processes."""
 
     def __getitem__(self, index: int, /) -> Batch: ...
 
@@ -94,22 +95,27 @@ class Batches:
         self._order: tuple[int, list[int]] = (-1, [])  # the epoch made last; one assignment, so threads may share it
 
     def __getitem__(self, index: int) -> Batch:
+        return self.rows(index, slice(None))
+
+    def rows(self, index: int, kept: slice) -> Batch:
+        """These rows of `batches[index]`; the pictures of the others are not read."""
         index = operator.index(index)
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
         generator = generator_of(self.seed, "batch", index)
-        draws = torch.rand(self.batch_size, 4, generator=generator).tolist()
-        image = torch.empty(self.batch_size, 3, self.size, self.size, dtype=torch.uint8)
+        draws = torch.rand(self.batch_size, 4, generator=generator)[kept].tolist()
+        places = range(index * self.batch_size, (index + 1) * self.batch_size)[kept]
+        image = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
         rows = []
-        for k, (side_draw, top_draw, left_draw, flip_draw) in enumerate(draws):
-            row, picture = _read(self.images, self._picture(index * self.batch_size + k))
+        for i, (place, (side_draw, top_draw, left_draw, flip_draw)) in enumerate(zip(places, draws, strict=True)):
+            row, picture = _read(self.images, self._picture(place))
             rows.append(row)
             low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
-            image[k] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
+            image[i] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
         captions = None if self.captions is None else self.captions[rows]
-        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator), captions)
+        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator, kept), captions)
 
     def _picture(self, position: int) -> int:
         epoch, place = divmod(position, len(self.images))
@@ -247,13 +253,20 @@ def _square(picture: Tensor, side: int, top_draw: float, left_draw: float, size:
     return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0]
 
 
-def _masks(mask: Sampler, count: int, size: int, generator: Generator) -> Tensor:
-    masks = torch.stack([mask(size, size, generator) for _ in range(count)])
-    if masks.dtype != torch.bool or masks.shape[1:] != (1, size, size):
+def _masks(mask: Sampler, count: int, size: int, generator: Generator, kept: slice = slice(None)) -> Tensor:
+    """These of the masks of a batch. All of them draw in turn, if they draw at all."""
+    before = generator.get_state()
+    masks = [mask(size, size, generator)]
+    if torch.equal(generator.get_state(), before):  # nothing is drawn: one is like the other
+        masks *= count
+    else:
+        masks += [mask(size, size, generator) for _ in range(count - 1)]
+    chosen = torch.stack(masks[kept])
+    if chosen.dtype != torch.bool or chosen.shape[1:] != (1, size, size):
         raise TypeError(
-            f"mask must give bool tensors of shape {(1, size, size)}, got {masks.dtype} of {tuple(masks.shape[1:])}"
+            f"mask must give bool tensors of shape {(1, size, size)}, got {chosen.dtype} of {tuple(chosen.shape[1:])}"
         )
-    return masks
+    return chosen
 
 
 def _check(

@@ -64,16 +64,16 @@ class ContextBatches(Batches):
         self.hole = hole
         self.one_area = one_area
 
-    def __getitem__(self, index: int) -> ContextBatch:
-        image, mask, _ = super().__getitem__(index)
+    def rows(self, index: int, kept: slice) -> ContextBatch:
+        image, mask, _ = super().rows(index, kept)
         generator = generator_of(self.seed, "patches", index)
         if self.one_area:
             corners = torch.randint(self.size - self.local + 1, (2, 2), generator=generator)
             mask = mask.roll(corners[0].tolist(), dims=(2, 3))
             hole_corner, real_corner = (corner.repeat(len(image), 1) for corner in corners)
             return ContextBatch(image, mask, hole_corner, real_corner)
-        others = [random_rectangle(self.size, self.size, generator, sides=self.hole) for _ in range(len(image))]
-        hole_corner, real_corner = (patch_corners(holes, self.local) for holes in (mask, torch.stack(others)))
+        others = [random_rectangle(self.size, self.size, generator, sides=self.hole) for _ in range(self.batch_size)]
+        hole_corner, real_corner = (patch_corners(holes, self.local) for holes in (mask, torch.stack(others[kept])))
         return ContextBatch(image, mask, hole_corner, real_corner)
 
 

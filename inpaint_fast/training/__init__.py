@@ -5,11 +5,12 @@
     train(UNetWGAN(data="photos/", seconds=600), "run/")
 
 `recipe`: what a recipe is; `adversarial`: the step of a generator and its critic; `centre`, `noise`: systems for
-central holes, and for pictures from nothing; then one file a system, and `catalogue`: all their recipes. `run`: what a
-run owns; `loop`: the loop; `guard`: steps that are skipped; `health`: early warnings; `display`: where a run is, for
-who watches it; `ending`: signals; `records`: what a run writes, with `config` and `checkpoints`; `evaluation`,
-`metrics`, `pictures`: how a completion is measured and shown; `report`: runs as one page; `tensorboard`: a run as
-events; `columns`: what the columns of a row are.
+central holes, and for pictures from nothing; then one file a system, and `catalogue`: all their recipes. `precision`,
+`average`, `rates`, `parts`: settings of every recipe. `run`: what a run owns; `loop`: the loop; `processes`,
+`joint_norm`: a run in several processes; `guard`: steps that are skipped; `health`: early warnings; `display`: where a
+run is, for who watches it; `ending`: signals; `records`: what a run writes, with `config` and `checkpoints`;
+`evaluation`, `metrics`, `pictures`: how a completion is measured and shown; `report`: runs as one page; `tensorboard`:
+a run as events; `columns`: what the columns of a row are.
 """
 
 from inpaint_fast.training.catalogue import (

@@ -22,6 +22,7 @@ from inpaint_fast.losses import (
     saturating_loss,
 )
 from inpaint_fast.optim import ClippedAdam, ClippedAdamW, ClippedRMSprop, NesterovRMSprop
+from inpaint_fast.training.parts import note
 from inpaint_fast.training.recipe import Recipe, System
 
 AT_THE_END = 0.005  # of a range of 1: values as near to its ends as this count as saturated
@@ -71,10 +72,12 @@ class AdversarialSystem(System):
 
     The step: `critic_steps` times the critic, on real pictures and the generator's; then `generator_steps` times the
     generator, on its reconstruction and the critic's opinion; all on one batch. The generator stands still while the
-    critic trains, so one forward pass serves all those steps and the generator's first.
+    critic trains, so one forward pass serves all those steps and the generator's first; with the batch in several
+    parts, whose graphs would all have to be kept, one serves the critic's and another the generator's. What is random
+    outside the networks is drawn for the whole batch.
 
     A subclass adds `generator` and `critic` (none: no adversary), their `objective` and `optimizers`, and says what the
-    networks see: `make`, `truth`, `judged`, `reconstruction`.
+    networks see: `inputs`, `truth`, `judged`, `reconstruction`.
     """
 
     critic: nn.Module | None
@@ -99,8 +102,12 @@ class AdversarialSystem(System):
         return self.generator
 
     @abstractmethod
-    def make(self, batch: Batch) -> Made:
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What the generator makes its pictures from."""
+
+    def make(self, *inputs: Tensor) -> Made:
         """One pass of the generator."""
+        return Made(self.through(self.maker, *inputs))
 
     @abstractmethod
     def truth(self, batch: Batch) -> Tensor:
@@ -120,53 +127,72 @@ class AdversarialSystem(System):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """The critic's steps, then the generator's; see the class."""
-        truth, made, measured = self.truth(batch), None, {}
+        truth, inputs, made, measured = self.truth(batch), None, None, {}
         shared = not self.fresh_draws
+        keep = shared and len(self.parts(batch)) == 1  # the critic's pass, with its graph, for the generator
         for _ in range(self.critic_steps if self.critic is not None else 0):
-            if made is None or not shared:
-                with torch.set_grad_enabled(shared):  # the generator's step needs this pass only where it is shared
-                    made = self._make(batch, shared)
+            if inputs is None or not shared:
+                inputs = self.inputs(batch)
+                with torch.set_grad_enabled(keep):
+                    made = self._made(batch, inputs, shared, keep)
             measured = self.critic_step(batch, truth, made.pictures.detach())
         for i in range(self.generator_steps):
-            if made is None or i > 0 or not shared:
-                made = self._make(batch, shared and i == 0)
-            measured |= self.generator_step(batch, truth, made)
+            if inputs is None or i > 0 or not shared:
+                inputs = self.inputs(batch)
+            measured |= self.generator_step(batch, truth, inputs, made if keep and i == 0 else None)
         return measured
 
     def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
         """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
-        real = self.critic(self.judged(self.disturbed(truth), batch))
-        fake = self.critic(self.judged(pictures, batch))
-        loss = self.objective.critic(real, fake)
-        self.backward(loss)
+        measured: dict[str, Tensor] = {}
+        for share, part, real, fake in self.parts(batch, self.disturbed(truth), pictures):
+            real_scores = self.through(self.critic, self.judged(real, part))
+            fake_scores = self.through(self.critic, self.judged(fake, part))
+            loss = self.objective.critic(real_scores, fake_scores)
+            self.backward(loss * share)
+            note(measured, share, critic_loss=loss, critic_spread=spread_of(real_scores, fake_scores))
         self.update("critic")
-        return {"critic_loss": loss.detach(), "critic_spread": spread_of(real, fake)}
+        return measured
 
-    def generator_step(self, batch: Batch, truth: Tensor, made: Made) -> dict[str, Tensor]:
-        """One step on whatever losses there are. Their gradients are taken at the pictures, where they can be compared,
+    def generator_step(
+        self, batch: Batch, truth: Tensor, inputs: tuple[Tensor, ...], made: Made | None = None
+    ) -> dict[str, Tensor]:
+        """One step on whatever losses there are, of pictures that are made of these inputs, or were."""
+        measured: dict[str, Tensor] = {}
+        for share, *part in self.parts(batch, truth, inputs):
+            self._generator_part(share, *part, made, measured)
+        self.update("generator")
+        return measured
+
+    def _generator_part(
+        self, share: float, batch: Batch, truth: Tensor, inputs: tuple[Tensor, ...], made: Made | None,
+        measured: dict[str, Tensor],
+    ) -> None:  # fmt: skip
+        """Losses and gradients of a part. The losses' gradients are taken at the pictures, where they can be compared,
         and go back through the generator together."""
+        made = self.make(*inputs) if made is None else made
         pictures = made.pictures.detach().requires_grad_()
-        losses, measured = {}, {"saturated": at_ends(pictures.detach(), self.values) - at_ends(truth, self.values)}
+        note(measured, share, saturated=at_ends(pictures.detach(), self.values) - at_ends(truth, self.values))
+        losses: dict[str, Tensor] = {}
         if (reconstruction := self.reconstruction(pictures, truth)) is not None:
             losses["reconstruction"] = reconstruction
         if self.critic is not None:
             with frozen(self.critic):
-                losses["adversarial"] = self.objective.generator(self.critic(self.judged(pictures, batch)))
+                scores = self.through(self.critic, self.judged(pictures, batch))
+            losses["adversarial"] = self.objective.generator(scores)
         self.guard.observe(*losses.values())
         total = torch.zeros_like(pictures)
         for name, loss in losses.items():
-            (gradient,) = torch.autograd.grad(loss, pictures)
+            gradient = self.gradient(loss, pictures)
             total += gradient
-            measured[f"{name}_loss"] = loss.detach()
-            measured[f"{name}_gradient"] = gradient.norm()
-        roots, gradients = [made.pictures], [total]
+            norm = self.precision.signal(gradient.norm())
+            note(measured, share, **{f"{name}_loss": loss, f"{name}_gradient": norm})
+        roots, gradients = [made.pictures], [total * share]
         if made.penalty is not None:
-            measured["penalty_loss"] = made.penalty.detach()
+            note(measured, share, penalty_loss=made.penalty)
             roots.append(made.penalty)
-            gradients.append(torch.ones_like(made.penalty))
+            gradients.append(torch.full_like(made.penalty, share))
         self.backward(*roots, gradients=gradients)
-        self.update("generator")
-        return measured
 
     def critic_groups(self, bound: float | None, clip_params: str) -> list[dict[str, Any]]:
         """The critic's parameters for its optimizer, which is to clip them to this bound, if there is one; `notes` then
@@ -177,10 +203,14 @@ class AdversarialSystem(System):
         self.notes = [clip_note(self.critic, bound, groups)]
         return groups
 
-    def _make(self, batch: Batch, for_all: bool) -> Made:
-        steps = self.critic_steps + 1 if for_all and self.critic is not None and not self.shared_pass else 1
-        with repeated_batch_statistics(self.maker, steps):
-            return self.make(batch)
+    def _made(self, batch: Batch, inputs: tuple[Tensor, ...], shared: bool, keep: bool) -> Made:
+        """What the critic's steps see. It leaves BatchNorm's running statistics as the passes would that it stands for:
+        one for each critic step, unless the original shares them too, and with `keep` the generator's own."""
+        times, made = (0 if self.shared_pass else self.critic_steps) + keep if shared else 1, []
+        for _, _, part in self.parts(batch, inputs):
+            with repeated_batch_statistics(self.maker, times):
+                made.append(self.make(*part))
+        return made[0] if len(made) == 1 else Made(torch.cat([each.pictures for each in made]))
 
 
 # ---- signals of `inpaint_fast.training.health` ----

@@ -51,11 +51,14 @@ class CentreSystem(AdversarialSystem):
         self.reconstruction_weight, self.whole, self.penalty = reconstruction_weight, whole, penalty
         self.add_network("generator", network, **arguments)
 
-    def make(self, batch: Batch) -> Made:
-        inputs = generator_inputs(self.generator, *batch)
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        with self.processes.apart(batch.image.device):
+            return generator_inputs(self.generator, *batch)
+
+    def make(self, *inputs: Tensor) -> Made:
         if not self.penalty:
-            return Made(self.generator(*inputs))
-        pictures, unclipped = self.generator(*inputs, unclipped=True)
+            return super().make(*inputs)
+        pictures, unclipped = self.through(self.generator, *inputs, unclipped=True)
         return Made(pictures, clip_penalty(unclipped, weight=self.penalty))
 
     def truth(self, batch: Batch) -> Tensor:

@@ -47,8 +47,8 @@ def fill_checkpoint(folder: Path, system: System, state: dict[str, Any]) -> None
         TypeError: something in the state is of another kind; the message says where.
     """
     places = {}
-    for name, network in system.named_children():
-        save_network(folder / f"{name}.safetensors", network, system.arguments[name])
+    for name, (network, arguments) in system.networks().items():
+        save_network(folder / f"{name}.safetensors", network, arguments)
         for key, tensor in network.state_dict().items():
             places[_identity(tensor)] = [name, key]
     tensors: dict[str, Tensor] = {}

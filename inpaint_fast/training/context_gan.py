@@ -157,7 +157,10 @@ class ContextGANSystem(ContextSystem):
         self.real_noise = start + (end - start) * min(1.0, step / self.recipe.real_noise_steps)
 
     def disturbed(self, truth: Tensor) -> Tensor:
-        return truth + self.real_noise * torch.randn_like(truth) if self.real_noise else truth
+        if not self.real_noise:
+            return truth
+        shape, like = truth.shape[1:], {"dtype": truth.dtype, "device": truth.device}
+        return truth + self.real_noise * self.processes.own(lambda rows: torch.randn(rows, *shape, **like), len(truth))
 
 
 @dataclass

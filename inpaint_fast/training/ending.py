@@ -51,6 +51,13 @@ class EndSignals:
         finally:
             self._may_break = False
 
+    def hear(self, number: signal.Signals | None) -> bool:
+        """Take a signal that another process has received, if it has, for one of this process; whether there is one."""
+        if self.received is None and number is not None:
+            self.received = number
+            self._restore()
+        return self.received is not None
+
     def pass_on(self) -> None:
         """Let the signal that was received, if one was, have the effect that it would have had."""
         if self.received:

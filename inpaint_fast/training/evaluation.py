@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -51,6 +51,10 @@ class Evaluation:
         rows = {f"{10 * tenth}-{10 * tenth + 10} %": (tenths == tenth).nonzero()[:, 0] for tenth in range(10)}
         return {area: some for area, some in rows.items() if len(some)}
 
+    def error(self, metrics: Mapping[str, float]) -> float:
+        """What a run that has patience wants to see fall."""
+        return metrics["l2"]
+
     def columns(self, completed: Tensor) -> dict[str, Tensor]:
         """What is shown of completed held-out pictures: heading -> (shown, 3, H, W) in [0, 1]."""
         image, mask = self.heldout.image[self.rows], self.heldout.mask[self.rows]
@@ -80,9 +84,18 @@ class Generation(Evaluation):
         metrics = generation_metrics(completed, self.heldout.image)
         return {name: value.item() for name, value in metrics.items()}
 
+    def error(self, metrics: Mapping[str, float]) -> float:
+        """How far sharpness and diversity are from those of real pictures, which are 1."""
+        return abs(metrics["sharpness"] - 1) + abs(metrics["diversity"] - 1)
+
     def columns(self, completed: Tensor) -> dict[str, Tensor]:
         """What is shown: new pictures beside real ones."""
         return {"generated": completed[self.rows], "real": self.heldout.image[self.rows]}
+
+
+def evaluations_since_best(errors: Sequence[float]) -> int:
+    """How many of these errors came after the smallest one, the earliest of equals."""
+    return len(errors) - 1 - errors.index(min(errors)) if errors else 0
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

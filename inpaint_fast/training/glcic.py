@@ -23,6 +23,7 @@ from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, p
 from inpaint_fast.ops import masked_l2, masked_l2_composite
 from inpaint_fast.optim import Adadelta
 from inpaint_fast.training.adversarial import at_ends, classifying, frozen, repeated_batch_statistics, spread_of
+from inpaint_fast.training.parts import note
 from inpaint_fast.training.recipe import Recipe, System
 
 MEAN_PIXEL_PICTURES = 1000  # the mean of so many pictures, spread over all, is within 1/255 of the whole set's
@@ -68,8 +69,6 @@ class GLCIC(Recipe):
     batch_size: int = 96
     """Pictures in a batch."""
     micro_batch: int | None = 16
-    """At most so many pictures go through the networks at a time, and a batch's gradients are the mean over such parts;
-    batch normalisation sees one part. None: the whole batch at once."""
     evaluate_every: int = 2_000
     """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
     heldout_crops: int = 1
@@ -112,7 +111,12 @@ class GLCIC(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.expect_at_least(completion_steps=0, discriminator_steps=0, settle=0, micro_batch=1)
+        self.expect_at_least(completion_steps=0, discriminator_steps=0, settle=0)
+        if self.precision == "fp16" and not self.clear_gradients:
+            raise ValueError(
+                "precision: with clear_gradients=False gradients outlive the scale of their losses; 'float32' or "
+                "'bf16' is expected, got 'fp16'"
+            )
         for name in ("size", "local"):
             if getattr(self, name) < 4 or getattr(self, name) % 4:
                 raise ValueError(f"{name}: a multiple of 4 (4, 8, 12, ...) is expected, got {getattr(self, name)}")
@@ -211,7 +215,7 @@ class GLCICSystem(System):
         super().schedule(step, epoch)
         self.phase = 1 + sum(step >= end for end in self.recipe.milestones)
         for group in self.optimizers["generator"].param_groups:
-            group["lr"] = self._completion_lr(step)
+            group["lr"] = self._completion_lr(step) * self.recipe.rate_factor(step)
 
     def step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """The step of the phase that the run is in."""
@@ -220,9 +224,9 @@ class GLCICSystem(System):
     def completion_step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """Phase 1: the completion network on the squared error of the holes, a mean over all of the pictures."""
         losses: dict[str, Tensor] = {}
-        for part, share in self._parts(batch):
-            loss = masked_l2(self.generator(part.image, part.mask), part.image, part.mask)
-            _note(losses, share, reconstruction_loss=loss)
+        for share, part in self.parts(batch):
+            loss = masked_l2(self.through(self.generator, part.image, part.mask), part.image, part.mask)
+            note(losses, share, reconstruction_loss=loss)
             self.backward(loss * self._gradient_share(share))
         self.update("generator")
         return losses
@@ -230,11 +234,11 @@ class GLCICSystem(System):
     def discriminator_step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """Phase 2: the discriminators alone; the completion network stands still."""
         losses: dict[str, Tensor] = {}
-        for part, share in self._parts(batch):
+        for share, part in self.parts(batch):
             with at_rest(self.generator) if self.recipe.still_completion else nullcontext(), torch.no_grad():
                 _, completed = self._completed(part)
             loss, spread = self._discriminator_loss(part, completed)
-            _note(losses, share, discriminator_loss=loss, critic_spread=spread)
+            note(losses, share, discriminator_loss=loss, critic_spread=spread)
             self.backward(loss * self._gradient_share(share))
         self.update("discriminator")
         return losses
@@ -245,10 +249,10 @@ class GLCICSystem(System):
         With the batch in one part, one forward pass of the completion network serves both. In several parts its graphs
         would all have to be kept, so each part is completed a second time; its running statistics move once.
         """
-        recipe, parts = self.recipe, self._parts(batch)
+        recipe, parts = self.recipe, self.parts(batch)
         losses: dict[str, Tensor] = {}
         kept: tuple[Tensor, Tensor] | None = None
-        for part, share in parts:
+        for share, part in parts:
             if len(parts) == 1:
                 kept = self._completed(part)
                 completed = kept[1].detach()
@@ -256,19 +260,19 @@ class GLCICSystem(System):
                 with torch.no_grad(), repeated_batch_statistics(self.generator, 0):
                     _, completed = self._completed(part)
             loss, spread = self._discriminator_loss(part, completed)
-            _note(losses, share, discriminator_loss=loss, critic_spread=spread)
+            note(losses, share, discriminator_loss=loss, critic_spread=spread)
             factor = recipe.alpha if recipe.alpha_on_discriminator else 1.0
             self.backward(loss * (factor * self._gradient_share(share)))
         self.update("discriminator")
-        for part, share in parts:
+        for share, part in parts:
             reconstruction, completed = kept or self._completed(part)
             patch = patches(completed, part.hole_corner, recipe.local)
             with frozen(self.discriminator) if recipe.clear_gradients else nullcontext():
-                logits = self.discriminator(patch, completed)
+                logits = self.through(self.discriminator, patch, completed)
             adversarial = self.objective.generator(logits)
-            _note(losses, share, reconstruction_loss=reconstruction, adversarial_loss=adversarial)
+            note(losses, share, reconstruction_loss=reconstruction, adversarial_loss=adversarial)
             ends = [at_ends(pictures, (0.0, 1.0), part.mask) for pictures in (completed.detach(), part.image)]
-            _note(losses, share, saturated=ends[0] - ends[1])
+            note(losses, share, saturated=ends[0] - ends[1])
             loss = (reconstruction + recipe.alpha * adversarial) / 2
             self.backward(loss * self._gradient_share(share))
         self.update("generator")
@@ -281,19 +285,12 @@ class GLCICSystem(System):
         left = self.recipe.completion_steps - step
         return self.recipe.lr * (0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0))
 
-    def _parts(self, batch: ContextBatch) -> list[tuple[ContextBatch, float]]:
-        """The batch in parts of nearly one size, at most `micro_batch`, each with its share of the whole."""
-        count = len(batch.image)
-        parts = math.ceil(count / (self.recipe.micro_batch or count))
-        split = zip(*(tensor.tensor_split(parts) for tensor in batch), strict=True)
-        return [(ContextBatch(*tensors), len(tensors[0]) / count) for tensors in split]
-
     def _gradient_share(self, share: float) -> float:
-        return share if self.recipe.divide_gradients else 1.0
+        return share if self.recipe.divide_gradients else float(self.processes.count)
 
     def _completed(self, part: ContextBatch) -> tuple[Tensor, Tensor]:
         """The squared error, and the pictures that the discriminators see."""
-        output = self.generator(part.image, part.mask)
+        output = self.through(self.generator, part.image, part.mask)
         if self.recipe.composite:
             return masked_l2_composite(output, part.image, part.mask)
         return masked_l2(output, part.image, part.mask), output
@@ -302,7 +299,7 @@ class GLCICSystem(System):
         """Completed and real pictures in one pass, each normalised by its own statistics: loss and spread of logits."""
         local = self.recipe.local
         patch = [patches(completed, part.hole_corner, local), patches(part.image, part.real_corner, local)]
-        logits = self.discriminator(torch.cat(patch), torch.cat([completed, part.image]), groups=2)
+        logits = self.through(self.discriminator, torch.cat(patch), torch.cat([completed, part.image]), groups=2)
         fake, real = logits.chunk(2)
         return self.objective.critic(real, fake), spread_of(logits)
 
@@ -342,9 +339,3 @@ def mean_pixel(images: Sequence[Tensor], *, limit: int = MEAN_PIXEL_PICTURES) ->
     if not count:
         raise failure
     return (total / count).tolist()
-
-
-def _note(losses: dict[str, Tensor], share: float, **values: Tensor) -> None:
-    """Add a part's losses to the batch's."""
-    for name, value in values.items():
-        losses[name] = losses.get(name, 0) + share * value.detach()

@@ -64,16 +64,29 @@ class Guard:
         if self._on and floats:
             self.good = self.good & get_total_norm(floats).isfinite()
 
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer's step, if all is well and its gradients are, too."""
+    @contextmanager
+    def shared(self) -> Iterator[list[Tensor]]:
+        """Inside, a tensor that becomes greater than 0 where `good` is to be false, because another process says so."""
+        bad = [] if self.good is None else [(~self.good).float().reshape(1)]
+        yield bad
+        if bad:
+            self.good = self.good & (bad[0] == 0).squeeze()
+
+    def step(self, optimizer: torch.optim.Optimizer) -> Tensor | None:
+        """The optimizer's step, if all is well and its gradients are, too.
+
+        Returns:
+            Whether it was skipped, a bool on the device; None where it is known that it was not.
+        """
         if not self._on:
             optimizer.step()
-            return
+            return None
         params = [param for group in optimizer.param_groups for param in group["params"]]
         self.observe(*(param.grad for param in params if param.grad is not None))
         if self._reads(self.good.device):
             if self.good:
                 optimizer.step()
+                return None
         elif getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.found_inf = (~self.good).float()
             try:
@@ -82,6 +95,7 @@ class Guard:
                 del optimizer.found_inf
         else:
             self._step_and_undo(optimizer, params)
+        return ~self.good
 
     def state_dict(self) -> dict[str, int]:
         """What a run that goes on needs."""

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from inpaint_fast.completion.centres import generator_inputs
 from inpaint_fast.data import Batch
 from inpaint_fast.models.latent_gan import CODE, ConvAutoencoder, LatentCritic, LatentDecoder, LatentGenerator
 from inpaint_fast.optim import ClippedAdam
-from inpaint_fast.training.adversarial import Made, classifying
+from inpaint_fast.training.adversarial import classifying
 from inpaint_fast.training.centre import CentreRecipe, CentreSystem, Prefill
+from inpaint_fast.training.parts import note
 from inpaint_fast.training.recipe import System
 
 SOURCE = "G. Bernard, IFT6266 project (2017)"
@@ -148,29 +148,33 @@ class LatentSystem(CentreSystem):
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """The auto-encoder's step on the noise-filled pictures themselves, or the GAN's from their codes."""
-        (picture,) = generator_inputs(self.generator, *batch)
+        (picture,) = super().inputs(batch)
         if self.encoding:
-            return self.autoencoder_step(picture)
+            return self.autoencoder_step(batch, picture)
         with torch.no_grad():
-            self.codes = self.generator.encoder(2 * picture - 1)
+            codes = [self.through(self.generator.encoder, 2 * part - 1) for _, _, part in self.parts(batch, picture)]
+        self.codes = torch.cat(codes)
         try:
             return super().step(batch)
         finally:
             self.codes = None
 
-    def autoencoder_step(self, picture: Tensor) -> dict[str, Tensor]:
-        """One step of encoder and decoder on (N, 3, 64, 64) pictures in [0, 1]."""
-        decoded = self.decoder(self.generator.encoder(2 * picture - 1))
-        if self.recipe.autoencoder_loss == "mse":
-            loss = F.mse_loss(decoded, 2 * picture - 1)
-        else:
-            loss = F.binary_cross_entropy_with_logits(decoded, picture)
-        self.backward(loss)
+    def autoencoder_step(self, batch: Batch, picture: Tensor) -> dict[str, Tensor]:
+        """One step of encoder and decoder on (N, 3, 64, 64) pictures in [0, 1], those of the batch."""
+        measured: dict[str, Tensor] = {}
+        for share, _, part in self.parts(batch, picture):
+            decoded = self.through(self.decoder, self.through(self.generator.encoder, 2 * part - 1))
+            if self.recipe.autoencoder_loss == "mse":
+                loss = F.mse_loss(decoded, 2 * part - 1)
+            else:
+                loss = F.binary_cross_entropy_with_logits(decoded, part)
+            self.backward(loss * share)
+            note(measured, share, autoencoder_loss=loss)
         self.update("autoencoder")
-        return {"autoencoder_loss": loss.detach()}
+        return measured
 
-    def make(self, batch: Batch) -> Made:
-        return Made(self.generator.decoder(self.codes))
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        return (self.codes,)
 
     def truth(self, batch: Batch) -> Tensor:
         return 2 * (super().truth(batch) if self.recipe.hole else batch.image) - 1

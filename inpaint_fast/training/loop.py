@@ -7,11 +7,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from signal import Signals
-from typing import Any, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ from inpaint_fast.data import prefetch
 from inpaint_fast.nn import acceleration_report
 from inpaint_fast.training.display import Display, display
 from inpaint_fast.training.ending import Ended, EndSignals
+from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.health import Health, not_finite
+from inpaint_fast.training.processes import Processes, Said, joined
 from inpaint_fast.training.recipe import Recipe
 from inpaint_fast.training.records import Records
 from inpaint_fast.training.run import Run
@@ -70,12 +72,16 @@ def train(
         FileExistsError: `out` holds a run already, or weights, or another process is writing there.
         FileNotFoundError, ValueError: with `resume`: `out` holds no run, no whole checkpoint, or a run with another
             recipe or other pictures.
+        ProcessLost: another process of the run has ended.
         TrainingError: a weight, a running statistic, an optimizer's state or a held-out metric is no longer a number,
             or too many steps in a row had to be skipped; what was saved last is kept. Or the end could not be saved.
 
     A step in which a loss, a gradient or the batch is no number is skipped. A disk that fails is said, and the run goes
     on. SIGINT, SIGTERM and SIGHUP end the step that is being made; a checkpoint is saved without an evaluation, and the
     signal then goes to whoever handled it before. SIGUSR1 has a checkpoint saved, and the run goes on.
+
+    In the processes that torchrun starts each calls this alike, and takes its own rows of every batch; the first one
+    measures, prints and writes. A signal to any of them ends all.
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: a recipe with its settings, UNetWGAN(...) or another, is expected, got {recipe!r}")
@@ -83,18 +89,39 @@ def train(
         raise ValueError(f"line_every: a time of at least 0 is expected, got {line_every}")
     if tensorboard:
         expect_tensorboard()
+    with joined() as processes:
+        if processes.rank == 0:
+            _lead(recipe, out, processes, resume, Watching(progress, line_every, tensorboard))
+        else:
+            _follow(Run(recipe, processes))
+    return Path(out)
+
+
+class Watching(NamedTuple):
+    """What `train` shows of a run while it goes on."""
+
+    progress: bool
+    line_every: float
+    tensorboard: bool
+
+
+def _lead(recipe: Recipe, out: str | os.PathLike[str], processes: Processes, resume: bool, watching: Watching) -> None:
+    """What the first process does, or the only one: the steps, the looks, and all writing."""
+    progress, line_every, tensorboard = watching
     if resume:
-        run, records, state = _reopened(recipe, out)
+        run, records, state = _reopened(recipe, out, processes)
         if run is None:
             if progress:
                 print(_over(recipe, out, state))
-            return records.folder
+            processes.of_first(None)
+            return
     else:
-        run = Run(recipe)
+        run = Run(recipe, processes)
         records, state = Records(out, recipe, run.caption_encoder), None
     with EndSignals() as ending, records:
         if progress:
             _introduce(run, records.folder)
+        processes.of_first(run.state_dict())
         with (
             closing(display(recipe, run.steps_done, progress=progress, line_every=line_every)) as shown,
             closing(EventLog(records.folder, after=run.steps_done)) if tensorboard else nullcontext() as events,
@@ -111,14 +138,35 @@ def train(
                     looker.finish()
             if ending.received:
                 looker.save_for(ending.received)
+        processes.agree(over=True, signal=ending.received)
     ending.pass_on()
-    return records.folder
+
+
+def _follow(run: Run) -> None:
+    """What every other process does: the same steps on its own rows, until the first one is over."""
+    state = run.processes.of_first(None)
+    if state is None:
+        return
+    with EndSignals() as ending:
+        said = Said(over=False, signal=None)
+        while not said.over:
+            run.load_state_dict(state)
+            with closing(prefetch(run.batches, run.steps_done)) as batches:
+                while not ((said := run.processes.agree(signal=ending.received)).over or said.back):
+                    if not said.signal:
+                        run.step(next(batches)[1])
+            if said.back:
+                state = run.processes.of_first(None)
+        ending.hear(said.signal)
+    ending.pass_on()
 
 
 def _go_on(run: Run, looker: Progress, ending: EndSignals) -> None:
     """Steps, until the run is over, is ended by a signal, or has gone back to a checkpoint."""
     with closing(prefetch(run.batches, run.steps_done)) as batches:
         while not ending.received and not looker.done():
+            if ending.hear(run.processes.agree(signal=ending.received).signal):
+                return
             _, batch = next(batches)
             if looker.after_step(run.step(batch)):
                 return
@@ -126,7 +174,9 @@ def _go_on(run: Run, looker: Progress, ending: EndSignals) -> None:
             looker.save_if_due()
 
 
-def _reopened(recipe: Recipe, out: str | os.PathLike[str]) -> tuple[Run | None, Records, dict[str, Any]]:
+def _reopened(
+    recipe: Recipe, out: str | os.PathLike[str], processes: Processes
+) -> tuple[Run | None, Records, dict[str, Any]]:
     """The run in a folder, its records, and the state to go back to; no run where it is over. Nothing has changed."""
     records = Records(out, recipe, resume=True)
     try:
@@ -134,7 +184,7 @@ def _reopened(recipe: Recipe, out: str | os.PathLike[str]) -> tuple[Run | None, 
         if is_over(recipe, state):
             records.give_back()
             return None, records, state
-        run = Run(recipe)
+        run = Run(recipe, processes)
         if state["data"] != run.data:
             raise ValueError(
                 f"data: the pictures or captions in {recipe.data} are not those of the run in {records.folder}: other "
@@ -154,7 +204,14 @@ def is_over(recipe: Recipe, state: dict[str, Any]) -> bool:
     """Whether a run with this state has made all steps of the recipe, and was measured at its end."""
     step, rows = state["run"]["steps_done"], state["records"]["rows"]
     over_time = recipe.seconds is not None and state["seconds"] >= recipe.seconds
+    over_time = over_time or _is_out_of_patience(recipe, rows)
     return (over_time or step >= recipe.steps) and bool(rows) and rows[-1]["step"] == step
+
+
+def _is_out_of_patience(recipe: Recipe, rows: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the last of these rows says so."""
+    since = rows[-1].get("evaluations_since_best", 0) if rows else 0
+    return recipe.patience is not None and since >= recipe.patience
 
 
 def _over(recipe: Recipe, out: str | os.PathLike[str], state: dict[str, Any]) -> str:
@@ -198,9 +255,9 @@ class Progress:
         self.stopped = False  # the clock
 
     def done(self) -> bool:
-        """True when the recipe's steps or seconds are used up."""
+        """True when the recipe's steps, seconds or patience are used up."""
         over_time = self.limit is not None and self._elapsed() >= self.limit
-        return over_time or self.run.steps_done >= self.run.recipe.steps
+        return over_time or self.run.steps_done >= self.run.recipe.steps or self._out_of_patience()
 
     def after_step(self, measured: dict[str, Tensor]) -> bool:
         """Take note of what a step measured, and look at it now and then.
@@ -305,12 +362,15 @@ class Progress:
                 "seconds": round(seconds, 3),
                 "images_per_second": round(step * recipe.batch_size / max(seconds, 1e-9), 1),
                 "skipped": self.run.system.guard.skipped.item(),
+                **self.run.system.counts(),
                 **measured,
                 **metrics,
             }
             for fill, fill_metrics in self.run.evaluation.fill_metrics.items():
                 row |= {f"{fill}_{name}": value for name, value in fill_metrics.items()}
             self._expect_finite(row)
+            if recipe.patience is not None:
+                row["evaluations_since_best"] = self._since_best([*self.records.rows, row])
             every, best = recipe.checkpoint_every, self.records.is_best(row)
             self.records.rows.append(row)
             self.sums = {}
@@ -324,6 +384,9 @@ class Progress:
         for path in [path for path in list(self.run.images.skipped) if path not in self.named]:
             self.shown.say(f"left out: {printable(path)}: {self.run.images.skipped[path]}")
             self.named.add(path)
+        if self._out_of_patience():
+            since = row["evaluations_since_best"]
+            self.shown.say(f"stopped: the held-out error was smallest {since} evaluations ago, and --patience is over")
 
     def _save(self) -> None:
         """A checkpoint, if what was learned is finite."""
@@ -373,6 +436,8 @@ class Progress:
         state = self.records.newest_state()
         run.load_state_dict(state["run"])
         run.system.guard.forget()
+        run.processes.agree(back=True)
+        run.processes.of_first(run.state_dict())
         self.go_back(state)
         self._warn(f"warning: {reason} near step {step}: the run goes back to step {run.steps_done}", sys.stderr)
 
@@ -387,6 +452,14 @@ class Progress:
             yield
         finally:
             self.started, self.stopped = time.perf_counter(), False
+
+    def _since_best(self, rows: Sequence[Mapping[str, float]]) -> int:
+        """Of the recipe's last phase: how many evaluations came after that with the smallest error."""
+        start = max(self.run.recipe.milestones, default=0)
+        return evaluations_since_best([self.run.evaluation.error(row) for row in rows if row["step"] >= start])
+
+    def _out_of_patience(self) -> bool:
+        return _is_out_of_patience(self.run.recipe, self.records.rows)
 
     def _elapsed(self) -> float:
         return self.seconds if self.stopped else self.seconds + time.perf_counter() - self.started

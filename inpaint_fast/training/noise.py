@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inpaint_fast.completion.generators import at_rest
 from inpaint_fast.data import Batch
-from inpaint_fast.training.adversarial import AdversarialSystem, Made
+from inpaint_fast.training.adversarial import AdversarialSystem
 from inpaint_fast.training.evaluation import Evaluation, Generation
 from inpaint_fast.training.recipe import Recipe
 
@@ -35,8 +35,9 @@ class NoiseSystem(AdversarialSystem):
     """Of the pictures; 1 takes the first of the real ones' three equal channels."""
     shared_pass = True
 
-    def make(self, batch: Batch) -> Made:
-        return Made(self.generator(self.generator.noise(len(batch.image), batch.image.device)))
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        device = batch.image.device
+        return (self.processes.own(lambda rows: self.generator.noise(rows, device), len(batch.image)),)
 
     def truth(self, batch: Batch) -> Tensor:
         low, high = self.values
@@ -44,7 +45,8 @@ class NoiseSystem(AdversarialSystem):
 
     def complete(self, batch: Batch) -> Tensor:
         """As many new pictures as the batch has, (N, 3, H, W) in [0, 1]."""
-        with at_rest(self.generator), torch.no_grad():
-            pictures = self.make(batch).pictures
+        generator = self.finished_generator
+        with at_rest(generator), torch.no_grad():
+            pictures = generator(generator.noise(len(batch.image), batch.image.device))
         low, high = self.values
         return ((pictures - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1)

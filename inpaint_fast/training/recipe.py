@@ -5,15 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
+from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.guard import Guard
+from inpaint_fast.training.parts import part_count, parts_of
+from inpaint_fast.training.precision import PRECISIONS, Precision
+from inpaint_fast.training.processes import Processes
+from inpaint_fast.training.rates import SCHEDULES, rate_factor
 
 
 @dataclass
@@ -34,6 +39,7 @@ class Recipe(ABC):
     free: ClassVar[frozenset[str]] = frozenset(
         {
             "data",
+            "patience",
             "steps",
             "seconds",
             "evaluate_every",
@@ -56,10 +62,30 @@ class Recipe(ABC):
     """Stop after so many seconds of training, whichever comes first."""
     batch_size: int = 32
     """Pictures in a batch."""
+    micro_batch: int | None = None
+    """At most so many pictures go through the networks at a time, and a batch's gradients are the mean over such parts;
+    batch normalisation sees one part. Critic and generator take as many steps on a batch as ever; a forward pass that
+    they would share is made for each of the two, since the graphs of all parts would have to be kept. None: the whole
+    batch at once."""
     crop: tuple[int, int] = (64, 320)
     """Smallest and largest side, in pixels, of the random square crops that are scaled to the training size."""
     flip: bool = True
     """Mirror half of the crops."""
+    lr_schedule: Literal["constant", "cosine", "linear"] = "constant"
+    """How every learning rate falls over `steps`, beside what else the recipe does to it; a run that `seconds` end is
+    then on its way."""
+    lr_end: float = 0.0
+    """Where "cosine" and "linear" end, as a fraction of the learning rate."""
+    warmup: int = 0
+    """Over so many first steps every learning rate rises in equal parts to its value."""
+    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    """Of the networks' passes in training: "bf16" and "fp16" run them under autocast, "fp16" with its losses scaled and
+    updates skipped where that overflows. Weights, losses, evaluations and what is saved are float32 in each."""
+    sync_norm: bool = False
+    """In several processes (torchrun), batch normalisation sees the rows of all of them, not of its own alone."""
+    ema: float | None = None
+    """Decay, such as 0.999, of an average of the generator's weights over its updates: what is measured, shown and
+    saved as generator.safetensors. The weights that are trained on are generator_raw.safetensors beside the others."""
     evaluate_every: int = 250
     """Steps between evaluations on held-out pictures (metrics, sample pictures)."""
     checkpoint_every: int | None = None
@@ -76,6 +102,9 @@ class Recipe(ABC):
     """Held-out crops from each held-out picture."""
     heldout_pictures: int = 64
     """At most so many held-out pictures, spread evenly over all of them, are measured on."""
+    patience: int | None = None
+    """Stop after so many evaluations in a row, of the recipe's last phase, without a smaller held-out error: l2 in the
+    hole; of generated pictures the distance of sharpness and diversity from those of real ones."""
     seed: int = 0
     """Of everything random in the run."""
     init: str | None = None
@@ -92,7 +121,14 @@ class Recipe(ABC):
 
     def __post_init__(self) -> None:
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
-        self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1)
+        self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1, micro_batch=1, warmup=0, patience=1)
+        for name, words in (("lr_schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name}: one of {', '.join(words)} is expected, got {getattr(self, name)!r}")
+        if not 0 <= self.lr_end <= 1:
+            raise ValueError(f"lr_end: a fraction between 0 and 1 is expected, got {self.lr_end}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema: a decay between 0 and 1, both excluded, is expected, got {self.ema}")
         for name in ("seconds", "checkpoint_minutes"):
             if (value := getattr(self, name)) is not None and not value >= 0:
                 raise ValueError(f"{name}: a time of at least 0 is expected, got {value}")
@@ -102,6 +138,10 @@ class Recipe(ABC):
         for name, least in leasts.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name}: at least {least} is expected, got {value}")
+
+    def rate_factor(self, step: int) -> float:
+        """What `lr_schedule` and `warmup` make of the learning rates after so many steps."""
+        return rate_factor(self.lr_schedule, step, self.steps, warmup=self.warmup, end=self.lr_end)
 
     @property
     def milestones(self) -> Sequence[int]:
@@ -161,7 +201,10 @@ class System(nn.Module, ABC):
         super().__init__()
         self.recipe = recipe
         self.optimizers, self.arguments = {}, {}
+        self.precision = Precision(recipe.precision)
+        self.processes = Processes()
         self.guard = Guard()
+        self.average: Average | None = None  # of the generator, from its first update on, if the recipe has one
 
     def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
         """Build a network from these arguments, which are kept, and make it the system's of that name."""
@@ -179,35 +222,99 @@ class System(nn.Module, ABC):
 
     def schedule(self, step: int, epoch: int) -> None:
         """Set what depends on the place in the run alone; called before each step with how many came before it."""
-        if self.lr_decay != 1.0:
-            for optimizer in self.optimizers.values():
-                for group in optimizer.param_groups:
-                    group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.lr_decay ** (epoch + 1)
+        factor = self.recipe.rate_factor(step) * self.lr_decay ** (epoch + 1)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
         _loss, and the signals of `inpaint_fast.training.health`."""
 
+    def parts(self, batch: Batch, *wholes: Any) -> list[tuple[Any, ...]]:
+        """The batch, and other tensors or tuples of its rows, in parts of at most `micro_batch`: for each its share of
+        the batch, and its rows."""
+        return list(parts_of(part_count(len(batch.image), self.recipe.micro_batch), batch, *wholes))
+
+    def through(self, network: nn.Module, *inputs: Tensor, **options: Any) -> Any:
+        """One pass of a network in training, in the recipe's precision; what it gives is float32."""
+        self.precision.keep_statistics(self)
+        with self.processes.apart(inputs[0].device):
+            return self.precision.through(network, *inputs, **options)
+
     def backward(self, *losses: Tensor, gradients: Sequence[Tensor] | None = None) -> None:
         """Add the gradients of these losses, scalars, to the parameters'; of other tensors with these for their own."""
-        self.guard.observe(*losses, *(gradients or ()))
-        torch.autograd.backward(losses, gradients)
+        scaled = self.precision.scaled
+        if gradients is None:
+            self.guard.observe(*losses)
+            torch.autograd.backward([scaled(loss) for loss in losses])
+        else:
+            self.guard.observe(*losses, *(() if self.precision.scales else gradients))
+            torch.autograd.backward(losses, [scaled(gradient) for gradient in gradients])
+
+    def gradient(self, loss: Tensor, at: Tensor) -> Tensor:
+        """The gradient of a loss, a scalar, at a tensor; those of the parameters stay as they are."""
+        (gradient,) = torch.autograd.grad(self.precision.scaled(loss), at)
+        return self.precision.unscaled(gradient)
 
     def update(self, optimizer: str) -> None:
-        """The step of one of the optimizers, by the gradients that there are, which are then used up; no step where
-        one of them, a loss or the batch is no number (`inpaint_fast.training.guard`)."""
-        self.guard.step(self.optimizers[optimizer])
+        """The step of one of the optimizers, by the gradients that there are, which are then used up; of several
+        processes, by their mean. No step where one of them, a loss or the batch is no number
+        (`inpaint_fast.training.guard`), or where the scaling of float16's losses was too much (`precision`)."""
+        chosen = self.optimizers[optimizer]
+        if self.processes.count > 1:
+            self._average_over_processes(chosen)
+        skipped = self.precision.step(chosen, self.guard) if self.precision.scales else self.guard.step(chosen)
         self.optimizers[optimizer].zero_grad(set_to_none=True)
+        if self.recipe.ema is not None and self._trains_generator(optimizer):
+            if self.average is None:
+                self.average = Average(self.generator, self.recipe.ema)
+            else:
+                self.average.move(self.generator, skipped)
+
+    def _average_over_processes(self, optimizer: torch.optim.Optimizer) -> None:
+        """Make the optimizer's gradients, the running statistics and the guard's mind those of all processes."""
+        params = [param for group in optimizer.param_groups for param in group["params"]]
+        statistics = [buffer.data for buffer in self.buffers() if buffer.is_floating_point()]
+        with self.guard.shared() as bad:
+            self.processes.average([param.grad for param in params if param.grad is not None] + statistics + bad)
+
+    def _trains_generator(self, optimizer: str) -> bool:
+        """Whether this optimizer has parameters of the generator."""
+        generators = {id(param) for param in self.generator.parameters()}
+        groups = self.optimizers[optimizer].param_groups
+        return any(id(param) in generators for group in groups for param in group["params"])
+
+    @property
+    def finished_generator(self) -> nn.Module:
+        """The generator to use: the average, where there is one."""
+        return self.generator if self.average is None else self.average.network
 
     def complete(self, batch: Batch) -> Tensor:
         """The batch's pictures with their holes filled, (N, 3, H, W) in [0, 1]; known pixels as they were. Where the
         hole is everything these are new pictures."""
-        return complete_batch(self.generator, batch)
+        return complete_batch(self.finished_generator, batch)
+
+    def networks(self) -> dict[str, tuple[nn.Module, dict[str, object]]]:
+        """Name of a weight file -> its network, and what its constructor was given. `generator` is the one to use; the
+        trained one is `generator_raw` where that is an average."""
+        networks = {name: (network, self.arguments[name]) for name, network in self.named_children()}
+        if self.average is not None:
+            networks["generator_raw"] = networks["generator"]
+            networks["generator"] = self.average.network, self.arguments["generator"]
+        return networks
+
+    def counts(self) -> dict[str, int]:
+        """What was counted since the start, for a row of metrics."""
+        return self.precision.counts()
 
     def learned(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and tensor of all that was learned: parameters, buffers (running statistics), the optimizers' states."""
+        """Name and tensor of all that was learned: parameters, buffers (running statistics), the generator's average,
+        the optimizers' states."""
         yield from self.state_dict().items()
+        if self.average is not None:
+            yield from self.average.network.state_dict(prefix="average.").items()
         for network, optimizer in self.optimizers.items():
             params = [param for group in optimizer.param_groups for param in group["params"]]
             for i, param in enumerate(params):
@@ -216,13 +323,15 @@ class System(nn.Module, ABC):
                         yield f"{name} of the {network}'s parameter {i}", value
 
     def training_state(self) -> dict[str, Any]:
-        """Networks and optimizers, all that `load_training_state` needs to go on; a checkpoint keeps it, whatever
-        tensors, numbers, strings, lists and dictionaries it is made of. Gradients are those that a step leaves to the
-        next one."""
+        """Networks, optimizers and what goes with them, all that `load_training_state` needs to go on; a checkpoint
+        keeps it, whatever tensors, numbers, strings, lists and dictionaries it is made of. Gradients are those that a
+        step leaves to the next one."""
         return {
             "networks": self.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "gradients": {name: p.grad for name, p in self.named_parameters() if p.grad is not None},
+            "precision": self.precision.state_dict(),
+            "average": self.average and self.average.state_dict(),
         }
 
     def load_training_state(self, state: dict[str, Any]) -> None:
@@ -233,3 +342,8 @@ class System(nn.Module, ABC):
         for name, parameter in self.named_parameters():
             gradient = state["gradients"].get(name)
             parameter.grad = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
+        self.precision.load_state_dict(state["precision"], next(self.parameters()).device)
+        self.average = None
+        if state["average"] is not None:
+            self.average = Average(self.generator, self.recipe.ema)
+            self.average.load_state_dict(state["average"])

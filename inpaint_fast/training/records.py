@@ -5,7 +5,8 @@ metrics.jsonl, .csv     a row an evaluation: step, seconds, images/s, mean losse
                         also the signals of `inpaint_fast.training.health`: saturated and others, explained there
 pictures/step_*.png     held-out pictures: input, completed, the no-learning fills, truth
 checkpoints/step_*/     all networks of one moment and what else it takes to go on from there
-                        (`inpaint_fast.training.checkpoints`): the newest ones, and the best. Each folder appears whole
+                        (`inpaint_fast.training.checkpoints`): the newest ones, and the best. Each folder appears whole.
+                        With an average of the generator (`ema`) that is generator, and the trained one generator_raw
 checkpoints/best.json   which of them has the least held-out error
 generator.safetensors   the newest generator once more, to take away
 vocabulary.json         (or sentence_vectors.safetensors) what turns captions into numbers, where the system reads them

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inpaint_fast._devices import device_of
 from inpaint_fast.completion.weights import copy_networks
 from inpaint_fast.data import Batch, captions_for
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate
+from inpaint_fast.training.joint_norm import join_norms
+from inpaint_fast.training.processes import Processes
 from inpaint_fast.training.recipe import Recipe, System
 
 
@@ -24,14 +25,17 @@ class Run:
 
     Args:
         recipe: the settings.
+        processes: of the run; by default this one alone.
 
     Raises:
-        ValueError, FileNotFoundError: the data, the device or what the recipe starts from is not there.
+        ValueError, FileNotFoundError: the data, the device or what the recipe starts from is not there, or a batch
+            cannot be shared out.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, processes: Processes | None = None) -> None:
         self.recipe = recipe
-        self.device = device_of(recipe.device)
+        self.processes = processes or Processes()
+        self.device = self.processes.device(recipe.device)
         self.images, self.heldout_images = recipe.open_images("train"), recipe.open_images("heldout")
         measured = self.heldout_images.spread(recipe.heldout_pictures)
         self.caption_encoder, captions, heldout_captions = recipe.caption_encoder(), None, None
@@ -40,7 +44,7 @@ class Run:
             texts = [captions_for(images, recipe.data) for images in (self.images, measured)]
             captions, heldout_captions = map(self.caption_encoder, texts)
         self.data = _digest_of(self.images.fingerprint(), measured.fingerprint(), texts)
-        self.batches = recipe.batches(self.images, captions)
+        self.batches = self.processes.share(recipe.batches(self.images, captions), recipe.batch_size)
         heldout = recipe.heldout(measured, heldout_captions)
         self.evaluation = recipe.evaluation(_to(heldout, self.device))
         with self._draws("build", 0):
@@ -48,6 +52,9 @@ class Run:
         self.started_from = copy_networks(recipe.init, dict(self.system.named_children())) if recipe.init else []
         self.system.prepare(self.images)
         self.system.to(self.device)
+        self.system.processes = self.processes
+        if recipe.sync_norm and self.processes.count > 1:
+            join_norms(self.system, self.processes)
         if self.accelerated:
             accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
         self.steps_done = 0  # and the index of the next batch
@@ -64,7 +71,8 @@ class Run:
         self.system.schedule(self.steps_done, epoch)
         batch = _to(batch, self.device)
         with self._draws("step", self.steps_done), self.system.guard.iteration(self.system, batch):
-            measured = self.system.step(batch)
+            measured = self.processes.mean(self.system.step(batch))
+        self.system.precision.forget_statistics()
         self.steps_done += 1
         return measured
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from inpaint_fast.data import SentenceVectors, captions_for
 from inpaint_fast.models.unet_wgan_caption import CaptionUNetGenerator
+from inpaint_fast.training.parts import part_count
 from inpaint_fast.training.unet_wgan import UNetWGAN
 
 
@@ -32,8 +33,11 @@ class UNetWGANCaption(UNetWGAN):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size: at least 2 is expected, got {self.batch_size} (a 1x1 map is normalised)")
+        if self.batch_size // part_count(self.batch_size, self.micro_batch) < 2:
+            raise ValueError(
+                "batch_size, micro_batch: at least 2 pictures at a time are expected (a 1x1 map is normalised), got "
+                f"{self.batch_size} in parts of at most {self.micro_batch or self.batch_size}"
+            )
 
     def caption_encoder(self) -> SentenceVectors:
         captions = captions_for(self.open_images("train"), self.data)

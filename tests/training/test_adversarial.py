@@ -85,7 +85,7 @@ def test_the_critic_gets_nothing_from_the_generators_step() -> None:
     assert all(p.requires_grad for p in system.critic.parameters())
     for p in system.critic.parameters():
         p.grad = None
-    system.generator_step(batch, system.truth(batch), system.make(batch))
+    system.generator_step(batch, system.truth(batch), system.inputs(batch))
     assert all(p.grad is None for p in system.critic.parameters()) and len(seen) == 1
     assert all(torch.equal(a, b) for a, b in zip(system.critic.parameters(), fresh.critic.parameters(), strict=True))
 
