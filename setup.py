@@ -13,7 +13,11 @@ and in a build with CUDA besides
     csrc/<stem>/cuda/kernels.cu             its kernels; no torch header, so no CUDA build of torch is needed
     csrc/<stem>/cuda_python.cpp             functions of the module itself
 
+Where no compiler is found nothing is compiled, which the build and every import say, and the package runs on PyTorch's
+own operators.
+
 Environment:
+    INPAINT_FAST_EXTENSION 1: compile or fail; 0: compile nothing; unset: compile when a compiler is found
     INPAINT_FAST_CUDA      1: build the CUDA kernels or fail; 0: leave them out; unset: build them when nvcc is found
     TORCH_CUDA_ARCH_LIST   GPU architectures, as for PyTorch's own extensions (default: 8.0;9.0a+PTX)
     CUDA_HOME              the CUDA toolkit (default: the one whose nvcc is on PATH, then /usr/local/cuda)
@@ -83,8 +87,25 @@ def torch_version(folder: Path) -> str:
     return found.group(1) if found else "0.0"
 
 
+def compiler_command() -> list[str]:
+    return shlex.split(os.environ.get("CXX", "")) or ["c++" if sys.platform == "darwin" else "g++"]
+
+
+def why_nothing_is_compiled() -> str | None:
+    """Why the module is left out; None: it is built."""
+    wish = os.environ.get("INPAINT_FAST_EXTENSION", "")
+    if wish not in ("", "0", "1"):
+        raise BuildError(f"INPAINT_FAST_EXTENSION is {wish!r}; it takes 0, 1 or nothing.")
+    if wish == "0":
+        return "as INPAINT_FAST_EXTENSION=0 asks"
+    name = compiler_command()[0]
+    if wish == "1" or os.environ.get("CXX") or os.environ.get("INPAINT_FAST_CUDA") == "1" or shutil.which(name):
+        return None
+    return f"since the C++ compiler {name} was not found"
+
+
 def compiler() -> list[str]:
-    command = shlex.split(os.environ.get("CXX", "")) or ["c++" if sys.platform == "darwin" else "g++"]
+    command = compiler_command()
     if shutil.which(command[0]) is None:
         raise BuildError(
             f"the C++ compiler {command[0]} was not found. "
@@ -189,6 +210,9 @@ class NinjaBuild(build_ext):
     """Writes one build.ninja for the whole module and runs it: parallel, incremental, flags for each file."""
 
     def build_extension(self, ext: Extension) -> None:
+        if (reason := why_nothing_is_compiled()) is not None:
+            print(f"inpaint_fast: nothing is compiled, {reason}; PyTorch's own operators will run", file=sys.stderr)
+            return
         output = Path(self.get_ext_fullpath(ext.name)).resolve()
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -289,6 +313,6 @@ class NinjaBuild(build_ext):
 
 
 setup(
-    ext_modules=[Extension("inpaint_fast._C", sources=[])],
+    ext_modules=[Extension("inpaint_fast._C", sources=[], optional=True)],  # its file may not be there
     cmdclass={"build_ext": NinjaBuild},
 )

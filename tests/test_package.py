@@ -116,6 +116,8 @@ def test_a_wrong_cuda_capability_is_named() -> None:
     [
         ({"INPAINT_FAST_CUDA": "1", "CUDA_HOME": "/nowhere", "PATH": "/nowhere"}, ["nvcc", "CUDA_HOME"]),
         ({"INPAINT_FAST_CUDA": "yes"}, ["INPAINT_FAST_CUDA", "'yes'"]),
+        ({"INPAINT_FAST_EXTENSION": "yes"}, ["INPAINT_FAST_EXTENSION", "'yes'"]),
+        ({"INPAINT_FAST_EXTENSION": "1", "INPAINT_FAST_CUDA": "0", "PATH": "/nowhere"}, ["apt-get install g++"]),
         ({"INPAINT_FAST_CUDA": "0", "CXX": "no-such-compiler"}, ["no-such-compiler", "apt-get install g++"]),
         ({"TORCH_HIDDEN": "1"}, ["pip install 'torch>=2.11'"]),
     ],
@@ -142,3 +144,21 @@ def test_the_build_says_in_a_sentence_what_is_missing(tmp_path, environment, wor
     for word in words:
         assert word in ran.stderr, ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [({"PATH": "/nowhere"}, "the C++ compiler g++ was not found"), ({"INPAINT_FAST_EXTENSION": "0"}, "_EXTENSION=0")],
+)
+def test_without_a_compiler_nothing_is_compiled_and_the_build_says_so(tmp_path, environment, words) -> None:
+    import os
+
+    folders = ["--build-temp", str(tmp_path), "--build-lib", str(tmp_path)]
+    inherited = {name: value for name, value in os.environ.items() if name not in ("CXX", "INPAINT_FAST_CUDA")}
+    ran = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", *folders], capture_output=True, text=True, cwd=ROOT,
+        env=inherited | environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stderr.count("nothing is compiled") == 1 and words in ran.stderr
+    assert not list(tmp_path.rglob("*.so"))
