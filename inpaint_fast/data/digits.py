@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Digits(Sequence[Tensor]):
         part.images = self.images[evenly(len(self), count)]
         return part
 
-    def summary(self) -> str:
+    def summary(self, told: Collection[Path] = ()) -> str:
         """One sentence: "1600 digits in train-images-idx3-ubyte.gz"."""
         return f"{len(self)} digits in {self.path.name}"
 

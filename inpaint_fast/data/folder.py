@@ -6,7 +6,7 @@ import copy
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import overload
@@ -74,7 +74,9 @@ class ImageFolder(Sequence[Tensor]):
             else:
                 self.paths.append(path)
         if not self.paths:
-            found = self._reasons() or "no file with a suffix such as .jpg or .png, here or in its subfolders"
+            found = (
+                self._reasons(self.skipped) or "no file with a suffix such as .jpg or .png, here or in its subfolders"
+            )
             raise ImageError(self.root, f"holds no readable picture: {found}")
 
     def __len__(self) -> int:
@@ -108,13 +110,18 @@ class ImageFolder(Sequence[Tensor]):
         """At most `count` of the pictures, spread evenly over all of them."""
         return self.only(self.paths[i] for i in evenly(len(self), count))
 
-    def summary(self) -> str:
-        """One sentence: "24 pictures in photos/ (2 skipped: broken.jpg: truncated; note.jpg: not an image)"."""
+    def summary(self, told: Collection[Path] = ()) -> str:
+        """One sentence: "24 pictures in photos/ (2 skipped: broken.jpg: truncated; note.jpg: not an image)".
+
+        Args:
+            told: skipped files that were named elsewhere.
+        """
         count = sum(path not in self.skipped for path in self.paths)
         name = printable(os.path.basename(os.path.realpath(self.root)))
         text = f"{count} picture{'' if count == 1 else 's'} in {name}/"
         text += ", the same for training and measuring: none is held out" if self.shared else ""
-        return f"{text} ({len(self.skipped)} skipped: {self._reasons()})" if self.skipped else text
+        skipped = {path: reason for path, reason in self.skipped.items() if path not in told}
+        return f"{text} ({len(skipped)} skipped: {self._reasons(skipped)})" if skipped else text
 
     def fingerprint(self) -> str:
         """SHA-256 of the pictures' names in the folder and sizes in bytes, in order: whether they are the same."""
@@ -124,8 +131,8 @@ class ImageFolder(Sequence[Tensor]):
             digest.update(b"%s\0%d\0" % (name, path.stat().st_size))
         return digest.hexdigest()
 
-    def _reasons(self) -> str:
-        named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(self.skipped.items())]
+    def _reasons(self, skipped: Mapping[Path, str]) -> str:
+        named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(skipped.items())]
         rest = len(named) - _NAMED_IN_SUMMARY
         return "; ".join(named[:_NAMED_IN_SUMMARY]) + (f"; and {rest} more" if rest > 0 else "")
 

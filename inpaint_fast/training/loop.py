@@ -225,7 +225,8 @@ def _introduce(run: Run, folder: Path) -> None:
     name = run.recipe.name
     count = sum(parameter.numel() for parameter in run.system.parameters())
     print(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
-    print(f"{name}: measured on {run.heldout_images.summary()}; {printable(folder)}/ is the run's folder")
+    heldout = run.heldout_images.summary(told=run.images.skipped)
+    print(f"{name}: measured on {heldout}; {printable(folder)}/ is the run's folder")
     if run.accelerated:
         report = acceleration_report(run.system)
         total = len(report.swapped) + len(report.left)
