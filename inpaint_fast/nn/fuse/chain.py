@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.compiler import is_compiling
 from torch.nn import functional as F
 
 from inpaint_fast._words import DTYPES
-from inpaint_fast.nn.fuse.facts import Facts, all_of, class_is, dict_type, kind_of, own_is, stand
+from inpaint_fast.nn.fuse.facts import Facts, all_of, class_is, dict_lacks, dict_type, kind_of, own_is, stand
+from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._torch_private import is_ordinary
 from inpaint_fast.ops.conv_block import (
     DILATED,
@@ -27,8 +29,9 @@ from inpaint_fast.ops.conv_block import (
     Epilogue,
     Geometry,
     Norm,
+    Run,
 )
-from inpaint_fast.ops.norm_act import norm_act
+from inpaint_fast.ops.norm_act import norm_act, plan_norm
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 SETTINGS = ("stride", "padding", "output_padding", "dilation", "groups", "padding_mode")
@@ -193,6 +196,7 @@ class Chain:
             y = conv(input)
             if normalisation is None:
                 return y if self.activation is None else self.activation(y)
+            how = partial(_plainly, conv, y, normalisation, layer)
             y = _after(y, normalisation, layer)
         else:
             own = conv.__dict__
@@ -200,25 +204,26 @@ class Chain:
             if kept is not None and (own["training"] or (norm is not None and norm.training)):
                 kept = None  # the promise is of inference
             y = layer(input, parameters["weight"], parameters["bias"], normalisation, kept)
+            how = partial(layer.plain_run, input)
         if norm is not None:
             _count(norm, normalisation)
-        if type(layer) is ConvNormAct and not is_compiling():
-            self._note(input, layer)
+        if not is_compiling():
+            self._note(input, how)
         return y
 
-    def _note(self, input: Tensor, layer: ConvNormAct) -> None:
+    def _note(self, input: Tensor, how: Callable[[], Run | None]) -> None:
         """Keep how a run on this input went, if that was by PyTorch's own operators: nothing need be found out then."""
-        norm, run = self.norm, layer.plain_run(input)
+        norm = self.norm
         last, self._shape = self._shape, input.shape
         if last != input.shape:  # sizes that take turns would be noted at every call
             return
-        if run is None or not is_ordinary(input):
+        if not is_ordinary(input) or (run := how()) is None:
             return
         parameters = self.conv.__dict__["_parameters"]
 
         def again(input: Tensor) -> Tensor:
             normalisation = None if norm is None else _norm_of(norm)
-            y = run(input, parameters["weight"], parameters["bias"], normalisation, None)
+            y = run(input, parameters.get("weight"), parameters.get("bias"), normalisation, None)
             if normalisation is not None:
                 _count(norm, normalisation)
             return y
@@ -228,7 +233,8 @@ class Chain:
     def _facts(self) -> Facts:
         """The modules' settings are what they are."""
         facts = [own_is(self.conv, name) for name in ("_parameters", *SETTINGS)]
-        facts += [dict_type(self.conv._parameters, name) for name in ("weight", "bias")]
+        own = self.conv._parameters  # a weight that is computed is none of them
+        facts += [dict_type(own, name) if name in own else dict_lacks(own, name) for name in ("weight", "bias")]
         if self.norm is not None:
             facts += [own_is(self.norm, name) for name in ("training", "track_running_stats", "eps", "momentum")]
             for place, names in (("_parameters", NORM_PARAMETERS), ("_buffers", NORM_BUFFERS)):
@@ -330,6 +336,17 @@ def _count(norm: nn.BatchNorm2d, normalisation: Norm) -> None:
     """Another minibatch has moved the running statistics."""
     if norm.training and norm.track_running_stats and normalisation.tracked is not None:
         normalisation.tracked.add_(1)
+
+
+def _plainly(conv: nn.Module, y: Tensor, norm: Norm, epilogue: Epilogue) -> Run | None:
+    """How this convolution, which stays PyTorch's and gave y, is run with what follows it, if that stays so, too."""
+    normalise = plan_norm(y.shape, y.device, norm.batch, epilogue, None, is_grad_enabled(), elsewhere())
+
+    def run(input: Tensor, weight: object, bias: object, norm: Norm, kept: object) -> Tensor:
+        mean, var = (norm.running_mean, norm.running_var) if norm.updates or not norm.batch else (None, None)
+        return normalise(conv(input), mean, var, norm.weight, norm.bias, norm.momentum, norm.eps)
+
+    return run if getattr(normalise, "is_plain", False) else None
 
 
 def _after(y: Tensor, norm: Norm, epilogue: Epilogue) -> Tensor:

@@ -11,7 +11,7 @@ tuning.py      which way is faster, measured
 dilated.py, resampling.py, call.py   the public functions
 """
 
-from inpaint_fast.ops.conv_block.chain import ConvNormAct, Norm
+from inpaint_fast.ops.conv_block.chain import ConvNormAct, Norm, Run
 from inpaint_fast.ops.conv_block.dilated import Plan, dilated_block, dilated_block_statistics, plan
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept, forget, prepare
@@ -22,7 +22,7 @@ from inpaint_fast.ops.conv_block.tuning import Measured, Tuning
 
 __all__ = [
     "DILATED", "HALVING", "STRIDED", "TRANSPOSED", "Block", "ConvNormAct", "Epilogue", "Geometry", "Kept",
-    "Measured", "Norm", "Plan", "Tuning", "dilated_block", "dilated_block_statistics", "dilated_reference",
+    "Measured", "Norm", "Plan", "Run", "Tuning", "dilated_block", "dilated_block_statistics", "dilated_reference",
     "forget", "keep_transformed", "plan", "prepare", "strided_block", "strided_reference", "transposed_block",
     "transposed_reference",
 ]  # fmt: skip
