@@ -17,6 +17,7 @@ from inpaint_fast.cli._options import check_name, parse
 from inpaint_fast.cli.recipes import shown
 from inpaint_fast.completion.weights import checkpoints
 from inpaint_fast.training import RECIPES, Recipe, read_recipe, train
+from inpaint_fast.training.display import say
 from inpaint_fast.training.processes import is_first, restarts
 
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         out, resume = (options.out, False) if run is None else (run, True)
     folder = train(recipe, out, resume=resume, line_every=options.line_every, tensorboard=options.tensorboard)
     if is_first():
-        print(f"weights, metrics and pictures: {printable(folder)}/")
+        say(f"weights, metrics and pictures: {printable(folder)}/")
     return 0
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class Average:
     """A network of its own with the averaged parameters, and the newest buffers.
 
-    The average starts as the network is. In the n-th move after that it keeps min(decay, n / (9 + n)) of itself, so
+    The average starts as the network is. In the n-th move it keeps min(decay, n / (9 + n)) of itself, so
     that the start, which has learned nothing, is soon forgotten. (torch.optim.swa_utils.AveragedModel makes a GPU wait
     in each move, and can leave none out.)
 

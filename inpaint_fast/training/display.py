@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -61,7 +63,8 @@ class Bar(Display):
 
     def step(self, steps_done: int) -> None:
         super().step(steps_done)
-        self.bar.update(steps_done - self.bar.n)
+        with suppress(OSError):
+            self.bar.update(steps_done - self.bar.n)
 
     def show(self, seconds: float, measured: Mapping[str, float], *, skipped: int = 0) -> None:
         parts = [*self.losses(measured), self.rate(seconds), *([f"{skipped} skipped"] if skipped else [])]
@@ -70,10 +73,12 @@ class Bar(Display):
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
 
     def say(self, text: str) -> None:
-        tqdm.write(text)
+        with suppress(OSError):
+            tqdm.write(text)
 
     def close(self) -> None:
-        self.bar.close()
+        with suppress(OSError):
+            self.bar.close()
 
 
 class Lines(Display):
@@ -92,11 +97,24 @@ class Lines(Display):
             self.say(f"step {self.steps_done:6d}  {', '.join(parts)}")
 
     def say(self, text: str) -> None:
+        say(text)
+
+
+def say(text: str) -> None:
+    """Print a line, if anybody can read it: no run ends for a pipe that is closed or a log that finds no room."""
+    try:
         print(text, flush=True)
+    except BrokenPipeError:  # what is left of it would be written at the end, and fail again
+        with suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        pass
 
 
 def display(recipe: Recipe, steps_done: int, *, progress: bool, line_every: float) -> Display:
     """What shows a run: a bar where stderr is a terminal, else lines; nothing without `progress`."""
     if not progress:
         return Display(recipe, steps_done)
-    return Bar(recipe, steps_done) if sys.stderr.isatty() else Lines(recipe, steps_done, every=line_every)
+    if sys.stderr is not None and sys.stderr.isatty():
+        return Bar(recipe, steps_done)
+    return Lines(recipe, steps_done, every=line_every)

@@ -22,7 +22,7 @@ from inpaint_fast._words import check_number
 from inpaint_fast.completion.weights import WeightsError
 from inpaint_fast.data import prefetch
 from inpaint_fast.nn import acceleration_report
-from inpaint_fast.training.display import Display, display
+from inpaint_fast.training.display import Display, display, say
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.health import Health, not_finite
@@ -112,7 +112,7 @@ def _lead(recipe: Recipe, out: str | os.PathLike[str], processes: Processes, res
         run, records, state = _reopened(recipe, out, processes)
         if run is None:
             if progress:
-                print(_over(recipe, out, state))
+                say(_over(recipe, out, state))
             processes.of_first(None)
             return
     else:
@@ -224,20 +224,22 @@ def _introduce(run: Run, folder: Path) -> None:
     """Print what is trained, on what, and how."""
     name = run.recipe.name
     count = sum(parameter.numel() for parameter in run.system.parameters())
-    print(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
+    say(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
     heldout = run.heldout_images.summary(told=run.images.skipped)
-    print(f"{name}: measured on {heldout}; {printable(folder)}/ is the run's folder")
+    say(f"{name}: measured on {heldout}; {printable(folder)}/ is the run's folder")
     if run.accelerated:
         report = acceleration_report(run.system)
         total = len(report.swapped) + len(report.left)
-        print(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
+        say(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
     if run.started_from:
         taken = " and ".join(run.started_from)
-        print(f"{name}: starts from {taken} of {printable(run.recipe.init)}")
+        say(f"{name}: starts from {taken} of {printable(run.recipe.init)}")
     if run.steps_done:
-        print(f"{name}: goes on after step {run.steps_done:,}")
+        say(f"{name}: goes on after step {run.steps_done:,}")
+        if run.recipe.lr_schedule != "constant":
+            say(f"{name}: learning rates follow {run.recipe.lr_schedule} over {run.recipe.steps:,} steps, from here on")
     for note in run.system.notes:
-        print(f"{name}: {note}")
+        say(f"{name}: {note}")
 
 
 class Progress:
@@ -481,8 +483,9 @@ class Progress:
             self._say(text, stream)
 
     def _say(self, text: str, stream: TextIO | None = None) -> None:
-        with suppress(OSError):  # a terminal that has gone takes no text
-            tqdm.write(text, stream or sys.stderr)
+        if (stream := stream or sys.stderr) is not None:
+            with suppress(OSError):  # a terminal that has gone takes no text
+                tqdm.write(text, stream)
 
     def _expect_finite(self, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, get_type_hints
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from typeguard import TypeCheckError, check_type
 
 from inpaint_fast.completion import complete_batch
 from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
@@ -120,6 +123,7 @@ class Recipe(ABC):
     each layer, and keep what is; some 0.2 s a layer, and two runs of one seed then differ by rounding."""
 
     def __post_init__(self) -> None:
+        self._expect_types()
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
         self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1, micro_batch=1, warmup=0, patience=1)
         for name, words in (("lr_schedule", SCHEDULES), ("precision", PRECISIONS)):
@@ -132,6 +136,24 @@ class Recipe(ABC):
         for name in ("seconds", "checkpoint_minutes"):
             if (value := getattr(self, name)) is not None and not value >= 0:
                 raise ValueError(f"{name}: a time of at least 0 is expected, got {value}")
+
+    def _expect_types(self) -> None:
+        """Make plain Python of NumPy's numbers, lists and paths; raise TypeError where a setting is of another type."""
+        recipe = next(cls for cls in type(self).__mro__ if "name" in vars(cls))
+        hints = get_type_hints(recipe)
+        for field in fields(recipe):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                value = value.item()
+            elif isinstance(value, list):
+                value = tuple(value)
+            elif isinstance(value, os.PathLike):
+                value = os.fspath(value)
+            try:
+                check_type(value, hints[field.name])
+            except TypeCheckError as error:
+                raise TypeError(f"{field.name}: {value!r}: {error}") from None
+            setattr(self, field.name, value)
 
     def expect_at_least(self, **leasts: int) -> None:
         """Raise ValueError where one of these settings is set, and smaller."""
@@ -204,7 +226,7 @@ class System(nn.Module, ABC):
         self.precision = Precision(recipe.precision)
         self.processes = Processes()
         self.guard = Guard()
-        self.average: Average | None = None  # of the generator, from its first update on, if the recipe has one
+        self.average: Average | None = None  # of the generator, if the recipe has one
 
     def add_network(self, name: str, network: type[nn.Module], **arguments: object) -> None:
         """Build a network from these arguments, which are kept, and make it the system's of that name."""
@@ -267,11 +289,14 @@ class System(nn.Module, ABC):
             self._average_over_processes(chosen)
         skipped = self.precision.step(chosen, self.guard) if self.precision.scales else self.guard.step(chosen)
         self.optimizers[optimizer].zero_grad(set_to_none=True)
-        if self.recipe.ema is not None and self._trains_generator(optimizer):
-            if self.average is None:
-                self.average = Average(self.generator, self.recipe.ema)
-            else:
-                self.average.move(self.generator, skipped)
+        if self.average is not None and self._trains_generator(optimizer):
+            self.average.move(self.generator, skipped)
+
+    def begin_average(self) -> None:
+        """Start the average of the generator's weights, if the recipe has one: before the first pass, which may have to
+        be undone."""
+        if self.recipe.ema is not None:
+            self.average = Average(self.generator, self.recipe.ema)
 
     def _average_over_processes(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the optimizer's gradients, the running statistics and the guard's mind those of all processes."""

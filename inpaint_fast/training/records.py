@@ -61,6 +61,7 @@ class Records:
     Raises:
         FileExistsError: it holds another run already, or weights, or another process is writing there.
         FileNotFoundError, ValueError: with `resume`: it is no run's, or of a run with other settings.
+        ValueError: its name is not UTF-8.
     """
 
     def __init__(
@@ -72,6 +73,10 @@ class Records:
         resume: bool = False,
     ) -> None:
         self.folder, self.recipe = Path(folder), recipe
+        if any("\udc80" <= character <= "\udcff" for character in str(self.folder.absolute())):
+            raise ValueError(
+                f"out: a name in UTF-8 is expected, got {str(self.folder)!r}: no weights can be read there"
+            )
         self.rows: list[dict[str, float]] = []
         self.warnings: list[str] = []
         self.saved: int | None = None  # the newest checkpoint's step

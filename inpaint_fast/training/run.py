@@ -57,6 +57,7 @@ class Run:
             join_norms(self.system, self.processes)
         if self.accelerated:
             accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
+        self.system.begin_average()
         self.steps_done = 0  # and the index of the next batch
 
     @property

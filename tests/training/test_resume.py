@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
 from inpaint_fast.cli import main as cli
 from inpaint_fast.completion import WeightsError, load_network
 from inpaint_fast.completion.weights import checkpoints
-from inpaint_fast.training import Run, UNetL2, UNetWGAN, read_recipe, train
+from inpaint_fast.training import Run, TrainingError, UNetL2, UNetWGAN, read_recipe, train
 from inpaint_fast.training.checkpoints import fill_checkpoint, read_checkpoint
 from inpaint_fast.training.records import Records
 
@@ -272,3 +275,38 @@ def test_any_state_of_plain_things_comes_back(tmp_path) -> None:
 def test_what_cannot_be_kept_is_an_error_that_says_where(bad: object, tmp_path) -> None:
     with pytest.raises(TypeError, match="the run's state, /system/0: .* expected, got"):
         fill_checkpoint(tmp_path, UNetL2(**TINY).build(), {"system": [bad]})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kept"),
+    [("lr", np.float64(1e-3), 1e-3), ("steps", np.int64(3), 3), ("betas", [0.5, 0.9], (0.5, 0.9))],
+)
+def test_numbers_of_numpy_and_lists_are_plain_settings(name: str, value: object, kept: object) -> None:
+    recipe = UNetL2(**{name: value})
+    assert getattr(recipe, name) == kept and type(getattr(recipe, name)) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("steps", 1e1), ("flip", 1), ("seed", 1.5), ("batch_size", "4"), ("crop", 64)]
+)
+def test_a_setting_of_another_type_is_refused_at_once(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=name):
+        UNetL2(**{name: value})
+
+
+def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(tmp_path) -> None:
+    with pytest.raises(ValueError, match="out: a name in UTF-8"):
+        train(UNetL2(steps=1), os.path.join(tmp_path, "nu\udcff"), progress=False)
+
+
+def test_steps_that_are_all_skipped_leave_the_average_as_it_was(tmp_path) -> None:
+    recipe = UNetL2(
+        steps=3, batch_size=2, heldout_crops=1, heldout_pictures=1, filters=2, evaluate_every=1, max_skipped=50, keep=9,
+        reconstruction_weight=float("nan"), ema=0.9, accelerate=False,
+    )  # fmt: skip
+    with pytest.raises(TrainingError, match="each of the 3 steps"):
+        train(recipe, tmp_path / "run", progress=False)
+    first, *others = sorted(tmp_path.glob("run/checkpoints/step_*/generator.safetensors"))
+    for other in others:
+        for name, tensor in safetensors.torch.load_file(other).items():
+            assert torch.equal(tensor, safetensors.torch.load_file(first)[name]), name
