@@ -7,10 +7,14 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from tqdm import tqdm
 
+from inpaint_fast._names import printable
+from inpaint_fast.nn import acceleration_report
 from inpaint_fast.training.recipe import Recipe
+from inpaint_fast.training.run import Run
 
 
 class Display:
@@ -98,6 +102,28 @@ class Lines(Display):
 
     def say(self, text: str) -> None:
         say(text)
+
+
+def introduce(run: Run, folder: Path) -> None:
+    """Print what is trained, on what, and how."""
+    name = run.recipe.name
+    count = sum(parameter.numel() for parameter in run.system.parameters())
+    say(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
+    heldout = run.heldout_images.summary(told=run.images.skipped)
+    say(f"{name}: measured on {heldout}; {printable(folder)}/ is the run's folder")
+    if run.accelerated:
+        report = acceleration_report(run.system)
+        total = len(report.swapped) + len(report.left)
+        say(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
+    if run.started_from:
+        taken = " and ".join(run.started_from)
+        say(f"{name}: starts from {taken} of {printable(run.recipe.init)}")
+    if run.steps_done:
+        say(f"{name}: goes on after step {run.steps_done:,}")
+        if run.recipe.lr_schedule != "constant":
+            say(f"{name}: learning rates follow {run.recipe.lr_schedule} over {run.recipe.steps:,} steps, from here on")
+    for note in run.system.notes:
+        say(f"{name}: {note}")
 
 
 def say(text: str) -> None:

@@ -21,8 +21,7 @@ from inpaint_fast._names import printable
 from inpaint_fast._words import check_number
 from inpaint_fast.completion.weights import WeightsError
 from inpaint_fast.data import prefetch
-from inpaint_fast.nn import acceleration_report
-from inpaint_fast.training.display import Display, display, say
+from inpaint_fast.training.display import Display, display, introduce, say
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.health import Health, not_finite
@@ -120,7 +119,7 @@ def _lead(recipe: Recipe, out: str | os.PathLike[str], processes: Processes, res
         records, state = Records(out, recipe, run.caption_encoder), None
     with EndSignals() as ending, records:
         if progress:
-            _introduce(run, records.folder)
+            introduce(run, records.folder)
         processes.of_first(run.state_dict())
         with (
             closing(display(recipe, run.steps_done, progress=progress, line_every=line_every)) as shown,
@@ -218,28 +217,6 @@ def _over(recipe: Recipe, out: str | os.PathLike[str], state: dict[str, Any]) ->
     more = "--steps" if recipe.seconds is None else "--steps and --seconds"
     step = state["run"]["steps_done"]
     return f"{recipe.name}: the run in {printable(out)} is finished, at step {step:,}; it goes on with larger {more}"
-
-
-def _introduce(run: Run, folder: Path) -> None:
-    """Print what is trained, on what, and how."""
-    name = run.recipe.name
-    count = sum(parameter.numel() for parameter in run.system.parameters())
-    say(f"{name}: {count:,} parameters on {run.device}; {run.images.summary()} to train on")
-    heldout = run.heldout_images.summary(told=run.images.skipped)
-    say(f"{name}: measured on {heldout}; {printable(folder)}/ is the run's folder")
-    if run.accelerated:
-        report = acceleration_report(run.system)
-        total = len(report.swapped) + len(report.left)
-        say(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
-    if run.started_from:
-        taken = " and ".join(run.started_from)
-        say(f"{name}: starts from {taken} of {printable(run.recipe.init)}")
-    if run.steps_done:
-        say(f"{name}: goes on after step {run.steps_done:,}")
-        if run.recipe.lr_schedule != "constant":
-            say(f"{name}: learning rates follow {run.recipe.lr_schedule} over {run.recipe.steps:,} steps, from here on")
-    for note in run.system.notes:
-        say(f"{name}: {note}")
 
 
 class Progress:

@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.guard import Guard
 from inpaint_fast.training.parts import part_count, parts_of
-from inpaint_fast.training.precision import PRECISIONS, Precision
+from inpaint_fast.training.precision import Precision
 from inpaint_fast.training.processes import Processes
-from inpaint_fast.training.rates import SCHEDULES, rate_factor
+from inpaint_fast.training.rates import rate_factor
 
 
 @dataclass
@@ -126,9 +126,6 @@ class Recipe(ABC):
         self._expect_types()
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
         self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1, micro_batch=1, warmup=0, patience=1)
-        for name, words in (("lr_schedule", SCHEDULES), ("precision", PRECISIONS)):
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name}: one of {', '.join(words)} is expected, got {getattr(self, name)!r}")
         if not 0 <= self.lr_end <= 1:
             raise ValueError(f"lr_end: a fraction between 0 and 1 is expected, got {self.lr_end}")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -149,8 +146,12 @@ class Recipe(ABC):
                 value = tuple(value)
             elif isinstance(value, os.PathLike):
                 value = os.fspath(value)
+            hint = hints[field.name]
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                words = ", ".join(map(str, get_args(hint)))
+                raise ValueError(f"{field.name}: one of {words} is expected, got {value!r}")
             try:
-                check_type(value, hints[field.name])
+                check_type(value, hint)
             except TypeCheckError as error:
                 raise TypeError(f"{field.name}: {value!r}: {error}") from None
             setattr(self, field.name, value)
