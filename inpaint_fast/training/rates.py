@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-SCHEDULES = ("constant", "cosine", "linear")
-
 
 def rate_factor(schedule: str, step: int, steps: int, *, warmup: int = 0, end: float = 0.0) -> float:
     """The factor of the learning rates in a step; 1.0 throughout for "constant" without warm-up.
 
     Args:
-        schedule: one of SCHEDULES: how the factor goes from 1, where the warm-up ends, to `end`, where the run does.
+        schedule: "constant", "cosine" or "linear": how the factor goes from 1, where the warm-up ends, to `end`, where the run does.
         step: the steps before this one.
         steps: of the run.
         warmup: over so many first steps the factor rises in equal parts to 1.
