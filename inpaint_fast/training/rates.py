@@ -9,7 +9,8 @@ def rate_factor(schedule: str, step: int, steps: int, *, warmup: int = 0, end: f
     """The factor of the learning rates in a step; 1.0 throughout for "constant" without warm-up.
 
     Args:
-        schedule: "constant", "cosine" or "linear": how the factor goes from 1, where the warm-up ends, to `end`, where the run does.
+        schedule: "constant", "cosine" or "linear": how the factor goes from 1, where the warm-up ends, to `end`, where
+            the run does.
         step: the steps before this one.
         steps: of the run.
         warmup: over so many first steps the factor rises in equal parts to 1.
