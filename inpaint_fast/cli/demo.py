@@ -12,6 +12,7 @@ from torch import Tensor
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import FILLS, complete, complete_batch, load_network
+from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
 from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
 from inpaint_fast.training.pictures import grid
@@ -21,10 +22,12 @@ SIDE = 256  # of the photographs that are shown, in pixels
 
 @dataclass
 class Demo:
-    """Train two systems on the photographs that come with the package and complete photographs neither has seen.
+    """Complete photographs that no network has seen: by the weights of the package, and by two systems that are
+    trained here.
 
-    First the U-Net-like generator on squared error alone (recipe unet_l2), then the same generator, from those weights
-    on, with a Wasserstein critic (unet_wgan). Both are shown beside two fills that learn nothing.
+    The package's generators complete them in the first seconds (shipped.png). Then, on the photographs that come with
+    the package, the U-Net-like generator is trained on squared error alone (recipe unet_l2), and the same generator,
+    from those weights on, with a Wasserstein critic (unet_wgan). All are shown beside two fills that learn nothing.
     """
 
     out: Path = Path("demo")
@@ -40,6 +43,11 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Demo, "inpaint-fast demo", argv)
     out = options.out
     center_square(SIDE, SIDE, options.hole)  # raises what is wrong with it now, not after the training
+    expect_new(out)
+    shipped = {name: load_network(name) for name in SHIPPED}
+    out.mkdir(parents=True, exist_ok=True)
+    write_png(out / "shipped.png", photographs(shipped, options.hole))
+    print(f"completed by the weights of the package: {printable(out / 'shipped.png')}\n", flush=True)
     l2 = train(UNetL2(seconds=options.seconds), out / "unet_l2")
     # A minute and a half is short: the critic starts on a generator that knows colours already, weighs little and steps
     # slowly. With the published weight and rate the first minutes are noise.
@@ -50,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     generators = {name: load_network(folder) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}
 
     evaluation = Evaluation(heldout_crops(samples("heldout"), per_image=16))
+    generators = shipped | generators
     completed = {name: complete_batch(generator, evaluation.heldout) for name, generator in generators.items()}
     crops = {"input": evaluation.heldout.image.masked_fill(evaluation.heldout.mask, 0.5)}
     crops |= evaluation.fills | completed | {"truth": evaluation.heldout.image}
@@ -59,10 +68,17 @@ def main(argv: Sequence[str]) -> int:
     print(f"\n{len(evaluation.heldout.image)} crops of {len(samples('heldout'))} photographs that were held out:\n")
     print(table({**evaluation.fill_metrics, **{name: evaluation.measure(c) for name, c in completed.items()}}))
     print("\nsharpness 1: as sharp as the truth. Pictures to look at:")
-    for name in ("crops.png", "photographs.png"):
+    for name in ("shipped.png", "crops.png", "photographs.png"):
         print(f"  {printable(out / name)}")
     print(f"runs: {printable(l2)}/ and {printable(wgan)}/")
     return 0
+
+
+def expect_new(out: Path) -> None:
+    """Raise FileExistsError where the folder holds a demo already."""
+    for name in ("unet_l2", "unet_wgan", "shipped.png"):
+        if (out / name).exists():
+            raise FileExistsError(f"--out: a folder without a demo is expected, got {out}, which holds {name}")
 
 
 def photographs(generators: dict[str, torch.nn.Module], hole: int, *, side: int = SIDE) -> Tensor:
