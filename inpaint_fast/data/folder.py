@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import overload
 
 import torch
 from torch import Tensor
 
 from inpaint_fast._names import composed, printable
+from inpaint_fast._recent import Recent
 from inpaint_fast.data.images import ImageError, check_image, picture_suffixes, read_image
 from inpaint_fast.data.layouts import CAPTIONS_FILE, CELEBA_PARTITION, celeba_split, coco_json, coco_split
 
@@ -60,7 +59,7 @@ class ImageFolder(Sequence[Tensor]):
         self.paths: list[Path] = []
         self.skipped: dict[Path, str] = {}
         self.shared = False
-        self._cache = _Cache(cache_bytes)
+        self._cache: Recent[Path, Tensor] = Recent(cache_bytes)
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: no such folder; expected a folder of pictures")
         if not self.root.is_dir():
@@ -166,33 +165,6 @@ def picture_files(root: Path, unlisted: dict[Path, str]) -> Iterator[tuple[str, 
 def evenly(length: int, count: int) -> list[int]:
     """At most `count` positions, spread evenly from the first of `length` to the last."""
     return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long().tolist()
-
-
-class _Cache:
-    """Tensors by path, the least recently used dropped where they would take more than `capacity` bytes."""
-
-    def __init__(self, capacity: int):
-        self.capacity = capacity
-        self._bytes = 0
-        self._kept: OrderedDict[Path, Tensor] = OrderedDict()
-        self._lock = Lock()
-
-    def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
-        return _Cache, (self.capacity,)
-
-    def get(self, path: Path, read: Callable[[Path], Tensor]) -> Tensor:
-        with self._lock:
-            if path in self._kept:
-                self._kept.move_to_end(path)
-                return self._kept[path]
-        image = read(path)  # outside the lock: threads decode different pictures side by side
-        with self._lock:
-            if path not in self._kept and image.nbytes <= self.capacity:
-                self._kept[path] = image
-                self._bytes += image.nbytes
-                while self._bytes > self.capacity:
-                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return image
 
 
 def samples(split: str = "train") -> ImageFolder:
