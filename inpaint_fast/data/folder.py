@@ -45,7 +45,7 @@ class ImageFolder(Sequence[Tensor]):
         root: the folder.
         paths: the picture files, in order.
         skipped: file -> reason, for every file that could not be read.
-        shared: whether it is trained on and measured on alike: the only picture of a folder, see `open_images`.
+        shared: whether it is trained on and measured on alike: the only picture of a folder, see `open_folder`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -124,11 +124,7 @@ class ImageFolder(Sequence[Tensor]):
 
     def fingerprint(self) -> str:
         """SHA-256 of the pictures' names in the folder and sizes in bytes, in order: whether they are the same."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            name = composed(self._name(path)).encode("utf-8", "surrogateescape")
-            digest.update(b"%s\0%d\0" % (name, path.stat().st_size))
-        return digest.hexdigest()
+        return digest_of((self._name(path), path.stat().st_size) for path in self.paths)
 
     def _reasons(self, skipped: Mapping[Path, str]) -> str:
         named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(skipped.items())]
@@ -162,6 +158,14 @@ def picture_files(root: Path, unlisted: dict[Path, str]) -> Iterator[tuple[str, 
         yield folder, [name for name in files if name[0] != "." and name[name.rfind(".") :].lower() in suffixes]
 
 
+def digest_of(files: Iterable[tuple[str, int]]) -> str:
+    """SHA-256 of the names of files and their sizes in bytes, in order."""
+    digest = hashlib.sha256()
+    for name, size in files:
+        digest.update(b"%s\0%d\0" % (composed(name).encode("utf-8", "surrogateescape"), size))
+    return digest.hexdigest()
+
+
 def evenly(length: int, count: int) -> list[int]:
     """At most `count` positions, spread evenly from the first of `length` to the last."""
     return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long().tolist()
@@ -182,7 +186,7 @@ def captions() -> dict[str, list[str]]:
     return coco_json(_SAMPLES / CAPTIONS_FILE)
 
 
-def open_images(
+def open_folder(
     name_or_path: str | os.PathLike[str], split: str = "train", *, cache_bytes: int = 1 << 30
 ) -> ImageFolder:
     """One split of a named set or of a folder of pictures.
