@@ -247,7 +247,7 @@ def _made(
         return batches[index], None
     with torch.cuda.stream(stream):
         batch = batches[index].map(
-            lambda part: part if part.device == device else part.pin_memory().to(device, non_blocking=True)
+            lambda part: part if part.is_cuda else part.pin_memory().to(device, non_blocking=True)
         )
         return batch, stream.record_event()
 

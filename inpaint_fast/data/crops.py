@@ -112,7 +112,7 @@ def _weights(side: Tensor, size: int, largest: int) -> tuple[Tensor, Tensor]:
     """What PyTorch weights the pixels of a line with, scaling it from each `side` to `size` with antialiasing.
 
     Returns:
-        int64 (crops, largest, size), and by how many bits they are too large, (crops,).
+        int32 (crops, largest, size), and by how many bits they are too large, (crops,).
     """
     scale = (side.double() / size)[:, None, None]
     support = scale.clamp(min=1)
@@ -126,14 +126,14 @@ def _weights(side: Tensor, size: int, largest: int) -> tuple[Tensor, Tensor]:
     powers = 2.0 ** torch.arange(1, 23, device=side.device)
     fits = (weights.amax(dim=(1, 2))[:, None] * powers + 0.5).long() < 2**15
     shift = fits.long().cumprod(dim=1).sum(dim=1)
-    return (weights * 2.0 ** shift[:, None, None] + 0.5).long(), shift
+    return (weights * 2.0 ** shift[:, None, None] + 0.5).int(), shift.int()
 
 
 def _scaled(planes: Tensor, weights: Tensor, shift: Tensor) -> Tensor:
     """uint8 (crops, 3, lines, pixels) -> (crops, 3, lines, size). Every sum is below 2^24, whatever is multiplied in
     float32, TF32 or bfloat16."""
     flat = planes.flatten(1, 2).float()
-    high, low = (torch.bmm(flat, part.float()).long() for part in (weights >> 8, weights & 255))
+    high, low = (torch.bmm(flat, part.float()).int() for part in (weights >> 8, weights & 255))
     shift = shift[:, None, None]
     total = ((high << 8) + low + (1 << (shift - 1))) >> shift
     return total.clamp(0, 255).to(torch.uint8).unflatten(1, planes.shape[1:3])

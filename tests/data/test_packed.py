@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from inpaint_fast.completion import load_network
 from inpaint_fast.data import (
     Batches,
     ContextBatches,
@@ -28,7 +29,7 @@ from inpaint_fast.data import (
     packed,
 )
 from inpaint_fast.data.layouts import CAPTIONS_FILE
-from inpaint_fast.training import RECIPES
+from inpaint_fast.training import RECIPES, train
 from inpaint_fast.training.processes import _Rows
 from inpaint_fast.training.run import Run
 
@@ -149,7 +150,7 @@ class TestOnADevice:
 
     @pytest.mark.parametrize("size", [1, 7, 64])
     def test_scaling_from_every_side(self, size):
-        sides = torch.arange(1, 150)
+        sides = torch.arange(1, 150, 2)
         picture = torch.randint(0, 256, (len(sides), 3, 149, 149), generator=torch.Generator().manual_seed(0))
         picture = picture.to(torch.uint8).masked_fill(torch.rand(picture.shape) < 0.2, 255)
         weights, shift = crops._weights(sides, size, 149)
@@ -269,3 +270,13 @@ class TestWriting:
         with pytest.raises(ImageError, match="no picture of the heldout split can be read"):
             pack(tmp_path / "d", tmp_path / "d.pack")
         assert not (tmp_path / "d.pack").exists()
+
+
+def test_a_run_of_the_folder_goes_on_with_the_file(samples_file, tmp_path):
+    settings = {"filters": 2, "batch_size": 2, "heldout_crops": 1, "heldout_pictures": 1, "device": "cpu"}
+    settings |= {"evaluate_every": 1000, "accelerate": False}
+    for out, steps, data in (("whole", 4, "samples"), ("parts", 2, "samples"), ("parts", 4, str(samples_file))):
+        recipe = RECIPES["unet_l2"](data=data, steps=steps, **settings)
+        train(recipe, tmp_path / out, resume=(tmp_path / out).exists(), progress=False)
+    whole, parts = (load_network(tmp_path / out).state_dict() for out in ("whole", "parts"))
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
