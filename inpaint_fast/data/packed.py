@@ -337,11 +337,9 @@ def _opened(path: Path, state: tuple[int, ...]) -> tuple[Tensor, _Header]:
         if hashlib.sha256(text := file.read(length)).digest() != digest:
             raise ImageError(path, "damaged: its header is not as it was written; pack it again")
     try:
-        header = _Header(**json.loads(text))
-        header.splits = {split: _Split(**header.splits[split]) for split in SPLITS}
+        header, expected = _header_of(text)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ImageError(path, f"damaged: {type(error).__name__}: {error}") from error
-    expected = 3 * sum(h * w for each in header.splits.values() for h, w in zip(each.heights, each.widths, strict=True))
     if expected != at - START.size:
         raise ImageError(path, f"damaged: {expected:,} bytes of pictures are expected, got {at - START.size:,}")
     mapped = np.memmap(path, np.uint8, "r", START.size, (expected,))
@@ -354,6 +352,21 @@ def _opened(path: Path, state: tuple[int, ...]) -> tuple[Tensor, _Header]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the map cannot be written to
         return torch.from_numpy(mapped), header
+
+
+def _header_of(text: bytes) -> tuple[_Header, int]:
+    """The header, and how many bytes its pictures take. KeyError, TypeError, ValueError: it is none."""
+    header, total = _Header(**json.loads(text)), 0
+    header.splits = {split: _Split(**header.splits[split]) for split in SPLITS}
+    for name, split in header.splits.items():
+        for side in (*split.heights, *split.widths, *split.file_bytes):
+            if not isinstance(side, int) or side < 1:
+                raise ValueError(f"sizes of at least 1 are expected in {name}, got {side!r}")
+        columns = zip(split.names, split.file_bytes, split.heights, split.widths, strict=True)
+        total += sum(3 * height * width for _, _, height, width in columns)
+    if len(header.digests) != -(-total // CHUNK):
+        raise ValueError(f"{-(-total // CHUNK)} checksums are expected, got {len(header.digests)}")
+    return header, total
 
 
 def _reopened(path: Path, state: dict[str, Any]) -> PackedImages:

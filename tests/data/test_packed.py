@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -220,6 +221,29 @@ class TestRefused:
             PackedImages(tmp_path / "none.pack")
         with pytest.raises(ValueError, match="split"):
             PackedImages(tmp_path / "none.pack", "test")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda header: [1],
+            lambda header: header | {"more": 1},
+            lambda header: header | {"digests": []},
+            lambda header: header | {"splits": {"train": header["splits"]["train"]}},
+            lambda header: header["splits"]["train"]["heights"].__setitem__(0, -1),
+            lambda header: header["splits"]["train"]["widths"].__setitem__(0, "9"),
+            lambda header: header["splits"]["heldout"]["names"].append("more"),
+            lambda header: header["splits"]["train"]["heights"].append(10**30),
+        ],
+    )
+    def test_a_header_that_is_whole_and_wrong(self, noise_file, tmp_path, change):
+        data = noise_file.read_bytes()
+        at = struct.unpack_from("<Q", data, 16)[0]
+        header = json.loads(data[at:])
+        text = json.dumps(change(header) or header).encode()
+        start = packed.START.pack(packed.MAGIC, packed.VERSION, at, len(text), hashlib.sha256(text).digest())
+        (tmp_path / "wrong.pack").write_bytes(start + data[len(start) : at] + text)
+        with pytest.raises(ImageError, match=r"wrong\.pack: damaged: "):
+            open_images(tmp_path / "wrong.pack")
 
     def test_another_version(self, noise, tmp_path, monkeypatch):
         with monkeypatch.context() as patch:
