@@ -21,6 +21,7 @@ COMMANDS = {
     "train": "train a recipe on a folder of pictures",
     "recipes": "every recipe: its source, its networks, its hyperparameters",
     "complete": "fill the holes of a picture, or of every picture in a folder",
+    "serve": "a web page with a brush: open a picture, paint the hole, complete it, save it",
     "convert": "public GLCIC weights (.pth) to safetensors, and back; nothing in them is executed",
     "export": "a completion network as ONNX or as a torch.export program",
     "report": "one page about runs, side by side: curves, held-out pictures, settings, warnings",
