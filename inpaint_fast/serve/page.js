@@ -242,6 +242,12 @@ function growStroke(places) {
   onPicture(() => round.painting.drawStroke(context, COLOUR, stroke, from));
 }
 
+function endStroke() {
+  gesture = stroke = null;
+  redraw(); // at its edges a stroke in one piece differs from one of many
+  refresh();
+}
+
 canvas.addEventListener("pointerdown", (event) => {
   if (abort || ![0, 1, 5].includes(event.button)) return; // 1: the wheel; 5: a pen's eraser
   event.preventDefault();
@@ -290,9 +296,7 @@ for (const kind of ["pointerup", "pointercancel"]) {
   canvas.addEventListener(kind, (event) => {
     if (!pointers.delete(event.pointerId)) return;
     if (event.pointerType === "touch") moveRing({ shown: false });
-    if (pointers.size) return;
-    gesture = stroke = null;
-    refresh();
+    if (!pointers.size) endStroke();
   });
 }
 canvas.addEventListener("pointerleave", () => moveRing({ shown: false }));
@@ -343,12 +347,10 @@ canvas.addEventListener("keydown", (event) => {
   else if (stroke && !gesture) growStroke([[ring.x, ring.y]]);
 });
 canvas.addEventListener("keyup", (event) => {
-  if (event.key !== " " || gesture) return;
-  stroke = null;
-  refresh();
+  if (event.key === " " && !gesture) endStroke();
 });
 canvas.addEventListener("blur", () => {
-  if (!gesture) stroke = null;
+  if (stroke && !gesture) endStroke();
 });
 
 const KEYS = {
@@ -443,6 +445,7 @@ $("divider").addEventListener("input", () => divide(Number($("divider").value)))
 new ResizeObserver(resize).observe($("stage"));
 
 knowToken();
+window.addEventListener("hashchange", () => location.reload()); // an address with another token
 refresh();
 try {
   settings = await (await ask("settings")).json();

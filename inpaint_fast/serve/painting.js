@@ -50,13 +50,13 @@ export class Painting {
   // One stroke, from its point number `from` on.
   drawStroke(context, colour, { erase, width, points }, from = 0) {
     context.globalCompositeOperation = erase ? "destination-out" : "source-over";
-    context.strokeStyle = colour;
+    context.strokeStyle = context.fillStyle = colour;
     context.lineWidth = width;
     context.lineCap = context.lineJoin = "round";
     context.beginPath();
-    context.moveTo(points[2 * from], points[2 * from + 1]);
+    if (points.length === 2) context.arc(...points, width / 2, 0, 2 * Math.PI); // of a line without length nothing is drawn
     for (let i = 2 * from; i < points.length; i += 2) context.lineTo(points[i], points[i + 1]);
-    context.stroke();
+    points.length === 2 ? context.fill() : context.stroke();
     context.globalCompositeOperation = "source-over";
   }
 
@@ -67,6 +67,7 @@ export class Painting {
     if (context) {
       this.draw(context, "#fff");
       context.globalCompositeOperation = "destination-over";
+      context.fillStyle = "#000";
       context.fillRect(0, 0, width, height);
     }
     const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));

@@ -277,7 +277,7 @@ class Handler(BaseHTTPRequestHandler):
             with line.place():
                 yield lambda *lengths: self._bodies(length, lengths)
         except LineFull:
-            sentence = f"{line.places} others wait already. Try again in a minute."
+            sentence = f"The line is full: {line.places} are in it. Try again in a minute."
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, sentence, Retry_After="30") from None
         except LineLeft:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is being stopped.") from None

@@ -163,6 +163,17 @@ class Browser:
         node = self("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
         self("DOM.setFileInputFiles", files=[str(path)], objectId=node["objectId"])
 
+    def drop(self, place: tuple[float, float], path: Path) -> None:
+        """Drag a file from the desktop to a place, and let go."""
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 19}  # copy, link or move
+        for kind in (
+            "dragEnter",
+            "dragOver",
+            "dragOver",
+            "drop",
+        ):  # the page's answer to the first counts at the second
+            self("Input.dispatchDragEvent", type=kind, x=place[0], y=place[1], data=data)
+
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self("Page.captureScreenshot", format="png")["data"]))
 

@@ -36,7 +36,7 @@ class Answer:
         assert self.status >= 400 and self.headers["Content-Type"].startswith("application/json")
         assert self.headers["X-Content-Type-Options"] == "nosniff" and "Access-Control-Allow-Origin" not in self.headers
         (sentence,) = json.loads(self.content).values()
-        assert sentence[0].isupper() or sentence.startswith("X-") and sentence.endswith((".", "?"))
+        assert sentence[0].isupper() and sentence.endswith((".", "?"))
         return sentence
 
     @property

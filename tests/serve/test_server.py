@@ -366,7 +366,7 @@ class TestTheLine:
             threads[-1].start()
             wait(lambda ticket=ticket, i=i: ahead(ticket) == i)
         refused = line.complete(MASK, PICTURE)
-        assert refused.status == 503 and "3 others wait" in refused.error and refused.headers["Retry-After"] == "30"
+        assert refused.status == 503 and "full: 3 are" in refused.error and refused.headers["Retry-After"] == "30"
         assert line.ask("/open", PICTURE).status == 200 and line.ask("/").status == 200  # the page lives on
         assert ahead("nobody") is None and ahead("<script>") is None and ahead("") is None
         go.release()
