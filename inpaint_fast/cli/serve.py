@@ -19,7 +19,7 @@ from torch import Tensor
 from inpaint_fast._devices import device_of
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.completion.picture import encoded_captions
+from inpaint_fast.completion.generators import kind_of
 from inpaint_fast.data.images import MAX_PIXELS
 from inpaint_fast.serve import Limits, Server
 from inpaint_fast.serve.server import address_of, is_loopback
@@ -102,10 +102,12 @@ def completion_of(options: Serve) -> tuple[Callable[[Tensor, Tensor], Tensor], s
         fill = options.fill or DEFAULT_FILL
         return partial(complete, fill=fill, device=device), f"fill: {fill}"
     generator = load_network(options.weights).to(device)
-    try:
-        encoded_captions(generator, None, None)
-    except ValueError as error:
-        raise ValueError(f"--weights: the page has no place for captions ({error})") from error
+    kind_of(generator)  # ValueError: it completes no pictures
+    if generator.reads_captions:
+        raise ValueError(
+            "--weights: this generator reads captions, for which the page has no place; "
+            "inpaint-fast complete --caption takes them"
+        )
     return partial(complete, weights=generator), f"weights: {options.weights.name}"
 
 
