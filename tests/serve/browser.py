@@ -113,20 +113,25 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Until an expression is true."""
+        """Until an expression is true; while a page is not there yet, it is not."""
         end = time.monotonic() + SECONDS
-        while not self.value(f"Boolean({expression})"):
+        while not self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"):
             assert time.monotonic() < end, f"never true: {expression}; {self.complaints}"
             time.sleep(0.02)
 
-    def middle(self, selector: str) -> tuple[float, float]:
-        """Of an element that can be seen."""
-        found = self.value(
-            f"(({{left, top, width, height}}) => width && [left + width / 2, top + height / 2])"
+    def places(self, selector: str, shares: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+        """Places of the window at these shares of an element's width and height."""
+        left, top, width, height = self.value(
+            "(({left, top, width, height}) => [left, top, width, height])"
             f"(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
         )
-        assert found, f"{selector} is not shown"
-        return tuple(found)
+        return [(left + width * x, top + height * y) for x, y in shares]
+
+    def middle(self, selector: str) -> tuple[float, float]:
+        """Of an element that can be seen."""
+        (left, top), (right, bottom), middle = self.places(selector, [(0, 0), (1, 1), (0.5, 0.5)])
+        assert left < right and top < bottom, f"{selector} is not shown"
+        return middle
 
     def click(self, selector: str) -> None:
         self.drag([self.middle(selector)])
@@ -174,8 +179,9 @@ class Browser:
         ):  # the page's answer to the first counts at the second
             self("Input.dispatchDragEvent", type=kind, x=place[0], y=place[1], data=data)
 
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self) -> bytes:
+        """A PNG file of what is seen."""
+        return base64.b64decode(self("Page.captureScreenshot", format="png")["data"])
 
 
 def _high(descriptor: int) -> int:

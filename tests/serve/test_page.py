@@ -83,11 +83,7 @@ def start(browser, seeing, photo) -> Iterator[Callable[..., Browser]]:
 
 def places(browser: Browser, *shares: tuple[float, float]) -> list[tuple[float, float]]:
     """Places of the window at these shares of the picture's width and height."""
-    left, top, width, height = browser.value(
-        "(({left, top, width, height}) => [left, top, width, height])"
-        "(document.getElementById('sheet').getBoundingClientRect())"
-    )
-    return [(left + width * x, top + height * y) for x, y in shares]
+    return browser.places("#sheet", shares)
 
 
 def painted(browser: Browser) -> int:
@@ -317,7 +313,7 @@ class TestInABrowser:
         browser.wait("document.body.dataset.mode === 'painting'")
         browser("Page.reload")
         browser.wait("document.body.dataset.mode === 'empty'")
-        browser.wait("document.getElementById('facts').textContent === 'harmonic'")
+        browser.wait("document.getElementById('facts').textContent === 'harmonic'")  # the tab knows it still
 
     def test_a_server_that_has_gone(self, browser, serving, photo):
         short = serving()
