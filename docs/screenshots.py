@@ -50,6 +50,7 @@ def main() -> None:
         browser.drag(browser.places("#sheet", [(0.5, 0.5), (0.55, 0.5)]))
         shot(browser, "serve_phone.png")
         browser.close()
+    server.shutdown()
     server.stop()
 
 

@@ -92,7 +92,7 @@ class Refusal(Exception):
 
 
 class Server(ThreadingHTTPServer):
-    """The page and its answers, at a port; `serve_forever` runs it, `stop` ends it.
+    """The page and its answers, at a port; `serve_forever` runs it, `stop` cleans up.
 
     Args:
         complete: called by one thread at a time with a picture, uint8 (3, H, W), and its hole, bool (1, H, W), of which
@@ -134,9 +134,8 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = self.server_address[:2]
 
     def stop(self, seconds: float = 10) -> None:
-        """End: nobody new is let in, all who wait are sent away, and the one whose turn it is gets an answer, if it is
-        there in so many seconds. Not from the thread of `serve_forever` while that runs."""
-        self.shutdown()
+        """Once `serve_forever` has ended, by KeyboardInterrupt or by `shutdown` from another thread: all who wait are
+        sent away, and the one whose turn it is gets an answer, if it is there in so many seconds."""
         self.server_close()
         for line in (self.opening, self.completing):
             line.close(seconds)
@@ -394,7 +393,7 @@ def address_of(host: str, port: int = 0) -> tuple[socket.AddressFamily, tuple]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError) as error:
-        raise OSError(f"{host}: no address of this machine ({error})") from error
+        raise OSError(f"host: an address of this machine is expected, got {host!r} ({error})") from error
     return found[0][0], found[0][4]
 
 

@@ -51,7 +51,7 @@ def started(monkeypatch, capsys):
         (["--weights", "nowhere", "--fill", "harmonic"], "one of them"),
         (["--weights", "nowhere"], "nowhere"),
         (["--device", "tpu"], "device: 'auto'"),
-        (["--host", "no such host"], "--host, --port: nothing can listen"),
+        (["--host", "no such host"], "host: an address of this machine is expected, got 'no such host'"),
         (["--host", "192.0.2.77", "--port", "0"], "--host, --port: nothing can listen at 192.0.2.77:0"),
     ],
 )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from serve.running import HARMONIC, SECONDS, Running
+from serve.running import HARMONIC, Running
 
 from inpaint_fast.serve import Server
 
@@ -22,9 +22,7 @@ def serving() -> Iterator[Callable[..., Running]]:
 
     yield start
     for each in running:
-        each.server.stop()
-        each.thread.join(SECONDS)
-        assert not each.thread.is_alive()
+        each.stop()
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,12 @@ class Running:
         self.thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
+    def stop(self, seconds: float = 10) -> None:
+        self.server.shutdown()
+        self.server.stop(seconds)
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+
     @property
     def netloc(self) -> str:
         return f"127.0.0.1:{self.server.server_port}"

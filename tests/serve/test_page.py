@@ -319,7 +319,7 @@ class TestInABrowser:
         short = serving()
         browser.go(f"http://{short.netloc}/")
         browser.wait("document.getElementById('facts').textContent === 'harmonic'")
-        short.server.stop()
+        short.stop()
         browser.choose_file("#file", photo)
         browser.wait("document.querySelector('#problem.shown')")
         assert "Is it still running?" in browser.value("document.querySelector('#problem p').textContent")

@@ -336,7 +336,7 @@ class TestWho:
     )
     def test_loopback(self, host, loopback):
         assert is_loopback(host) == loopback
-        with pytest.raises(OSError, match="no address of this machine"):
+        with pytest.raises(OSError, match="host: an address of this machine"):
             address_of("no such host")
 
 
@@ -413,7 +413,7 @@ class TestTheLine:
             thread.start()
             wait(lambda i=i: len(line.server.completing._waiting) == i + 1)
         wait(lambda: seen)
-        stopping = threading.Thread(target=line.server.stop)
+        stopping = threading.Thread(target=line.stop, args=(SECONDS,))
         stopping.start()
         wait(lambda: answers)
         assert answers[0].status == 503 and "stopped" in answers[0].error and stopping.is_alive()
