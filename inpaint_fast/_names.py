@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import unicodedata
 
+START = 512
+"""Bytes by which files are told from one another."""
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _STARTS = {
     b"PK\x03\x04": "a zip archive",
@@ -34,7 +36,11 @@ def composed(name: str | os.PathLike[str]) -> str:
 def kind_of_file(path: str | os.PathLike[str]) -> str | None:
     """What a file is, by its first bytes, where people often have it in place of another: "an HTML page"; else None."""
     with open(path, "rb") as file:
-        start = file.read(512)
+        return kind_of_start(file.read(START))
+
+
+def kind_of_start(start: bytes) -> str | None:
+    """What `kind_of_file` says of a file whose first `START` bytes are these."""
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
         return "an HTML page (of a download that wanted a click or a login)"

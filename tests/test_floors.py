@@ -6,7 +6,7 @@
     3  nn, optim                                                 modules and optimizers over them
     4  losses, models, data                                      objectives, networks, batches
     5  completion                                                weights, picture and mask to a picture
-    6  training                                                  recipes and the loop
+    6  training, serve                                           recipes and the loop; the page with a brush
     7  cli, benchmarks, __main__, and inpaint_fast/__init__.py   what people call
 
 A floor imports from itself and from below, and a package from no other on its own floor but those in SIBLINGS.
@@ -47,7 +47,7 @@ FLOORS = {
             ["nn", "optim"],
             ["losses", "models", "data"],
             ["completion"],
-            ["training"],
+            ["training", "serve"],
             ["cli", "benchmarks", "__main__", DOOR],
         ]
     )

@@ -22,6 +22,7 @@ COMMANDS = {
     "recipes": "every recipe: its source, its networks, its hyperparameters",
     "pack": "a folder of pictures into one file, decoded once, for training that never waits",
     "complete": "fill the holes of a picture, or of every picture in a folder",
+    "serve": "a web page with a brush: open a picture, paint the hole, complete it, save it",
     "convert": "public GLCIC weights (.pth) to safetensors, and back; nothing in them is executed",
     "export": "a completion network as ONNX or as a torch.export program",
     "report": "one page about runs, side by side: curves, held-out pictures, settings, warnings",

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from inpaint_fast.data.images import DEEP, ImageError, full_scale, open_image, stored_size
+from inpaint_fast.data.images import DEEP, ImageError, Source, full_scale, open_image, stored_size
 
 CHANNELS = ("colour", "transparency")
 OPAQUE = 128  # alpha from which on a pixel is not transparent
@@ -25,7 +25,7 @@ MOST = 0.9  # of a picture: more than this is no hole
 
 
 def read_mask(
-    path: str | os.PathLike[str],
+    path: Source,
     size: tuple[int, int] | None = None,
     *,
     invert: bool = False,
@@ -34,7 +34,7 @@ def read_mask(
     """Read a mask from a picture file of any kind that `read_image` reads, upright (EXIF).
 
     Args:
-        path: the file.
+        path: the file, or an `Upload`.
         size: the (height, width) that the mask must have; None accepts any.
         invert: True swaps hole and surroundings.
         by: "transparency" or "colour" (transparent parts are black then): which of them tells the hole in a file with
@@ -68,7 +68,7 @@ def read_mask(
     return torch.from_numpy(hole != invert)[None]
 
 
-def check_size(path: str | os.PathLike[str], size: tuple[int, int], expected: tuple[int, int]) -> None:
+def check_size(path: Source, size: tuple[int, int], expected: tuple[int, int]) -> None:
     """Raise ImageError where a mask file does not have the (height, width) of its picture."""
     if tuple(size) == tuple(expected):
         return
