@@ -80,11 +80,11 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
                   std::optional<Tensor> bias,         // [C_out]
                   std::optional<Tensor> scale,        // [C_out]
                   std::optional<Tensor> shift,        // [C_out]
-                  int64_t activation, double slope, int64_t order) {
+                  int64_t activation, double slope, int64_t order, bool channels_last) {
   const Block block = block_of<kStride>(input, weight);
   const Epilogue epilogue =
       epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
-  return run_block(block, input, weight, transformed, epilogue, true);
+  return run_block(block, input, weight, transformed, epilogue, channels_last);
 }
 
 template <Stride kStride>

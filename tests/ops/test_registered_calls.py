@@ -162,7 +162,7 @@ for stem, weight, grad in (
     out_first = stem == "strided_block"
     operator(
         stem,
-        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS},
+        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, "channels_last": True},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD,
          ({"weight": zeros(6, 5, 3, 3) if out_first else zeros(5, 6, 3, 3)}, "weight: its channels are not")],
     )  # fmt: skip

@@ -28,8 +28,7 @@ OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
 def _fake(block: Block, input, weight, transformed, bias, scale, shift, *settings):
     geometry = Geometry(*settings[0]) if block.stride == 1 else HALVING
-    # Quarters of pictures, whose pixels lie apart, are written as rows of channels.
-    channels_last = settings[4] if block.stride == 1 else True
+    channels_last = settings[4] if block.stride == 1 else settings[3]
     size = block.size(input.shape, weight.shape, geometry)
     return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
 
@@ -163,9 +162,8 @@ def _resampled_gradients(
     found = {}
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
-        plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
-        y = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *plain)
-        found["input"] = y if is_channels_last(input) else y.contiguous()
+        settings = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act"), is_channels_last(input)
+        found["input"] = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *settings)
     if wanted["weight"]:
         found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight)
     return found
@@ -226,7 +224,7 @@ OPERATORS = {
     **{
         block: _operator(
             block,
-            _EPILOGUE,
+            f"{_EPILOGUE}, bool channels_last",
             {
                 f"{block.stem}_weights": Definition("(Tensor weight) -> Tensor", partial(_fake_weights, block)),
                 f"{block.stem}_weight_gradient": Definition(
