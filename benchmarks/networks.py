@@ -1,9 +1,10 @@
 """Networks that people use, completing or recognising: as they are, and after `accelerate`.
 
 `inpaint_fast` is `accelerate(network, inference=True)`, `tuned` the same with `tune=True`, `unpromised` is
-`accelerate(network)` in eval mode, `eager` the network as torch.nn has it. All in eval mode, contiguous, and in the
-middle of a whole network, where what a layer needs is rarely in a cache. A case ends in batch and side. `work` counts
-what PyTorch's formulas count: convolutions and matrix products by their definition.
+`accelerate(network)` in eval mode, `eager` the network as torch.nn has it; for some `eager_channels_last`,
+`compile_freezing` and `openvino` besides. All in eval mode, contiguous where nothing else is said, and in the middle of
+a whole network, where what a layer needs is rarely in a cache. A case ends in batch and side. `work` counts what
+PyTorch's formulas count: convolutions and matrix products by their definition.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ class Network:
     """A network and what it is timed on.
 
     Attributes:
-        make: with as many channels as were published, unless the module's docstring says otherwise.
+        make: with as many channels as were published, where nothing else is said.
         sizes: (batch, side) of its pictures.
         channels: of its pictures.
         least: the side of the smallest pictures that it takes in training, to settle its statistics.
         more: its other inputs, for a batch.
+        peers: it is timed against other stacks, too, which take minutes to prepare.
     """
 
     make: Callable[[], nn.Module]
@@ -43,6 +45,7 @@ class Network:
     channels: int = 3
     least: int = 32
     more: Callable[[int], tuple[Tensor, ...]] = lambda batch: ()
+    peers: bool = False
 
     def inputs(self, batch: int, side: int) -> tuple[Tensor, ...]:
         return torch.randn(batch, self.channels, side, side), *self.more(batch)
@@ -58,14 +61,16 @@ NETWORKS = {
     "vgg11_bn": Network(lambda: recognition.VGG(plan=recognition.VGG11), ((2, 112), (1, 224))),
     "hrnet_w18_small": Network(recognition.HRNet, ((2, 128), (1, 256))),
     "unet": Network(lambda: recognition.MilesialUNet(64), ((1, 128), (1, 256))),
-    "deeplab_head": Network(lambda: recognition.DeepLabHead(2048, 256, (12, 24, 36)), ((1, 28), (2, 14)), 2048),
-    "pix2pix": Network(lambda: generators.Pix2PixGenerator(64, WIDTHS), ((1, 256),), least=256),
-    "cyclegan": Network(lambda: generators.CycleGANGenerator(64, 9, 2), ((1, 128), (1, 256))),
-    "lama": Network(lambda: generators.LaMa(64, 9, 3, 0.75, "reflect"), ((1, 128), (1, 256), (1, 512)), 4),
-    "ldm_vae": Network(lambda: diffusion.AutoencoderKL(128, (1, 2, 4, 4), 2, 4, 32), ((1, 128), (1, 256))),
-    "ldm_unet": Network(
+    "deeplab_head": Network(
+        lambda: recognition.DeepLabHead(2048, 256, (12, 24, 36)), ((1, 28), (2, 14)), 2048, peers=True
+    ),
+    "pix2pix": Network(lambda: generators.Pix2PixGenerator(64, WIDTHS), ((1, 256),), least=256, peers=True),
+    "cyclegan": Network(lambda: generators.CycleGANGenerator(64, 9, 2), ((1, 128), (1, 256)), peers=True),
+    "lama": Network(lambda: generators.LaMa(64, 9, 3, 0.75, "reflect"), ((1, 128), (1, 256), (1, 512)), 4, peers=True),
+    "ldm_vae": Network(lambda: diffusion.AutoencoderKL(128, (1, 2, 4, 4), 2, 4, 32), ((1, 128), (1, 256)), peers=True),
+    "ldm_unet": Network(  # published with 320 channels: 128 fit a CPU
         lambda: diffusion.UNetModel(9, 128, (1, 2, 4, 4), 2, (1, 2, 4), 768, 8, 32), ((1, 32), (1, 64)), 9,
-        more=lambda batch: (torch.arange(1, batch + 1), torch.randn(batch, 77, 768)),
+        more=lambda batch: (torch.arange(1, batch + 1), torch.randn(batch, 77, 768)), peers=True,
     ),
 }  # fmt: skip
 NO_HALF = ("lama",)  # whose Fourier transforms take no bfloat16
@@ -100,6 +105,21 @@ def case(name: str, batch: int, side: int, dtype: torch.dtype = torch.float32) -
         model = copy.deepcopy(typed, dict(shared))
         return peers.inference(model if options is None else accelerate(model, **options), *_as(dtype, inputs))
 
+    def channels_last() -> harness.Run:
+        layout = torch.channels_last
+        pictures, *more = _as(dtype, inputs)
+        model = copy.deepcopy(typed).to(memory_format=layout)
+        return peers.inference(model, pictures.contiguous(memory_format=layout), *more)
+
+    others = [
+        harness.Implementation("eager_channels_last", channels_last),
+        harness.Implementation(
+            "compile_freezing", lambda: peers.frozen(copy.deepcopy(typed), *_as(dtype, inputs)), "inductor"
+        ),
+        harness.Implementation(
+            "openvino", lambda: peers.openvino(lambda: peers.onnx(typed, *inputs), *inputs), "openvino"
+        ),
+    ]
     kernel = backend_of("dilated_block")
     return harness.Case(
         [
@@ -107,6 +127,7 @@ def case(name: str, batch: int, side: int, dtype: torch.dtype = torch.float32) -
             harness.Implementation("tuned", partial(prepare, {"inference": True, "tune": True}), kernel),
             harness.Implementation("unpromised", partial(prepare, {}), kernel),
             harness.Implementation("eager", partial(prepare, None)),
+            *(others if chosen.peers and dtype == torch.float32 else []),
         ],
         reference=peers.inference(copy.deepcopy(network).double(), *_as(torch.float64, inputs)),
         bound=BOUNDS[dtype],

@@ -10,26 +10,34 @@ import copy
 import time
 
 import torch
+from torch import nn
 
 import inpaint_fast as ipf
 from inpaint_fast.benchmarks.published.generators import LaMa
 from inpaint_fast.benchmarks.published.recognition import BasicBlock, MilesialUNet, TorchvisionResNet
 from inpaint_fast.nn import acceleration_report
 
-NETWORKS = {  # the modules of the published code, with as many channels, and the channels of their inputs
-    "resnet18": (lambda: TorchvisionResNet(BasicBlock, 64, (2, 2, 2, 2)), 3),
-    "unet": (lambda: MilesialUNet(64), 3),
-    "lama": (lambda: LaMa(64, 9, 3, 0.75, "reflect"), 4),  # the masked picture, and the mask
+NETWORKS = {  # the modules of the published code, of any width, and the channels of their inputs
+    "resnet18": (lambda width: TorchvisionResNet(BasicBlock, width, (2, 2, 2, 2)), 3),
+    "unet": (MilesialUNet, 3),
+    "lama": (lambda width: LaMa(width, 9, 3, 0.75, "reflect"), 4),  # the masked picture, and the mask
 }
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--network", choices=NETWORKS, default="resnet18")
+parser.add_argument("--width", type=int, default=64, help="channels of the first map; all have 64 as published")
 parser.add_argument("--side", type=int, default=224)
 parser.add_argument("--steps", type=int, default=5)
 args = parser.parse_args()
 
 torch.manual_seed(0)
 make, channels = NETWORKS[args.network]
-plain = make().eval()
+plain = make(args.width)
+for module in plain.modules():
+    if isinstance(module, nn.BatchNorm2d):
+        module.momentum = None  # its statistics are the average over what follows
+with torch.no_grad():
+    plain.train()(torch.randn(4, channels, 64, 64))
+plain.eval()
 # inference=True is a promise: the weights stay as they are, so what is derived of them is kept from call to call.
 fast = ipf.accelerate(copy.deepcopy(plain), inference=True)
 print(acceleration_report(fast))  # what was swapped and fused, and why the rest was left

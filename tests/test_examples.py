@@ -44,15 +44,15 @@ def test_clip_your_wgan(run: Example) -> None:
     assert re.findall(r"step (\d+): .*largest critic weight ([\d.]+)", printed) == [("0", "0.100"), ("2", "0.100")]
 
 
-@pytest.mark.parametrize(("network", "side", "swapped"), [("resnet18", 64, 16), ("unet", 64, 18), ("lama", 64, 61)])
-def test_accelerate_networks(run: Example, network: str, side: int, swapped: int) -> None:
-    printed = run("accelerate_networks.py", "--network", network, "--side", str(side), "--steps", "1")
+@pytest.mark.parametrize(("network", "swapped"), [("resnet18", 16), ("unet", 18), ("lama", 58)])
+def test_accelerate_networks(run: Example, network: str, swapped: int) -> None:
+    printed = run("accelerate_networks.py", "--network", network, "--width", "8", "--side", "64", "--steps", "1")
     assert printed.startswith(f"{swapped} of ")
     assert float(re.search(r"relative difference (\S+)", printed)[1]) < 1e-4
 
 
 def test_your_recipe(run: Example, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inpaint_fast.models.NETWORKS", NETWORKS.copy())
+    monkeypatch.setitem(NETWORKS, "SmallUNet", None)  # and taken out again
     assert run("your_recipe.py", "--steps", "2", "--out", "run").rstrip().endswith("run")
     assert Path("run/generator.safetensors").is_file()
     assert [line.split(",")[0] for line in Path("run/metrics.csv").read_text().splitlines()][-1] == "2"
@@ -60,7 +60,7 @@ def test_your_recipe(run: Example, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_train_on_a_folder_and_complete_by_what_was_trained(run: Example) -> None:
     printed = run("train_on_a_folder.py", "--steps", "2", "--out", "run")
-    assert "step 3, last measured" in printed
+    assert re.search(r"^run: step 3, PSNR \d+\.\d+ dB", printed, re.MULTILINE)
     printed = run("complete_from_python.py", "--weights", "run", "--out", "completed.png")
     assert printed.startswith("completed.png: ")
     assert read_image("completed.png").dtype == torch.uint8

@@ -249,3 +249,17 @@ def test_a_condition_on_an_argument_leaves_the_chain_and_is_named() -> None:
     x, temb = torch.randn(2, 24, 8, 8).double(), torch.randn(2, 4).double()
     for given in (None, temb):
         assert_near(ours(x, given), plain(x, given))
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"),
+    [
+        (lambda: diffusion.AutoencoderKL(128, (1, 2, 4, 4), 2, 4, 32), 83_653_863),  # Stable Diffusion v1
+        (lambda: diffusion.UNetModel(4, 320, (1, 2, 4, 4), 2, (1, 2, 4), 768, 8, 32), 859_520_964),
+        (lambda: diffusion.UNetModel(9, 320, (1, 2, 4, 4), 2, (1, 2, 4), 768, 8, 32), 859_535_364),  # for inpainting
+    ],
+)
+def test_as_many_parameters_as_published(make: Callable[[], nn.Module], parameters: int) -> None:
+    with torch.device("meta"):
+        network = make()
+    assert sum(p.numel() for p in network.parameters()) == parameters

@@ -145,16 +145,14 @@ class Convolution:
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {x.device}; one device is expected")
         if not self.gradient:
             transformed = None if kept is None else self.transformed(kept, weight, w)
-            y = self.run(x, w, transformed, bias, scale, shift, *self.settings)
-        elif scale is None and shift is None:
-            y = self.run(x, w, None, bias, None, None, *self.settings)
-        elif self.order == "norm_act":  # their gradients need the convolution's result
+            return self.run(x, w, transformed, bias, scale, shift, *self.settings)
+        if scale is None and shift is None:
+            return self.run(x, w, None, bias, None, None, *self.settings)
+        if self.order == "norm_act":  # their gradients need the convolution's result
             none = self._settings_without_activation()
             y = self.run(x, w, None, bias, None, None, *none)
-            y = epilogue(y, scale, shift, self.activation, self.slope, self.order)
-        else:
-            y = affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
-        return y
+            return epilogue(y, scale, shift, self.activation, self.slope, self.order)
+        return affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
 
     def _settings_without_activation(self) -> tuple:
         at = 1 if self.block.stride == 1 else 0
@@ -217,11 +215,10 @@ def plan_convolution(
     nothing = compute in (None, input.dtype) and vectors[1:] == [None, None]
     if ours == "direct" and (nothing or autocast is not None):
         return plain
-    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last
-    if block.stride == 1:
-        settings = geometry, *settings, tf32
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32
     return replace(
-        plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
+        plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32,
+        settings=(geometry, *settings) if block.stride == 1 else settings,
         run=operator.entry(chosen, block.stem, gradient),
     )  # fmt: skip
 

@@ -248,7 +248,7 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
-    settings, planes = ((1, 0.0, ORDERS.index("norm_act"), channels_last) for channels_last in (True, False))
+    settings, planes = ((1, 0.0, ORDERS.index("norm_act"), channels_last, False) for channels_last in (True, False))
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
@@ -270,7 +270,7 @@ def test_opcheck(block, winograd) -> None:
 def test_both_layouts_hold_the_same(block, shape) -> None:
     input, weight, bias, *_ = block.arguments(shape=shape)
     rows, planes = (
-        block.op_forward(input, weight, None, bias, None, None, ACTIVATIONS.index("relu"), 0.0, 0, channels_last)
+        block.op_forward(input, weight, None, bias, None, None, ACTIVATIONS.index("relu"), 0.0, 0, channels_last, False)
         for channels_last in (True, False)
     )
     assert rows.is_contiguous(memory_format=torch.channels_last) and planes.is_contiguous()
