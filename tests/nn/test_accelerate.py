@@ -144,7 +144,7 @@ class OwnConv(nn.Conv2d):
 @pytest.mark.parametrize(
     ("conv", "reason"),
     [
-        (nn.Conv2d(3, 4, 5), "5x5"),
+        (nn.Conv2d(3, 20, 5), "5x5"),
         (nn.Conv2d(3, 4, 4), "its kernel is 4x4, not 3x3"),
         (nn.Conv2d(3, 4, (4, 3), stride=2), "its kernel is 4x3, not 3x3 or 4x4"),
         (nn.ConvTranspose2d(3, 4, 3, 2, 1), "output_padding (0, 0), with stride 2 and a kernel of 3x3"),

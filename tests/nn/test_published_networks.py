@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from nn.twins import assert_near, left, notes, outputs, randomised, swapped
+from support import always_winograd, relative_error
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
@@ -215,6 +216,19 @@ def test_inference(network: Network, inference: bool) -> None:
             with context():
                 for a, b in zip(outputs(ours, *given), outputs(plain, *given), strict=True):
                     assert_near(a, b)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_inference_by_winograd_against_float64(network: Network) -> None:
+    """Twice the plain network's error, and 1e-5 for each convolution, as `dilated_block` promises."""
+    plain, ours = twins(network, torch.float32, train=False, inference=True)
+    exact, given = copy.deepcopy(plain).double(), inputs(network, torch.float32)
+    with torch.no_grad():
+        with always_winograd():
+            got = outputs(ours, *given)
+        expected, wanted = outputs(plain, *given), outputs(exact, *(x.double() for x in given))
+    for a, b, c in zip(got, expected, wanted, strict=True):
+        assert relative_error(a, c) <= 2 * relative_error(b, c) + 1e-5 * len(swapped(ours))
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
