@@ -1,4 +1,4 @@
-"""Generators and discriminators: pix2pix, CycleGAN, PatchGAN, LaMa, and the autoencoder of latent diffusion."""
+"""Generators and discriminators: pix2pix, CycleGAN, PatchGAN, LaMa."""
 
 from __future__ import annotations
 
@@ -40,11 +40,15 @@ class UnetSkipConnectionBlock(nn.Module):
 
 
 class Pix2PixGenerator(nn.Module):
-    def __init__(self, f: int = 24) -> None:
+    """UnetGenerator; as published for 256x256: 64 channels, times (1, 2, 4, 8, 8, 8, 8, 8) after each halving."""
+
+    def __init__(self, f: int = 24, mult: tuple[int, ...] = (1, 1, 1)) -> None:
         super().__init__()
-        block = UnetSkipConnectionBlock(f, f, innermost=True)
-        block = UnetSkipConnectionBlock(f, f, submodule=block)
-        self.model = UnetSkipConnectionBlock(3, f, submodule=block, outermost=True, input_nc=3)
+        *outer, last = (f * m for m in mult)
+        block = UnetSkipConnectionBlock(outer[-1], last, innermost=True)
+        for a, b in reversed(list(zip(outer, outer[1:], strict=False))):
+            block = UnetSkipConnectionBlock(a, b, submodule=block)
+        self.model = UnetSkipConnectionBlock(3, outer[0], submodule=block, outermost=True, input_nc=3)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)
@@ -242,87 +246,3 @@ class LaMa(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return self.model(input)
-
-
-# ---- the autoencoder of latent diffusion (CompVis/latent-diffusion, ldm/modules/diffusionmodules/model.py) ----
-
-
-def nonlinearity(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)  # swish
-
-
-class VAEResnetBlock(nn.Module):
-    def __init__(self, *, in_channels: int, out_channels: int | None = None, temb_channels: int = 0) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        out_channels = in_channels if out_channels is None else out_channels
-        self.out_channels, self.use_conv_shortcut = out_channels, False
-        self.norm1, self.conv1 = nn.GroupNorm(4, in_channels, eps=1e-6), nn.Conv2d(in_channels, out_channels, 3, 1, 1)
-        if temb_channels > 0:
-            self.temb_proj = nn.Linear(temb_channels, out_channels)
-        self.norm2, self.dropout = nn.GroupNorm(4, out_channels, eps=1e-6), nn.Dropout(0.0)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1)
-        if self.in_channels != self.out_channels:
-            self.nin_shortcut = nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor, temb: Tensor | None) -> Tensor:
-        h = x
-        h = self.norm1(h)
-        h = nonlinearity(h)
-        h = self.conv1(h)
-        if temb is not None:
-            h = h + self.temb_proj(nonlinearity(temb))[:, :, None, None]
-        h = self.norm2(h)
-        h = nonlinearity(h)
-        h = self.dropout(h)
-        h = self.conv2(h)
-        if self.in_channels != self.out_channels:
-            x = self.conv_shortcut(x) if self.use_conv_shortcut else self.nin_shortcut(x)
-        return x + h
-
-
-class Downsample(nn.Module):
-    def __init__(self, channels: int, with_conv: bool = True) -> None:
-        super().__init__()
-        self.with_conv = with_conv
-        if self.with_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.with_conv:
-            return self.conv(F.pad(x, (0, 1, 0, 1), mode="constant", value=0))
-        return F.avg_pool2d(x, 2, 2)
-
-
-class Upsample(nn.Module):
-    def __init__(self, channels: int, with_conv: bool = True) -> None:
-        super().__init__()
-        self.with_conv = with_conv
-        if self.with_conv:
-            self.conv = nn.Conv2d(channels, channels, 3, 1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        if self.with_conv:
-            x = self.conv(x)
-        return x
-
-
-class VAE(nn.Module):
-    def __init__(self, f: int = 24) -> None:
-        super().__init__()
-        self.conv_in, self.down = nn.Conv2d(3, f, 3, 1, 1), Downsample(f)
-        self.block_1 = VAEResnetBlock(in_channels=f, out_channels=2 * f, temb_channels=4)
-        self.block_2 = VAEResnetBlock(in_channels=2 * f, temb_channels=4)
-        self.up, self.norm_out = Upsample(2 * f), nn.GroupNorm(4, 2 * f)
-        self.conv_out, self.give_pre_end, self.tanh_out = nn.Conv2d(2 * f, 3, 3, 1, 1), False, True
-
-    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
-        h = self.block_2(self.block_1(self.down(self.conv_in(x)), temb), temb)
-        h = self.up(h)
-        if self.give_pre_end:
-            return h
-        h = self.conv_out(nonlinearity(self.norm_out(h)))
-        if self.tanh_out:
-            h = torch.tanh(h)
-        return h

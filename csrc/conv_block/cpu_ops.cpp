@@ -12,7 +12,9 @@ void check_weight(const Tensor& weight) {
   check_memory(weight, "weight");
 }
 
-// ---- dilated_block: stride 1; `tf32` is for GPUs alone ----
+// `tf32` is for GPUs alone.
+
+// ---- dilated_block: stride 1 ----
 
 Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
   check_weight(weight);
@@ -80,11 +82,11 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
                   std::optional<Tensor> bias,         // [C_out]
                   std::optional<Tensor> scale,        // [C_out]
                   std::optional<Tensor> shift,        // [C_out]
-                  int64_t activation, double slope, int64_t order) {
+                  int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
   const Block block = block_of<kStride>(input, weight);
   const Epilogue epilogue =
       epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
-  return run_block(block, input, weight, transformed, epilogue, true);
+  return run_block(block, input, weight, transformed, epilogue, channels_last);
 }
 
 template <Stride kStride>

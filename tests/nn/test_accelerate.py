@@ -144,7 +144,7 @@ class OwnConv(nn.Conv2d):
 @pytest.mark.parametrize(
     ("conv", "reason"),
     [
-        (nn.Conv2d(3, 4, 5), "5x5"),
+        (nn.Conv2d(3, 20, 5), "5x5"),
         (nn.Conv2d(3, 4, 4), "its kernel is 4x4, not 3x3"),
         (nn.Conv2d(3, 4, (4, 3), stride=2), "its kernel is 4x3, not 3x3 or 4x4"),
         (nn.ConvTranspose2d(3, 4, 3, 2, 1), "output_padding (0, 0), with stride 2 and a kernel of 3x3"),
@@ -152,7 +152,7 @@ class OwnConv(nn.Conv2d):
         (nn.Conv2d(3, 4, 3, stride=2, padding=2, dilation=2), "padding (2, 2), with stride 2"),
         (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "stride (1, 2)"),
         (nn.Conv2d(3, 6, 3, groups=3), "groups 3"),
-        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), "padding_mode 'reflect'"),
+        (nn.Conv2d(3, 4, 3, 2, padding=1, padding_mode="reflect"), "padding_mode 'reflect', with stride 2"),
         (nn.LazyConv2d(4, 3), "LazyConv2d"),
         (OwnConv(3, 4, 3), "OwnConv"),
         (parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "Parametrized"),

@@ -59,6 +59,7 @@ def operator(name: str, right: dict[str, Any], wrong: list[tuple[dict[str, Any],
 X, W = torch.ones(1, 4, 8, 8), torch.ones(6, 4, 3, 3)
 EPILOGUE = {"bias": None, "scale": None, "shift": None}
 SETTINGS = {"activation": 0, "slope": 0.0, "order": 0}
+ON_CPU = {"channels_last": True, "tf32": False}
 
 
 def wrong_pictures(name: str) -> list[tuple[dict[str, Any], str]]:
@@ -162,7 +163,7 @@ for stem, weight, grad in (
     out_first = stem == "strided_block"
     operator(
         stem,
-        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS},
+        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, **ON_CPU},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD,
          ({"weight": zeros(6, 5, 3, 3) if out_first else zeros(5, 6, 3, 3)}, "weight: its channels are not")],
     )  # fmt: skip

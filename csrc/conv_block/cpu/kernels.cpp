@@ -132,6 +132,15 @@ void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* worksp
   }
 }
 
+void copy_rows(const Pictures& from, const Pictures& to, int64_t begin, int64_t end) {
+  for (int64_t index = begin; index < end; ++index) {
+    const int64_t image = index / from.height, row = index % from.height;
+    transpose_copy(from.floats() + image * from.of_image + row * from.of_row, from.of_column, from.of_channel,
+                   to.floats() + image * to.of_image + row * to.of_row, to.of_column, to.of_channel, from.width,
+                   from.channels);
+  }
+}
+
 namespace {
 
 // The taps between 16 input and 32 output channels, and one pair of quarters, out of and into a weight of any strides.

@@ -206,6 +206,8 @@ struct WeightGradient {
 
 // Tiles [begin, end) of a block, in a workspace of workspace_floats().
 INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace))
+// Rows [begin, end) of all pictures: from pictures whose channels lie together to such whose columns do.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void copy_rows(const Pictures& from, const Pictures& to, int64_t begin, int64_t end))
 // Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& weights, float* transformed,
                                                        int64_t begin, int64_t end))

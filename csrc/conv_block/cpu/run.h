@@ -79,14 +79,28 @@ struct Block : Convolution {
   }
 };
 
+// Pictures of that block, in planes of channels.
+inline Tensor in_planes(const Block& block, const Tensor& pictures) {
+  const Tensor planes = new_pictures(block, pictures.size(0), false, [&](Sizes sizes, Sizes strides) {
+    return empty_result(pictures, sizes, strides);
+  });
+  const Pictures from = pictures_of(pictures), to = pictures_of(planes);
+  const auto kernel = INPAINT_FAST_CPU_KERNEL(copy_rows);
+  torch::stable::parallel_for(0, from.images * from.height, 1,
+                              [&](int64_t begin, int64_t end) { kernel(from, to, begin, end); });
+  return planes;
+}
+
 // `transformed` are the weights, or nothing, and then `weight` is transformed here.
 inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& weight,
                         std::optional<Tensor> transformed, const Epilogue& epilogue, bool channels_last) {
   const QuarteredWeights weights = block.quartered();
   if (transformed) check_transformed(*transformed, input, weights.transformed_floats());
-  Tensor output = new_pictures(block, input.size(0), channels_last,
+  // Quarters, whose pixels lie apart, are slow to write as planes of channels: they are copied in the end.
+  const bool copied = !channels_last && weights.quarters.of_output() > 1;
+  Tensor output = new_pictures(block, input.size(0), channels_last || copied,
                                [&](Sizes sizes, Sizes strides) { return empty_result(input, sizes, strides); });
-  if (output.numel() == 0) return output;
+  if (output.numel() == 0) return copied ? in_planes(block, output) : output;
   if (!transformed) transformed = transformed_weights(weight, weights);
   const std::vector<float> rows = folded(epilogue, weights.out_channels);
   ConvBlock args;
@@ -105,7 +119,7 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
     float* const memory = workspace(tasks.workspace());
     tasks.run(from, to, [&](const ConvBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
   });
-  return output;
+  return copied ? in_planes(block, output) : output;
 }
 
 // Bytes of transformed patches and gradient tiles of one chunk of the weight gradient.

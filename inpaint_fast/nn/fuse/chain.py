@@ -22,19 +22,23 @@ from inpaint_fast.ops._torch_private import is_ordinary
 from inpaint_fast.ops.conv_block import (
     DILATED,
     HALVING,
+    NARROW,
     STRIDED,
     TRANSPOSED,
     Block,
+    Border,
     ConvNormAct,
     Epilogue,
     Geometry,
     Norm,
     Run,
+    gains_by_rows,
 )
 from inpaint_fast.ops.norm_act import norm_act, plan_norm
 
 ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
 SETTINGS = ("stride", "padding", "output_padding", "dilation", "groups", "padding_mode")
+BORDERS = ("reflect", "replicate", "circular")
 NORM_PARAMETERS, NORM_BUFFERS = ("weight", "bias"), ("running_mean", "running_var", "num_batches_tracked")
 SLOPES = {"leaky_relu": "negative_slope", "elu": "alpha"}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
@@ -62,8 +66,8 @@ def why_not(conv: nn.Module) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def block_of(conv: nn.Module) -> tuple[Block, Geometry] | str:
-    """The block that runs this convolution and its geometry, or why none can."""
+def block_of(conv: nn.Module) -> tuple[Block, Geometry, Border | None] | str:
+    """The block that runs this convolution, its geometry and what is put round the input first, or why none can."""
     plain = plain_class(conv)
     if plain not in CONVOLUTIONS:
         base = next((cls.__name__ for cls in CONVOLUTIONS if isinstance(conv, cls)), None)
@@ -81,13 +85,14 @@ def _settings_of(conv: nn.Module) -> tuple | None:
     weight = parameters.get("weight")
     if weight is None or "bias" not in parameters:
         return None
-    return type(conv), weight.shape, weight.dtype, *map(own.__getitem__, SETTINGS)
+    widths = None if own["padding_mode"] == "zeros" else tuple(own["_reversed_padding_repeated_twice"])
+    return type(conv), weight.shape, weight.dtype, *map(own.__getitem__, SETTINGS), widths
 
 
 def _block_of(
     transposed: bool, shape: torch.Size, dtype: torch.dtype, stride, padding, output_padding, dilation, groups: int,
-    padding_mode: str,
-) -> tuple[Block, Geometry] | str:  # fmt: skip
+    padding_mode: str, widths: tuple[int, ...] | None,
+) -> tuple[Block, Geometry, Border | None] | str:  # fmt: skip
     if len(shape) != 4:
         return f"its weight has {len(shape)} dimensions"
     numbers = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
@@ -97,6 +102,8 @@ def _block_of(
     halves = _is(stride, 2)
     block = TRANSPOSED if transposed else STRIDED if halves else DILATED
     sides = tuple(shape[2:])
+    if block is DILATED and sides in [(taps, taps) for taps in NARROW.taps] and gains_by_rows(shape):
+        block = NARROW
     if sides not in [(taps, taps) for taps in block.taps]:
         return f"its kernel is {'x'.join(map(str, sides))}, not {' or '.join(f'{s}x{s}' for s in block.taps)}"
     if not halves and (transposed or not _is(stride, 1)):
@@ -110,15 +117,18 @@ def _block_of(
                 return f"{name} {setting}, with stride 2 and a kernel of {sides[0]}x{sides[0]}"
     if groups != 1:
         return f"groups {groups}"
-    if padding_mode != "zeros":
-        return f"padding_mode {padding_mode!r}"
+    if widths is not None and (halves or padding_mode not in BORDERS):
+        return f"padding_mode {padding_mode!r}" + (", with stride 2" if halves else "")
     if dtype not in DTYPES:
         return f"dtype {dtype}"
     if halves:
-        return block, HALVING
-    named = {"same": dilation, "valid": 0}
+        return block, HALVING, None
+    both = (dilation, dilation) if isinstance(dilation, int) else dilation
+    named = {"same": tuple(d * (sides[0] // 2) for d in both), "valid": 0}
+    border = None if widths is None else Border(padding_mode, widths)
     try:
-        return block, Geometry.of(dilation, named[padding] if isinstance(padding, str) else padding)
+        padding = 0 if border else named[padding] if isinstance(padding, str) else padding
+        return block, Geometry.of(dilation, padding), border
     except (TypeError, ValueError) as error:
         return str(error)
 
@@ -273,9 +283,12 @@ class Chain:
         if not same or is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
             found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
-            layer = epilogue if isinstance(found, str) else ConvNormAct(
-                *found, epilogue, precision, self.conv.__dict__.get("_tuning")
-            )  # fmt: skip
+            if isinstance(found, str):
+                layer = epilogue
+            else:
+                block, geometry, border = found
+                tuning = self.conv.__dict__.get("_tuning")
+                layer = ConvNormAct(block, geometry, epilogue, precision, tuning, border)
             if not isinstance(epilogue.slope, (float, int, type(None))):
                 layer = None
             if is_compiling():

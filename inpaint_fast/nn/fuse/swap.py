@@ -30,10 +30,11 @@ from inpaint_fast.ops.conv_block import Kept, Tuning, keep_transformed
 def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast", tune: bool = False) -> nn.Module:
     """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
-    In place. What is swapped, with one group and zero padding:
+    In place. What is swapped, with one group:
 
-        nn.Conv2d, 3x3, stride 1, any dilation and padding       by dilated_block
-        nn.Conv2d, 3x3 or 4x4, stride 2, padding 1               by strided_block
+        nn.Conv2d, 3x3, stride 1, any dilation, padding and mode by dilated_block
+        nn.Conv2d, 5x5 to 11x11, stride 1, few output channels   by PyTorch's convolution, one row of taps at a time
+        nn.Conv2d, 3x3 or 4x4, stride 2, padding 1 of zeros      by strided_block
         nn.ConvTranspose2d, 4x4, stride 2, padding 1             by transposed_block
         nn.ConvTranspose2d, 3x3, the same and output_padding 1   by transposed_block
 

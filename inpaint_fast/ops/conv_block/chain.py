@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, is_grad_enabled
 from torch.autograd.graph import saved_tensors_hooks
 from torch.compiler import is_compiling
+from torch.nn import functional as F
 
 from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._plans import facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
 from inpaint_fast.ops.conv_block.definition import OPERATORS
-from inpaint_fast.ops.conv_block.geometry import Block, Geometry
+from inpaint_fast.ops.conv_block.geometry import Block, Border, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
 from inpaint_fast.ops.conv_block.plan import (
     Circumstances,
@@ -80,6 +81,7 @@ class ConvNormAct:
         precision: as in `dilated_block`.
         tuning: measure for each kind of arguments whether our kernel or PyTorch's operators are faster, and keep it
             there. None: what was measured elsewhere decides.
+        border: what is put round the input first.
 
     Raises:
         As `dilated_block`, `strided_block`, `transposed_block` and `norm_act`, by the call.
@@ -91,20 +93,23 @@ class ConvNormAct:
         """How the last call ran, if it was on such an input and by PyTorch's own operators, one after the other: where
         gradients are recorded, in a way that has some."""
         key, run = self._last
-        if not getattr(run, "is_plain", False) or key[0] != input.shape:
+        if not getattr(run, "is_plain", False) or key[0] != input.shape or self.border is not None:
             return None
         return run if (key[2], key[3], key[10]) == (input.dtype, input.device, is_grad_enabled()) else None
 
     def __init__(
-        self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None
-    ) -> None:
-        self.settings, self.tuning = (block, geometry, epilogue, precision), tuning
+        self, block: Block, geometry: Geometry, epilogue: Epilogue, precision: str, tuning: Tuning | None = None,
+        border: Border | None = None,
+    ) -> None:  # fmt: skip
+        self.settings, self.tuning, self.border = (block, geometry, epilogue, precision), tuning, border
         self._plans: dict[tuple, Run] = {}
         self._last: tuple[tuple | None, Run | None] = None, None  # a comparison costs less than a hash
 
     def __call__(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None
     ) -> Tensor:
+        if self.border is not None:
+            input = F.pad(input, self.border.widths, self.border.mode)
         gradient = is_grad_enabled() and (
             input.requires_grad
             or weight.requires_grad
@@ -170,7 +175,7 @@ class ConvNormAct:
         size = block.size(input.shape, weight.shape, geometry)
         shape = torch.Size((input.shape[0], block.channels(weight.shape)[1], *size))
         if not (keeps_nothing or batch or gradient or autocast) and shape.numel() >= LEAST_FOLDED:
-            exact = whole.algorithm == "plain" and whole.result in (torch.float32, torch.float64)
+            exact = whole.is_separate and whole.result in (torch.float32, torch.float64)
             if exact and epilogue.order == "norm_act":
                 return _in_the_weights(whole)
         alone = plan_convolution(block, geometry, Epilogue(), tensors, circumstances)
@@ -229,7 +234,7 @@ def _convolution(plan: Convolution) -> Run:
 
 def _one_by_one(plan: Convolution, normalise: Normalisation, hides: bool) -> Run:
     """The convolution, then normalisation and activation. hides: the running statistics are not to be updated."""
-    convolve = plan.convolve if plan.algorithm == "plain" else lambda *tensors: plan(*tensors, None, None, None)
+    convolve = plan.convolve if plan.is_separate else lambda *tensors: plan(*tensors, None, None, None)
 
     def run(input, weight, bias, norm, kept):
         mean, var, scale, shift, _, _, _, momentum, eps = norm

@@ -26,10 +26,9 @@ OPERANDS = ("input", "weight", "bias", "scale", "shift")
 # ---- shape functions ----
 
 
-def _fake(block: Block, input, weight, transformed, bias, scale, shift, *settings):
-    geometry = Geometry(*settings[0]) if block.stride == 1 else HALVING
-    # Quarters of pictures, whose pixels lie apart, are written as rows of channels.
-    channels_last = settings[4] if block.stride == 1 else True
+def _fake(block: Block, input, weight, *rest):
+    *_, channels_last, tf32 = rest
+    geometry = Geometry(*rest[4]) if block.stride == 1 else HALVING
     size = block.size(input.shape, weight.shape, geometry)
     return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
 
@@ -95,7 +94,7 @@ def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
 def _setup(block: Block, ctx: Any, inputs: Any, output: Tensor) -> None:
     ctx.geometry = Geometry(*inputs.geometry) if block.stride == 1 else HALVING
     ctx.activation, ctx.slope, ctx.order = ACTIVATIONS[inputs.activation], inputs.slope, ORDERS[inputs.order]
-    ctx.tf32 = block.stride == 1 and inputs.tf32
+    ctx.tf32 = inputs.tf32
     ctx.save_for_backward(*(getattr(inputs, name) for name in OPERANDS), output if inputs.activation else None)
 
 
@@ -164,8 +163,8 @@ def _resampled_gradients(
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
         plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
-        y = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *plain)
-        found["input"] = y if is_channels_last(input) else y.contiguous()
+        y = call(f"{other.stem}_forward", grad, weight, *[None] * 4, *plain, is_channels_last(input), ctx.tf32)
+        found["input"] = y
     if wanted["weight"]:
         found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight)
     return found
@@ -226,7 +225,7 @@ OPERATORS = {
     **{
         block: _operator(
             block,
-            _EPILOGUE,
+            f"{_EPILOGUE}, bool channels_last, bool tf32",
             {
                 f"{block.stem}_weights": Definition("(Tensor weight) -> Tensor", partial(_fake_weights, block)),
                 f"{block.stem}_weight_gradient": Definition(

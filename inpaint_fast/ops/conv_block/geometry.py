@@ -45,6 +45,13 @@ class Geometry(NamedTuple):
 HALVING = Geometry(1, 1, 1, 1)
 
 
+class Border(NamedTuple):
+    """What is put round the input of a convolution that adds no zeros itself: the arguments of F.pad."""
+
+    mode: str
+    widths: tuple[int, int, int, int]  # left, right, top, bottom
+
+
 def pair(name: str, value: Size, least: int) -> tuple[int, int]:
     """(vertical, horizontal) of one number or two.
 
@@ -107,7 +114,8 @@ class Block:
             odd = weight[2] % 2  # 3 taps read the last one of an odd number of rows, 4 do not
             return (height + odd) // 2, (width + odd) // 2
         dilation_h, dilation_w, padding_h, padding_w = geometry
-        return height + 2 * (padding_h - dilation_h), width + 2 * (padding_w - dilation_w)
+        spans = weight[2] - 1  # between the first and the last tap
+        return height + 2 * padding_h - spans * dilation_h, width + 2 * padding_w - spans * dilation_w
 
     def check(
         self, input: Facts, weight: Facts, geometry: Geometry, autocast: torch.dtype | None, **vectors: Facts | None
@@ -147,9 +155,10 @@ class Block:
             for side, name, d, p in zip(
                 input[2:], ("height", "width"), geometry.dilation, geometry.padding, strict=True
             ):
-                if side + 2 * (p - d) < 1:
-                    raise ValueError(f"input: with dilation {d} and padding {p} its {name} must be at least "
-                                     f"{2 * (d - p) + 1}, got {side}")  # fmt: skip
+                least = (weight[2] - 1) * d - 2 * p + 1
+                if side < least:
+                    raise ValueError(f"input: with dilation {d} and padding {p} its {name} must be at least {least}, "
+                                     f"got {side}")  # fmt: skip
         elif min(input[2:]) < 1 or min(self.size(input, weight, geometry)) < 1:
             least = "one pixel" if min(input[2:]) < 1 else "2x2 pixels"
             raise ValueError(f"input: at least {least} is expected, got shape {tuple(input)}")
@@ -157,4 +166,5 @@ class Block:
 
 DILATED = Block("dilated_block", stride=1, transposed=False, taps=(3,))
 STRIDED = Block("strided_block", stride=2, transposed=False, taps=(3, 4))
+NARROW = Block("", stride=1, transposed=False, taps=(5, 7, 9, 11))  # no operator: PyTorch's, by rows
 TRANSPOSED = Block("transposed_block", stride=2, transposed=True, taps=(3, 4))

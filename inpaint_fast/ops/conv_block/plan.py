@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from inpaint_fast._words import ACTIVATIONS, ORDERS, check_activation, check_precision
 from inpaint_fast.ops._activations import activation_of
@@ -15,9 +16,10 @@ from inpaint_fast.ops._plans import Facts, planned
 from inpaint_fast.ops._torch_private import is_ordinary, may_overwrite
 from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block.definition import OPERATORS
-from inpaint_fast.ops.conv_block.geometry import HALVING, Block, Geometry
+from inpaint_fast.ops.conv_block.geometry import HALVING, NARROW, Block, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
 from inpaint_fast.ops.conv_block.reference import affine, epilogue
+from inpaint_fast.ops.conv_block.rows import convolution_by_rows, pays_by_rows
 
 
 class Epilogue(NamedTuple):
@@ -61,9 +63,9 @@ class Convolution:
     """A plan. `convolution(input, weight, bias, scale, shift, kept)` follows it.
 
     Attributes:
-        algorithm: "plain", PyTorch's operators one after the other; "direct", its convolution of tensors in `compute`,
-            the epilogue as far as possible in the weights; "winograd" (the CPU's) or "implicit_gemm" (CUDA's and
-            Triton's), kernels of ours.
+        algorithm: "plain", PyTorch's operators one after the other; "rows", the same with each row of taps as a
+            convolution of its own (rows.py); "direct", its convolution of tensors in `compute`, the epilogue as far as
+            possible in the weights; "winograd" (the CPU's) or "implicit_gemm" (CUDA's and Triton's), kernels of ours.
         backend: whose.
         compute: the dtype that tensors are converted to; None: as they are.
         result: the result's dtype.
@@ -73,7 +75,6 @@ class Convolution:
         gradient: one is wanted.
         convolve: the convolution in plain PyTorch.
         activate: the activation of what the convolution returned, which it may overwrite.
-        planes: the result is NCHW, where the kernel writes rows of channels.
     """
 
     block: Block
@@ -91,18 +92,22 @@ class Convolution:
     gradient: bool = False
     convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     activate: Callable[[Tensor], Tensor] | None = None
-    planes: bool = False
+
+    @property
+    def is_separate(self) -> bool:
+        """PyTorch's operators run the convolution and its epilogue, one after the other."""
+        return self.algorithm in ("plain", "rows")
 
     @property
     def is_ours(self) -> bool:
         """A kernel of ours runs the convolution."""
-        return self.algorithm not in ("plain", "direct")
+        return not self.is_separate and self.algorithm != "direct"
 
     def __call__(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None,
         kept: Kept | None,
     ) -> Tensor:  # fmt: skip
-        if self.algorithm == "plain":
+        if self.is_separate:
             y = self.convolve(input, weight, bias)
             if scale is None and shift is None:
                 return self.activate(y)
@@ -140,17 +145,14 @@ class Convolution:
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {x.device}; one device is expected")
         if not self.gradient:
             transformed = None if kept is None else self.transformed(kept, weight, w)
-            y = self.run(x, w, transformed, bias, scale, shift, *self.settings)
-        elif scale is None and shift is None:
-            y = self.run(x, w, None, bias, None, None, *self.settings)
-        elif self.order == "norm_act":  # their gradients need the convolution's result
+            return self.run(x, w, transformed, bias, scale, shift, *self.settings)
+        if scale is None and shift is None:
+            return self.run(x, w, None, bias, None, None, *self.settings)
+        if self.order == "norm_act":  # their gradients need the convolution's result
             none = self._settings_without_activation()
             y = self.run(x, w, None, bias, None, None, *none)
-            y = epilogue(y, scale, shift, self.activation, self.slope, self.order)
-        else:
-            y = affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
-        # A copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
-        return y.contiguous() if self.planes else y
+            return epilogue(y, scale, shift, self.activation, self.slope, self.order)
+        return affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
 
     def _settings_without_activation(self) -> tuple:
         at = 1 if self.block.stride == 1 else 0
@@ -183,13 +185,19 @@ def plan_convolution(
     check_precision(precision)
     input, weight, *vectors = Facts.all_of(tensors)
     block.check(input, weight, geometry, autocast, **dict(zip(("bias", "scale", "shift"), vectors, strict=True)))
-    operator = OPERATORS[block]
-    chosen = operator.choose(input.device, backend)
     dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
     plain = Convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
         convolve=block.convolution(geometry), activate=activation_of(activation, slope, may_overwrite(slope)),
     )  # fmt: skip
+    channels_last = input.channels_last or weight.channels_last  # as F.conv2d
+    narrow = dtype == torch.float32 and not gradient and _pays_by_rows(block, geometry, input, weight)
+    if narrow and circumstances.unasked:
+        plain = replace(plain, algorithm="rows", convolve=convolution_by_rows(geometry, channels_last))
+    if block is NARROW:
+        return plain
+    operator = OPERATORS[block]
+    chosen = operator.choose(input.device, backend)
     slower = way is None and circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)
     if chosen == "reference" or way == "plain" or slower:
         return plain
@@ -207,18 +215,18 @@ def plan_convolution(
     nothing = compute in (None, input.dtype) and vectors[1:] == [None, None]
     if ours == "direct" and (nothing or autocast is not None):
         return plain
-    channels_last = input.channels_last or weight.channels_last  # as F.conv2d
-    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
-    if block.stride == 1:
-        settings = geometry, *settings, channels_last, tf32
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32
     return replace(
-        plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
-        run=operator.entry(chosen, block.stem, gradient), planes=block.stride == 2 and not channels_last,
+        plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32,
+        settings=(geometry, *settings) if block.stride == 1 else settings,
+        run=operator.entry(chosen, block.stem, gradient),
     )  # fmt: skip
 
 
 def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     """Transform a weight for inference now, not at its first use; where a kernel of ours may read it."""
+    if block is NARROW:
+        return
     operator = OPERATORS[block]
     backend = operator.choose(weight.device, None)
     too_few = min(weight.shape[:2]) < choice.LEAST[block.stem, weight.shape[2]].channels
@@ -232,6 +240,13 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
     plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32)
     plan.transformed(kept, weight, plan.converted(weight)[0])
+
+
+def _pays_by_rows(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> bool:
+    if block.stride != 1 or input.device.type != "cpu" or input.dtype != torch.float32 or is_compiling():
+        return False
+    height, width = block.size(input.shape, weight.shape, geometry)
+    return pays_by_rows(weight.shape, input.shape[0] * height * width)
 
 
 def _is_fast_in_torch(dtype: torch.dtype) -> bool:

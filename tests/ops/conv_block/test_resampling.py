@@ -248,20 +248,33 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
-    settings = (1, 0.0, ORDERS.index("norm_act"))
+    settings, planes = ((1, 0.0, ORDERS.index("norm_act"), channels_last, False) for channels_last in (True, False))
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
     for op, args in (
         (block.op, (input, weight, transformed, bias, scale, shift, *settings)),
         (block.op, (last, weight, None, None, None, None, *settings)),
+        (block.op, (input, weight, None, None, None, None, *planes)),
         (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
         (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings)),
-        (block.op_forward, (last, weight, None, None, None, None, *settings)),
+        (block.op_forward, (last, weight, None, None, None, None, *planes)),
         (block.op_weights, (weight,)),
         (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
+
+
+@compiled
+@pytest.mark.parametrize("shape", [SHAPE, (3, 7, 5, 33), (0, 19, 4, 6)], ids=str)
+def test_both_layouts_hold_the_same(block, shape) -> None:
+    input, weight, bias, *_ = block.arguments(shape=shape)
+    rows, planes = (
+        block.op_forward(input, weight, None, bias, None, None, ACTIVATIONS.index("relu"), 0.0, 0, channels_last, False)
+        for channels_last in (True, False)
+    )
+    assert rows.is_contiguous(memory_format=torch.channels_last) and planes.is_contiguous()
+    assert torch.equal(rows, planes)
 
 
 @compiled
