@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,33 +10,35 @@ from torch import Tensor
 
 from inpaint_fast._layout import is_channels_last, pictures_like
 from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.ops._dispatch import BACKENDS, Definition, Operator
+from inpaint_fast.ops._dispatch import BACKENDS, SUFFIX, Calls, Definition, Operator
 from inpaint_fast.ops._flops import convolution_flops
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue, gradients_of
 
-# A GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". `inpaint-fast bench
-# dilated_block` on such a GPU fills it: benchmarks/results/<device>/dilated_block.csv must show it. Where there is none
-# PyTorch's own convolution runs.
-FASTEST: dict[tuple[int, int], str] = {}
+# The block, a GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". A benchmark of the
+# block on such a GPU fills it: benchmarks/results/<device>/<block>.csv must show it. Where there is none PyTorch's own
+# convolution runs.
+FASTEST: dict[str, dict[tuple[int, int], str]] = {"dilated_block": {}, "strided_block": {}, "transposed_block": {}}
 UNLESS = "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
 # ---- shape functions ----
 
 
+def _geometry(block: Block, given: Any) -> Geometry:
+    """From a schema's arguments; of stride 2 there is one."""
+    return Geometry(*given.geometry) if block.stride == 1 else HALVING
+
+
 def _fake(block: Block, input, weight, transformed, bias, scale, shift, *settings):
     geometry = Geometry(*settings[0]) if block.stride == 1 else HALVING
-    # Quarters of pictures, whose pixels lie apart, are written as rows of channels.
-    channels_last = settings[4] if block.stride == 1 else True
     size = block.size(input.shape, weight.shape, geometry)
-    return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
+    return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last=settings[-2])
 
 
-def _fake_statistics(input, weight, bias, geometry, activation, slope, channels_last, tf32):
-    size = DILATED.size(input.shape, weight.shape, Geometry(*geometry))
-    y = pictures_like(input, weight.shape[0], *size, channels_last)
-    return y, *(input.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(2))
+def _fake_statistics(block: Block, input, weight, bias, *settings):
+    y = _fake(block, input, weight, None, None, None, None, *settings)
+    return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
 
 def transformed_numel(block: Block, weight: Any) -> int:
@@ -55,15 +56,18 @@ def _fake_triton_weights(weight):
     return weight.new_empty(weight.numel())
 
 
-def _fake_cuda_weights(weight):
+def _fake_cuda_weights(block: Block, weight):
     whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
-    return weight.new_empty(9 * weight.shape[0] * ((weight.shape[1] + whole - 1) // whole * whole))
+    channels, out = block.channels(weight.shape)
+    return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
 
 
-def _fake_input_gradient(grad, weight, geometry, channels_last, tf32):
-    dilation_h, dilation_w, padding_h, padding_w = geometry
-    height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
-    return pictures_like(grad, weight.shape[1], height, width, channels_last)
+def _fake_input_gradient(block: Block, grad, weight, size_or_geometry, channels_last, tf32):
+    size = size_or_geometry
+    if block.stride == 1:
+        dilation_h, dilation_w, padding_h, padding_w = size_or_geometry
+        size = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
+    return pictures_like(grad, block.channels(weight.shape)[0], *size, channels_last)
 
 
 def _fake_weight_gradient(grad, input, weight, *settings):
@@ -77,12 +81,12 @@ def _flops(block: Block, input, weight, *args, out_shape, **kwargs):
     return convolution_flops(input, weight, out_shape, block.transposed)
 
 
-def _flops_statistics(input, weight, *args, out_shape, **kwargs):
-    return convolution_flops(input, weight, out_shape[0])
+def _flops_statistics(block: Block, input, weight, *args, out_shape, **kwargs):
+    return convolution_flops(input, weight, out_shape[0], block.transposed)
 
 
-def _flops_input_gradient(grad, weight, *args, out_shape, **kwargs):
-    return convolution_flops(grad, weight, out_shape, transposed=True)
+def _flops_input_gradient(block: Block, grad, weight, *args, out_shape, **kwargs):
+    return convolution_flops(grad, weight, out_shape, not block.transposed)
 
 
 def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
@@ -93,20 +97,19 @@ def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
 
 
 def _setup(block: Block, ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.geometry = Geometry(*inputs.geometry) if block.stride == 1 else HALVING
+    ctx.geometry, ctx.tf32 = _geometry(block, inputs), inputs.tf32
     ctx.activation, ctx.slope, ctx.order = ACTIVATIONS[inputs.activation], inputs.slope, ORDERS[inputs.order]
-    ctx.tf32 = block.stride == 1 and inputs.tf32
     ctx.save_for_backward(*(getattr(inputs, name) for name in OPERANDS), output if inputs.activation else None)
 
 
-def _backward(block: Block, call: Callable, ctx: Any, grad: Tensor) -> dict[str, Tensor | None]:
+def _backward(block: Block, call: Calls, ctx: Any, grad: Tensor) -> dict[str, Tensor | None]:
     # In the order of the schema: after weight comes transformed.
     wanted = {name: ctx.needs_input_grad[i] for name, i in zip(OPERANDS, (0, 1, 3, 4, 5), strict=True)}
     return _gradients(block, call, ctx, grad, wanted)
 
 
-def _setup_statistics(ctx: Any, inputs: Any, output: tuple) -> None:
-    ctx.geometry, ctx.tf32 = Geometry(*inputs.geometry), inputs.tf32
+def _setup_statistics(block: Block, ctx: Any, inputs: Any, output: tuple) -> None:
+    ctx.geometry, ctx.tf32 = _geometry(block, inputs), inputs.tf32
     # y has no activation: that of the statistics is norm_act's.
     ctx.activation, ctx.slope, ctx.order = "none", 0.0, "norm_act"
     ctx.mark_non_differentiable(*output[1:])
@@ -114,14 +117,14 @@ def _setup_statistics(ctx: Any, inputs: Any, output: tuple) -> None:
     ctx.save_for_backward(inputs.input, inputs.weight, inputs.bias, None, None, None)
 
 
-def _backward_statistics(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor | None]:
+def _backward_statistics(block: Block, call: Calls, ctx: Any, grad: Tensor | None, *_: None) -> dict:
     if grad is None:
         return {}
     wanted = dict.fromkeys(OPERANDS, False) | dict(zip(OPERANDS, ctx.needs_input_grad[:3], strict=False))
-    return _gradients(DILATED, call, ctx, grad, wanted)
+    return _gradients(block, call, ctx, grad, wanted)
 
 
-def _gradients(block: Block, call: Callable, ctx: Any, grad: Tensor, wanted: dict) -> dict[str, Tensor | None]:
+def _gradients(block: Block, call: Calls, ctx: Any, grad: Tensor, wanted: dict) -> dict[str, Tensor | None]:
     *tensors, output = ctx.saved_tensors  # once: activation checkpointing allows no second look
     input, weight, _, scale, shift = tensors
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
@@ -133,28 +136,34 @@ def _gradients(block: Block, call: Callable, ctx: Any, grad: Tensor, wanted: dic
 
         return dict(zip(OPERANDS, gradients_of(function, tensors, grad, list(wanted.values())), strict=True))
     grad = activation_gradient(grad, output, ctx.activation, ctx.slope)
-    of_convolution = _dilated_gradients if block.stride == 1 else partial(_resampled_gradients, block)
-    found = of_convolution(call, ctx, grad, input, weight, wanted)
+    quartered = block.stride == 2 and call.suffix == SUFFIX["cpp"] and grad.device.type == "cpu"
+    of_convolution = _quartered_gradients if quartered else _convolution_gradients
+    found = of_convolution(block, call, ctx, grad, input, weight, wanted)
     if wanted["bias"]:
         found["bias"] = grad.sum((0, 2, 3))
     return found
 
 
-def _dilated_gradients(call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict) -> dict:
+def _convolution_gradients(
+    block: Block, call: Calls, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
+) -> dict:
     if not (grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)):
         grad = grad.contiguous()
+    geometry = [ctx.geometry] if block.stride == 1 else []
     found = {}
-    if wanted["input"]:
+    if wanted["input"]:  # by stride 2 two heights become one
+        of_what = geometry or [[*input.shape[2:]]]
         layout = is_channels_last(input)
-        found["input"] = call("dilated_block_input_gradient", grad, weight, ctx.geometry, layout, ctx.tf32)
+        found["input"] = call(f"{block.stem}_input_gradient", grad, weight, *of_what, layout, ctx.tf32)
     if wanted["weight"]:
-        found["weight"] = call("dilated_block_weight_gradient", grad, input, weight, ctx.geometry, ctx.tf32)
+        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, *geometry, ctx.tf32)
     return found
 
 
-def _resampled_gradients(
-    block: Block, call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
+def _quartered_gradients(
+    block: Block, call: Calls, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
 ) -> dict:
+    """The CPU's of stride 2, by its quarters of pictures."""
     if not block.transposed and (input.shape[2] % 2 or input.shape[3] % 2):  # quarters of different sizes
         halves = [*HALVING.padding], [*HALVING.dilation]
         mask = [wanted["input"], wanted["weight"], False]
@@ -164,79 +173,57 @@ def _resampled_gradients(
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
         plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
-        y = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *plain)
+        y = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *plain, True, ctx.tf32)
         found["input"] = y if is_channels_last(input) else y.contiguous()
     if wanted["weight"]:
-        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight)
+        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, ctx.tf32)
     return found
 
 
 # ---- the operators ----
 
 
-def _operator(block: Block, settings: str, helpers: dict[str, Definition], **kwargs: Any) -> Operator:
-    stem = block.stem
+def _operator(block: Block, backends: tuple[str, ...]) -> Operator:
+    stem, geometry = block.stem, "int[] geometry, " if block.stride == 1 else ""
+    of_input = geometry or "int[] size, "  # of the input: its height and width
     definitions = {
         stem: Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            f"{settings}) -> Tensor",
+            f"{geometry}int activation, float slope, int order, bool channels_last, bool tf32) -> Tensor",
             partial(_fake, block),
             partial(_setup, block),
             partial(_backward, block),
             flops=partial(_flops, block),
-        )
+        ),
+        f"{stem}_statistics": Definition(
+            f"(Tensor input, Tensor weight, Tensor? bias, {geometry}int activation, float slope, "
+            "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
+            partial(_fake_statistics, block),
+            partial(_setup_statistics, block),
+            partial(_backward_statistics, block),
+            flops=partial(_flops_statistics, block),
+        ),
+        f"{stem}_weights": Definition(
+            "(Tensor weight) -> Tensor",
+            partial(_fake_weights, block),
+            triton_fake=_fake_triton_weights,
+            cuda_fake=partial(_fake_cuda_weights, block),
+        ),
+        f"{stem}_input_gradient": Definition(
+            f"(Tensor grad, Tensor weight, {of_input}bool channels_last, bool tf32) -> Tensor",
+            partial(_fake_input_gradient, block),
+            flops=partial(_flops_input_gradient, block),
+        ),
+        f"{stem}_weight_gradient": Definition(
+            f"(Tensor grad, Tensor input, Tensor weight, {geometry}bool tf32) -> Tensor",
+            _fake_weight_gradient,
+            flops=partial(_flops_weight_gradient, block),
+        ),
     }
-    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, **kwargs)
+    return Operator(stem, definitions, home="conv_block", unless=UNLESS, backends=backends, fastest=FASTEST[stem])
 
 
-_EPILOGUE = "int activation, float slope, int order"
 OPERATORS = {
-    DILATED: _operator(
-        DILATED,
-        f"int[] geometry, {_EPILOGUE}, bool channels_last, bool tf32",
-        {
-            "dilated_block_statistics": Definition(
-                "(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int activation, float slope, "
-                "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
-                _fake_statistics,
-                _setup_statistics,
-                _backward_statistics,
-                flops=_flops_statistics,
-            ),
-            "dilated_block_weights": Definition(
-                "(Tensor weight) -> Tensor",
-                partial(_fake_weights, DILATED),
-                triton_fake=_fake_triton_weights,
-                cuda_fake=_fake_cuda_weights,
-            ),
-            "dilated_block_input_gradient": Definition(
-                "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor",
-                _fake_input_gradient,
-                flops=_flops_input_gradient,
-            ),
-            "dilated_block_weight_gradient": Definition(
-                "(Tensor grad, Tensor input, Tensor weight, int[] geometry, bool tf32) -> Tensor",
-                _fake_weight_gradient,
-                flops=partial(_flops_weight_gradient, DILATED),
-            ),
-        },
-        backends=BACKENDS,
-        fastest=FASTEST,
-    ),
-    **{
-        block: _operator(
-            block,
-            _EPILOGUE,
-            {
-                f"{block.stem}_weights": Definition("(Tensor weight) -> Tensor", partial(_fake_weights, block)),
-                f"{block.stem}_weight_gradient": Definition(
-                    "(Tensor grad, Tensor input, Tensor weight) -> Tensor",
-                    _fake_weight_gradient,
-                    flops=partial(_flops_weight_gradient, block),
-                ),
-            },
-            backends=("cpp", "reference"),
-        )
-        for block in (STRIDED, TRANSPOSED)
-    },
+    DILATED: _operator(DILATED, BACKENDS),
+    **{block: _operator(block, ("triton", "cpp", "reference")) for block in (STRIDED, TRANSPOSED)},
 }

@@ -73,7 +73,7 @@ class Convolution:
         gradient: one is wanted.
         convolve: the convolution in plain PyTorch.
         activate: the activation of what the convolution returned, which it may overwrite.
-        planes: the result is NCHW, where the kernel writes rows of channels.
+        planes: the result is NCHW, and the kernel is to write rows of channels.
     """
 
     block: Block
@@ -149,7 +149,6 @@ class Convolution:
             y = epilogue(y, scale, shift, self.activation, self.slope, self.order)
         else:
             y = affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
-        # A copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
         return y.contiguous() if self.planes else y
 
     def _settings_without_activation(self) -> tuple:
@@ -208,12 +207,14 @@ def plan_convolution(
     if ours == "direct" and (nothing or autocast is not None):
         return plain
     channels_last = input.channels_last or weight.channels_last  # as F.conv2d
-    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
+    # On a CPU a copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
+    planes = chosen == "cpp" and block.stride == 2 and not channels_last
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last or planes, tf32
     if block.stride == 1:
-        settings = geometry, *settings, channels_last, tf32
+        settings = geometry, *settings
     return replace(
         plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
-        run=operator.entry(chosen, block.stem, gradient), planes=block.stride == 2 and not channels_last,
+        run=operator.entry(chosen, block.stem, gradient), planes=planes,
     )  # fmt: skip
 
 
