@@ -79,16 +79,6 @@ def check_name(backend: str | None) -> str | None:
 
 
 @dataclass(frozen=True)
-class Calls:
-    """Calls the operators of one backend by their names without its suffix: `call("masked_l2_backward", ...)`."""
-
-    suffix: str
-
-    def __call__(self, name: str, *args: object) -> Any:
-        return _found(name, self.suffix)(*args)
-
-
-@dataclass(frozen=True)
 class Definition:
     """One schema with its shape function and, where it has one, its gradient formula. The schema names the arguments;
     the gradient formula reads and answers them by these names.
@@ -98,8 +88,8 @@ class Definition:
         fake: the shape function; takes the arguments in order.
         setup_context: setup_context(ctx, inputs, output) keeps what the gradient needs; `inputs` has a field for each
             argument.
-        backward: backward(call, ctx, *grads) -> {argument: gradient}; `call`: the `Calls` of the backend that ran
-            forward.
+        backward: backward(call, ctx, *grads) -> {argument: gradient}; call(name, *args) calls a helper operator of the
+            backend that ran forward.
         results: how many of its results eager callers get, whose gradients alone `backward` is given then; None: all.
         triton_fake, cuda_fake: where shapes differ from those on the CPU, of Triton's operator and of CUDA's.
         flops: flops(*args, out_shape) of tensors' shapes, as torch.utils.flop_counter counts PyTorch's own operators
@@ -195,7 +185,7 @@ class Operator:
             self._register(name, "", suffix)
             if definition.backward is not None:
                 self._register(name, "_forward", suffix)
-                formula = definition.formula(Calls(suffix))
+                formula = definition.formula(partial(_call, suffix))
                 torch.library.register_autograd(
                     f"inpaint_fast::{name}{suffix}", formula, setup_context=definition.keep, lib=library
                 )
@@ -325,6 +315,10 @@ def _function(full: str, definition: Definition, backward: Callable) -> type[tor
 
 def _registered(full: str) -> Callable:
     return getattr(torch.ops.inpaint_fast, full).default
+
+
+def _call(suffix: str, name: str, *args: object) -> Any:
+    return _found(name, suffix)(*args)
 
 
 @cache

@@ -162,14 +162,22 @@ for stem, weight, grad in (
     out_first = stem == "strided_block"
     operator(
         stem,
-        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS},
+        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, "channels_last": False,
+         "tf32": False},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD,
          ({"weight": zeros(6, 5, 3, 3) if out_first else zeros(5, 6, 3, 3)}, "weight: its channels are not")],
+    )  # fmt: skip
+    operator(
+        f"{stem}_statistics",
+        {"input": X, "weight": weight, "bias": None, "activation": 0, "slope": 0.0, "channels_last": False,
+         "tf32": False},
+        [*wrong_pictures("input"), *wrong_weights(weight),
+         *(each for each in WRONG_EPILOGUE if "scale" not in each[0] and "shift" not in each[0])],
     )  # fmt: skip
     operator(f"{stem}_weights", {"weight": weight}, wrong_weights(weight))
     operator(
         f"{stem}_weight_gradient",
-        {"grad": torch.ones(grad), "input": X, "weight": weight},
+        {"grad": torch.ones(grad), "input": X, "weight": weight, "tf32": False},
         [
             *wrong_pictures("input"),
             *wrong_weights(weight),
@@ -342,7 +350,7 @@ operator(
 
 STEMS = {name: operator.stem for operator in OPERATORS.values() for name in operator.definitions}
 KINDS = [
-    *((name, "") for name in RIGHT if name != "dilated_block_statistics"),
+    *((name, "") for name in RIGHT if not name.endswith("_statistics")),
     *((name, "_emulated") for name in RIGHT if "strided" not in name and "transposed" not in name),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from inpaint_fast._layout import is_channels_last, pictures_like
 from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.ops._dispatch import BACKENDS, SUFFIX, Calls, Definition, Operator
+from inpaint_fast.ops._dispatch import Definition, Operator
 from inpaint_fast.ops._flops import convolution_flops
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue, gradients_of
@@ -25,19 +26,15 @@ OPERANDS = ("input", "weight", "bias", "scale", "shift")
 # ---- shape functions ----
 
 
-def _geometry(block: Block, given: Any) -> Geometry:
-    """From a schema's arguments; of stride 2 there is one."""
-    return Geometry(*given.geometry) if block.stride == 1 else HALVING
-
-
-def _fake(block: Block, input, weight, transformed, bias, scale, shift, *settings):
-    geometry = Geometry(*settings[0]) if block.stride == 1 else HALVING
+def _fake(block: Block, input, weight, *rest):
+    *_, channels_last, tf32 = rest
+    geometry = Geometry(*rest[4]) if block.stride == 1 else HALVING
     size = block.size(input.shape, weight.shape, geometry)
-    return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last=settings[-2])
+    return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
 
 
 def _fake_statistics(block: Block, input, weight, bias, *settings):
-    y = _fake(block, input, weight, None, None, None, None, *settings)
+    y = _fake(block, input, weight, None, bias, None, None, *settings)
     return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
 
@@ -57,17 +54,15 @@ def _fake_triton_weights(weight):
 
 
 def _fake_cuda_weights(block: Block, weight):
-    whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
     channels, out = block.channels(weight.shape)
+    whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
     return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
 
 
-def _fake_input_gradient(block: Block, grad, weight, size_or_geometry, channels_last, tf32):
-    size = size_or_geometry
-    if block.stride == 1:
-        dilation_h, dilation_w, padding_h, padding_w = size_or_geometry
-        size = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
-    return pictures_like(grad, block.channels(weight.shape)[0], *size, channels_last)
+def _fake_input_gradient(grad, weight, geometry, channels_last, tf32):
+    dilation_h, dilation_w, padding_h, padding_w = geometry
+    height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
+    return pictures_like(grad, weight.shape[1], height, width, channels_last)
 
 
 def _fake_weight_gradient(grad, input, weight, *settings):
@@ -85,8 +80,8 @@ def _flops_statistics(block: Block, input, weight, *args, out_shape, **kwargs):
     return convolution_flops(input, weight, out_shape[0], block.transposed)
 
 
-def _flops_input_gradient(block: Block, grad, weight, *args, out_shape, **kwargs):
-    return convolution_flops(grad, weight, out_shape, not block.transposed)
+def _flops_input_gradient(grad, weight, *args, out_shape, **kwargs):
+    return convolution_flops(grad, weight, out_shape, transposed=True)
 
 
 def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
@@ -97,19 +92,20 @@ def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
 
 
 def _setup(block: Block, ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.geometry, ctx.tf32 = _geometry(block, inputs), inputs.tf32
+    ctx.geometry = Geometry(*inputs.geometry) if block.stride == 1 else HALVING
     ctx.activation, ctx.slope, ctx.order = ACTIVATIONS[inputs.activation], inputs.slope, ORDERS[inputs.order]
+    ctx.tf32 = inputs.tf32
     ctx.save_for_backward(*(getattr(inputs, name) for name in OPERANDS), output if inputs.activation else None)
 
 
-def _backward(block: Block, call: Calls, ctx: Any, grad: Tensor) -> dict[str, Tensor | None]:
+def _backward(block: Block, call: Callable, ctx: Any, grad: Tensor) -> dict[str, Tensor | None]:
     # In the order of the schema: after weight comes transformed.
     wanted = {name: ctx.needs_input_grad[i] for name, i in zip(OPERANDS, (0, 1, 3, 4, 5), strict=True)}
     return _gradients(block, call, ctx, grad, wanted)
 
 
 def _setup_statistics(block: Block, ctx: Any, inputs: Any, output: tuple) -> None:
-    ctx.geometry, ctx.tf32 = _geometry(block, inputs), inputs.tf32
+    ctx.geometry, ctx.tf32 = Geometry(*inputs.geometry) if block.stride == 1 else HALVING, inputs.tf32
     # y has no activation: that of the statistics is norm_act's.
     ctx.activation, ctx.slope, ctx.order = "none", 0.0, "norm_act"
     ctx.mark_non_differentiable(*output[1:])
@@ -117,14 +113,16 @@ def _setup_statistics(block: Block, ctx: Any, inputs: Any, output: tuple) -> Non
     ctx.save_for_backward(inputs.input, inputs.weight, inputs.bias, None, None, None)
 
 
-def _backward_statistics(block: Block, call: Calls, ctx: Any, grad: Tensor | None, *_: None) -> dict:
+def _backward_statistics(
+    block: Block, call: Callable, ctx: Any, grad: Tensor | None, *_: None
+) -> dict[str, Tensor | None]:
     if grad is None:
         return {}
     wanted = dict.fromkeys(OPERANDS, False) | dict(zip(OPERANDS, ctx.needs_input_grad[:3], strict=False))
     return _gradients(block, call, ctx, grad, wanted)
 
 
-def _gradients(block: Block, call: Calls, ctx: Any, grad: Tensor, wanted: dict) -> dict[str, Tensor | None]:
+def _gradients(block: Block, call: Callable, ctx: Any, grad: Tensor, wanted: dict) -> dict[str, Tensor | None]:
     *tensors, output = ctx.saved_tensors  # once: activation checkpointing allows no second look
     input, weight, _, scale, shift = tensors
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
@@ -136,45 +134,41 @@ def _gradients(block: Block, call: Calls, ctx: Any, grad: Tensor, wanted: dict) 
 
         return dict(zip(OPERANDS, gradients_of(function, tensors, grad, list(wanted.values())), strict=True))
     grad = activation_gradient(grad, output, ctx.activation, ctx.slope)
-    quartered = block.stride == 2 and call.suffix == SUFFIX["cpp"] and grad.device.type == "cpu"
-    of_convolution = _quartered_gradients if quartered else _convolution_gradients
-    found = of_convolution(block, call, ctx, grad, input, weight, wanted)
+    of_convolution = _dilated_gradients if block.stride == 1 else partial(_resampled_gradients, block)
+    found = of_convolution(call, ctx, grad, input, weight, wanted)
     if wanted["bias"]:
         found["bias"] = grad.sum((0, 2, 3))
     return found
 
 
-def _convolution_gradients(
-    block: Block, call: Calls, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
-) -> dict:
+def _dilated_gradients(call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict) -> dict:
     if not (grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)):
         grad = grad.contiguous()
-    geometry = [ctx.geometry] if block.stride == 1 else []
     found = {}
-    if wanted["input"]:  # by stride 2 two heights become one
-        of_what = geometry or [[*input.shape[2:]]]
+    if wanted["input"]:
         layout = is_channels_last(input)
-        found["input"] = call(f"{block.stem}_input_gradient", grad, weight, *of_what, layout, ctx.tf32)
+        found["input"] = call("dilated_block_input_gradient", grad, weight, ctx.geometry, layout, ctx.tf32)
     if wanted["weight"]:
-        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, *geometry, ctx.tf32)
+        found["weight"] = call("dilated_block_weight_gradient", grad, input, weight, ctx.geometry, ctx.tf32)
     return found
 
 
-def _quartered_gradients(
-    block: Block, call: Calls, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
+def _resampled_gradients(
+    block: Block, call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
 ) -> dict:
-    """The CPU's of stride 2, by its quarters of pictures."""
-    if not block.transposed and (input.shape[2] % 2 or input.shape[3] % 2):  # quarters of different sizes
-        halves = [*HALVING.padding], [*HALVING.dilation]
-        mask = [wanted["input"], wanted["weight"], False]
-        found = torch.ops.aten.convolution_backward(grad, input, weight, None, [2, 2], *halves, False, [0, 0], 1, mask)
-        return dict(zip(("input", "weight"), found[:2], strict=True))
+    height, width = input.shape[2:]
+    odd = (0, 0) if block.transposed else (height % 2, width % 2)
+    if any(odd):  # zeros round off the last row or column of four; 4 taps of a result that is not there see it, too
+        layout = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+        more = (0, odd[1], 0, odd[0])
+        grad = grad if weight.shape[2] % 2 else torch.constant_pad_nd(grad, more)
+        input = torch.constant_pad_nd(input, more) if wanted["weight"] else input
     found = {}
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
         plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
-        y = call(f"{other.stem}_forward", grad, weight, None, None, None, None, *plain, True, ctx.tf32)
-        found["input"] = y if is_channels_last(input) else y.contiguous()
+        y = call(f"{other.stem}_forward", grad, weight, *[None] * 4, *plain, is_channels_last(input), ctx.tf32)
+        found["input"] = y[:, :, :height, :width].contiguous(memory_format=layout) if any(odd) else y
     if wanted["weight"]:
         found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, ctx.tf32)
     return found
@@ -183,9 +177,10 @@ def _quartered_gradients(
 # ---- the operators ----
 
 
-def _operator(block: Block, backends: tuple[str, ...]) -> Operator:
-    stem, geometry = block.stem, "int[] geometry, " if block.stride == 1 else ""
-    of_input = geometry or "int[] size, "  # of the input: its height and width
+def _operator(block: Block, helpers: dict[str, Definition], **kwargs: Any) -> Operator:
+    """helpers: the operators that are this block's alone."""
+    stem = block.stem
+    geometry = "int[] geometry, " if block.stride == 1 else ""
     definitions = {
         stem: Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
@@ -196,8 +191,8 @@ def _operator(block: Block, backends: tuple[str, ...]) -> Operator:
             flops=partial(_flops, block),
         ),
         f"{stem}_statistics": Definition(
-            f"(Tensor input, Tensor weight, Tensor? bias, {geometry}int activation, float slope, "
-            "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
+            f"(Tensor input, Tensor weight, Tensor? bias, {geometry}int activation, float slope, bool channels_last, "
+            "bool tf32) -> (Tensor, Tensor, Tensor)",
             partial(_fake_statistics, block),
             partial(_setup_statistics, block),
             partial(_backward_statistics, block),
@@ -209,21 +204,26 @@ def _operator(block: Block, backends: tuple[str, ...]) -> Operator:
             triton_fake=_fake_triton_weights,
             cuda_fake=partial(_fake_cuda_weights, block),
         ),
-        f"{stem}_input_gradient": Definition(
-            f"(Tensor grad, Tensor weight, {of_input}bool channels_last, bool tf32) -> Tensor",
-            partial(_fake_input_gradient, block),
-            flops=partial(_flops_input_gradient, block),
-        ),
         f"{stem}_weight_gradient": Definition(
             f"(Tensor grad, Tensor input, Tensor weight, {geometry}bool tf32) -> Tensor",
             _fake_weight_gradient,
             flops=partial(_flops_weight_gradient, block),
         ),
     }
-    return Operator(stem, definitions, home="conv_block", unless=UNLESS, backends=backends, fastest=FASTEST[stem])
+    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, fastest=FASTEST[stem], **kwargs)
 
 
 OPERATORS = {
-    DILATED: _operator(DILATED, BACKENDS),
-    **{block: _operator(block, ("triton", "cpp", "reference")) for block in (STRIDED, TRANSPOSED)},
+    DILATED: _operator(
+        DILATED,
+        {
+            "dilated_block_input_gradient": Definition(
+                "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor",
+                _fake_input_gradient,
+                flops=_flops_input_gradient,
+            )
+        },
+    ),
+    STRIDED: _operator(STRIDED, {}, backends=("triton", "cpp", "reference")),
+    TRANSPOSED: _operator(TRANSPOSED, {}, backends=("triton", "cpp", "reference")),
 }
