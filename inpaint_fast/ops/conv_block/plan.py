@@ -73,7 +73,6 @@ class Convolution:
         gradient: one is wanted.
         convolve: the convolution in plain PyTorch.
         activate: the activation of what the convolution returned, which it may overwrite.
-        planes: the result is NCHW, where the kernel writes rows of channels.
     """
 
     block: Block
@@ -91,7 +90,6 @@ class Convolution:
     gradient: bool = False
     convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     activate: Callable[[Tensor], Tensor] | None = None
-    planes: bool = False
 
     @property
     def is_ours(self) -> bool:
@@ -140,17 +138,14 @@ class Convolution:
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {x.device}; one device is expected")
         if not self.gradient:
             transformed = None if kept is None else self.transformed(kept, weight, w)
-            y = self.run(x, w, transformed, bias, scale, shift, *self.settings)
-        elif scale is None and shift is None:
-            y = self.run(x, w, None, bias, None, None, *self.settings)
-        elif self.order == "norm_act":  # their gradients need the convolution's result
+            return self.run(x, w, transformed, bias, scale, shift, *self.settings)
+        if scale is None and shift is None:
+            return self.run(x, w, None, bias, None, None, *self.settings)
+        if self.order == "norm_act":  # their gradients need the convolution's result
             none = self._settings_without_activation()
             y = self.run(x, w, None, bias, None, None, *none)
-            y = epilogue(y, scale, shift, self.activation, self.slope, self.order)
-        else:
-            y = affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
-        # A copy is faster than to write quarters, whose pixels lie apart, as planes of channels.
-        return y.contiguous() if self.planes else y
+            return epilogue(y, scale, shift, self.activation, self.slope, self.order)
+        return affine(self.run(x, w, None, bias, None, None, *self.settings), scale, shift)
 
     def _settings_without_activation(self) -> tuple:
         at = 1 if self.block.stride == 1 else 0
@@ -208,12 +203,11 @@ def plan_convolution(
     if ours == "direct" and (nothing or autocast is not None):
         return plain
     channels_last = input.channels_last or weight.channels_last  # as F.conv2d
-    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
-    if block.stride == 1:
-        settings = geometry, *settings, channels_last, tf32
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32
     return replace(
-        plain, algorithm=ours, backend=chosen, compute=compute, settings=settings, tf32=tf32,
-        run=operator.entry(chosen, block.stem, gradient), planes=block.stride == 2 and not channels_last,
+        plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32,
+        settings=(geometry, *settings) if block.stride == 1 else settings,
+        run=operator.entry(chosen, block.stem, gradient),
     )  # fmt: skip
 
 
