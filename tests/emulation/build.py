@@ -36,16 +36,20 @@ _loaded: dict[str, ctypes.CDLL] = {}
 
 
 def load(stem: str) -> None:
-    """Make the backend "emulated" usable for the operator `stem`: built once, loaded once."""
-    operator = OPERATORS[stem]
-    if "emulated" in operator.suffixes:
+    """Make the backend "emulated" usable for the operator `stem` and those that share its home: built once, loaded
+    once."""
+    if "emulated" in OPERATORS[stem].suffixes:
         return
-    folder = ROOT / "csrc" / operator.home
-    path = shared_library(operator.home, [folder / "cuda_ops.cpp", folder / "cuda" / "kernels.cu"])
-    operator.suffixes["emulated"] = SUFFIX
-    operator.define(SUFFIX)
+    home = OPERATORS[stem].home
+    folder = ROOT / "csrc" / home
+    path = shared_library(home, [folder / "cuda_ops.cpp", folder / "cuda" / "kernels.cu"])
+    of_home = [operator for operator in OPERATORS.values() if operator.home == home]
+    for operator in of_home:
+        operator.suffixes["emulated"] = SUFFIX
+        operator.define(SUFFIX)
     torch.ops.load_library(str(path))
-    _loaded[stem] = ctypes.CDLL(str(path))
+    for operator in of_home:
+        _loaded[operator.stem] = ctypes.CDLL(str(path))
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def _resampled_gradients(
 # ---- the operators ----
 
 
-def _operator(block: Block, helpers: dict[str, Definition], **kwargs: Any) -> Operator:
+def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
     """helpers: the operators that are this block's alone."""
     stem = block.stem
     geometry = "int[] geometry, " if block.stride == 1 else ""
@@ -210,7 +210,7 @@ def _operator(block: Block, helpers: dict[str, Definition], **kwargs: Any) -> Op
             flops=partial(_flops_weight_gradient, block),
         ),
     }
-    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, fastest=FASTEST[stem], **kwargs)
+    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, fastest=FASTEST[stem])
 
 
 OPERATORS = {
@@ -224,6 +224,6 @@ OPERATORS = {
             )
         },
     ),
-    STRIDED: _operator(STRIDED, {}, backends=("triton", "cpp", "reference")),
-    TRANSPOSED: _operator(TRANSPOSED, {}, backends=("triton", "cpp", "reference")),
+    STRIDED: _operator(STRIDED, {}),
+    TRANSPOSED: _operator(TRANSPOSED, {}),
 }

@@ -1,4 +1,4 @@
-"""Where dilated_block's CUDA kernels are tested and how they multiply, and what is held to float64 for each."""
+"""Where the blocks' CUDA kernels are tested and how they multiply, and what is held to float64 for each."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def on_gpu(tensor: Tensor) -> Tensor:
 def call_all(name: str, *args: object) -> tuple[Tensor, ...]:
     if _backend == "cuda":
         args = tuple(on_gpu(arg) if isinstance(arg, Tensor) else arg for arg in args)
-    found = OPERATORS["dilated_block"].call(_backend, name, *args)
+    operator = next(each for each in OPERATORS.values() if name in each.definitions)
+    found = operator.call(_backend, name, *args)
     return tuple(t.cpu() for t in (found if isinstance(found, tuple) else (found,)))
 
 
@@ -126,10 +127,10 @@ def random(mode: Mode, *shape: int) -> Tensor:
     return without_ties(torch.randn(shape, dtype=torch.float64).to(mode.dtype))
 
 
-def weights(mode: Mode, out: int, channels: int) -> Tensor:
+def weights(mode: Mode, out: int, channels: int, taps: int = 3) -> Tensor:
     """Weights that keep the input's scale, as a network's do."""
-    scale = (9 * max(channels, 1)) ** -0.5
-    return without_ties((torch.randn(out, channels, 3, 3, dtype=torch.float64) * scale).to(mode.dtype))
+    scale = (taps**2 * max(channels, 1)) ** -0.5
+    return without_ties((torch.randn(out, channels, taps, taps, dtype=torch.float64) * scale).to(mode.dtype))
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:
