@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 
 import pytest
 import torch
@@ -21,10 +20,8 @@ from ops.conv_block.cuda_modes import (
     Mode,
     call,
     call_all,
-    check_launches,
     every_mode,
     marks_of,
-    path_of_code,
     random,
     running,
     weights,

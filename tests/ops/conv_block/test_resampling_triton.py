@@ -58,6 +58,12 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
 
+@pytest.fixture(params=(STRIDED, TRANSPOSED), ids=lambda block: block.stem)
+def kind_of_4(request: pytest.FixtureRequest) -> Kind:
+    """Where the number of taps makes no difference."""
+    return Kind(request.param, 4)
+
+
 @pytest.fixture
 def small_tiles(monkeypatch) -> None:
     take_small_tiles(monkeypatch)
@@ -86,7 +92,7 @@ def check(kind: Kind, input: Tensor, weight: Tensor, seed: Tensor | None = None)
 # ---- sizes, taps, channels, strides ----
 
 
-@pytest.mark.parametrize("size", [(2, 2), (5, 4), (3, 7), (9, 10)])
+@pytest.mark.parametrize("size", [(2, 2), (5, 4), (3, 9)])
 def test_edges_of_tiles_and_odd_sizes(kind, small_tiles, size) -> None:
     check(kind, random(2, 3, *size), kind.weights(3, 2))
 
@@ -97,14 +103,17 @@ def test_one_pixel() -> None:
             check(kind, random(1, 3, 1, 1), kind.weights(3, 2))
 
 
-@pytest.mark.parametrize("dtype", (torch.float32, torch.float16, torch.bfloat16), ids=str)
-@pytest.mark.parametrize(("channels", "out"), [(1, 1), (15, 17), (40, 3)])
+@pytest.mark.parametrize(
+    ("channels", "out", "dtype"), [(1, 1, torch.float32), (15, 17, torch.bfloat16), (40, 3, torch.float16)], ids=str
+)
 def test_tails_of_channels(kind, small_tiles, channels, out, dtype) -> None:
-    check(kind, random(1, channels, 4, 3, dtype=dtype), kind.weights(channels, out, dtype))
+    check(kind, random(1, channels, 2, 3, dtype=dtype), kind.weights(channels, out, dtype))
 
 
 @pytest.mark.parametrize("layout", ("channels_last", "sliced", "transposed", "expanded"))
-def test_strides(kind, layout) -> None:
+def test_strides(kind_of_4, layout) -> None:
+    kind = kind_of_4
+
     def like(tensor: Tensor) -> Tensor:
         return tensor[:1].expand_as(tensor) if layout == "expanded" else laid_out(tensor, layout)
 
@@ -113,7 +122,10 @@ def test_strides(kind, layout) -> None:
     y, grad_input, _ = check(kind, like(input), weight, like(seed))
     assert y.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
     assert grad_input.is_contiguous(memory_format=torch.channels_last) == (layout == "channels_last")
-    check(kind, input, kind.weights(2, 3).transpose(0, 1).permute(0, 1, 3, 2))
+
+
+def test_strides_of_the_weight(kind) -> None:
+    check(kind, random(1, 3, 3, 2), kind.weights(2, 3).transpose(0, 1).permute(0, 1, 3, 2))
 
 
 @pytest.mark.parametrize("taps", (3, 4))
@@ -137,15 +149,17 @@ def test_no_pictures(kind) -> None:
     assert not values[2].any()
 
 
-def test_64_bit_indices(kind, small_tiles, monkeypatch) -> None:
+def test_64_bit_indices(kind_of_4, small_tiles, monkeypatch) -> None:
+    kind = kind_of_4
     input, weight = random(2, 3, 3, 4).transpose(2, 3), kind.weights(3, 2)
     narrow = check(kind, input, weight)
     monkeypatch.setattr(_walk, "INDEX_LIMIT", 10)
     assert all(torch.equal(a, b) for a, b in zip(narrow, check(kind, input, weight), strict=True))
 
 
-def test_bitwise_equal_on_repeat(kind, small_tiles) -> None:
-    input, weight = random(2, 5, 5, 6), kind.weights(5, 4)
+def test_bitwise_equal_on_repeat(kind_of_4, small_tiles) -> None:
+    kind = kind_of_4
+    input, weight = random(2, 5, 3, 6), kind.weights(5, 4)
     first, again = (check(kind, input, weight) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -161,9 +175,11 @@ def test_tf32_is_that_of_rounded_weights(kind) -> None:
 # ---- statistics ----
 
 
-@pytest.mark.parametrize("activation", ("none", "elu"))
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("dtype", (torch.float32, torch.bfloat16), ids=str)
+@pytest.mark.parametrize(
+    ("activation", "order", "dtype"),
+    [("elu", "act_norm", torch.float32), ("elu", "act_norm", torch.bfloat16), ("elu", "norm_act", torch.float32)],
+    ids=str,
+)
 def test_statistics_of_the_rounded_result(kind, small_tiles, activation, order, dtype) -> None:
     """As `ConvNormAct` asks for them: before the activation, or in the order "act_norm" after it."""
     input, weight, bias = random(2, 3, 7, 6, dtype=dtype), kind.weights(3, 5, dtype), random(5, dtype=dtype)
@@ -184,7 +200,8 @@ def test_statistics_of_the_rounded_result(kind, small_tiles, activation, order, 
 # ---- PyTorch's machinery ----
 
 
-def test_kept_weights(kind, monkeypatch) -> None:
+def test_kept_weights(kind_of_4, monkeypatch) -> None:
+    kind = kind_of_4
     input, weight, made = random(1, 3, 5, 4), torch.nn.Parameter(kind.weights(3, 2)), []
     name = f"{kind.block.stem}_weights"
     transform = getattr(conv_block, name)
@@ -200,7 +217,9 @@ def test_kept_weights(kind, monkeypatch) -> None:
     forget(weight)
 
 
-def test_second_derivatives(kind) -> None:
+def test_second_derivatives(kind_of_4) -> None:
+    kind = kind_of_4
+
     def penalty(tensors: list[Tensor], **named) -> list[Tensor]:
         input, weight, bias = (t.detach().requires_grad_() for t in tensors)
         y = getattr(ipf, kind.block.stem)(input, weight, bias, activation="elu", **named)
@@ -213,7 +232,8 @@ def test_second_derivatives(kind) -> None:
         assert relative_error(value, wanted) < 1e-5
 
 
-def test_opcheck(kind) -> None:
+def test_opcheck(kind_of_4) -> None:
+    kind = kind_of_4
     input, weight, bias, scale, shift = random(1, 3, 4, 5), kind.weights(3, 4), *(random(4, seed=s) for s in (3, 4, 5))
     seed = random(*kind.plain(input, weight, None).shape, seed=2)
     last = input.contiguous(memory_format=torch.channels_last)
