@@ -249,17 +249,18 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
     settings = (1, 0.0, ORDERS.index("norm_act"))
+    planes, rows = (False, False), (True, False)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
     for op, args in (
-        (block.op, (input, weight, transformed, bias, scale, shift, *settings)),
-        (block.op, (last, weight, None, None, None, None, *settings)),
-        (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
-        (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings)),
-        (block.op_forward, (last, weight, None, None, None, None, *settings)),
+        (block.op, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
+        (block.op, (last, weight, None, None, None, None, *settings, *rows)),
+        (block.op, (*wanting[:2], None, wanting[2], None, None, *settings, *planes)),
+        (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
+        (block.op_forward, (last, weight, None, None, None, None, *settings, *rows)),
         (block.op_weights, (weight,)),
-        (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight)),
+        (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight, False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
@@ -383,10 +384,10 @@ def test_where_winograd_pays(block) -> None:
     assert of(1, 256, 40, 128, training=True) == "direct"  # 100
 
 
-def test_registered_for_the_cpu(block) -> None:
-    assert OPERATORS[block.stem].backends == ("cpp", "reference")
-    for backend in ("cuda", "triton"):
-        with pytest.raises(ipf.BackendError, match=f"there is no .* kernel for {block.stem} yet"):
+def test_what_has_no_kernel_is_an_error(block) -> None:
+    assert OPERATORS[block.stem].backends == ("cuda", "cpp", "reference")
+    for backend, words in (("cuda", "it is for cuda tensors"), ("triton", "there is no Triton kernel for .* yet")):
+        with pytest.raises(ipf.BackendError, match=words):
             block(random(1, 2, 5, 5), block.weights(2, 2), backend=backend)
 
 
