@@ -12,13 +12,16 @@ import hashlib
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 
+from inpaint_fast.ops import _dispatch
 from inpaint_fast.ops._dispatch import OPERATORS
 
 HERE = Path(__file__).resolve().parent
@@ -50,6 +53,17 @@ def load(stem: str) -> None:
     torch.ops.load_library(str(path))
     for operator in of_home:
         _loaded[operator.stem] = ctypes.CDLL(str(path))
+
+
+@contextmanager
+def use_emulation() -> Iterator[None]:
+    """What use_backend("cuda") is on a GPU: every operator with a CUDA kernel runs it, emulated."""
+    for stem, operator in OPERATORS.items():
+        if "cuda" in operator.backends:
+            load(stem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_dispatch, "_forced", "emulated")
+        yield
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,16 @@ def marks_of(run: tuple[str, str]) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.gpu,) if run[0] == "cuda" else ()
 
 
-def every_mode_of(*paths: str) -> pytest.MarkDecorator:
+def modes_of(*paths: str) -> list[tuple[tuple[str, str], Mode]]:
     """Where each mode runs; float32 in full has no code of sm_90a."""
     pairs = [(run, mode) for run in RUNS for mode in MODES if run[1] in paths]
-    pairs = [(run, mode) for run, mode in pairs if run[1] == "sm_80" or mode != MODES[3]]
-    values = [pytest.param(run, mode, marks=marks_of(run), id=f"{'-'.join(run)}-{mode}") for run, mode in pairs]
+    return [(run, mode) for run, mode in pairs if run[1] == "sm_80" or mode != MODES[3]]
+
+
+def every_mode_of(*paths: str) -> pytest.MarkDecorator:
+    values = [
+        pytest.param(run, mode, marks=marks_of(run), id=f"{'-'.join(run)}-{mode}") for run, mode in modes_of(*paths)
+    ]
     return pytest.mark.parametrize(("backend", "mode"), values, indirect=["backend"])
 
 
