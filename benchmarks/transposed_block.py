@@ -1,8 +1,9 @@
-"""The upsampling block, 4x4 transposed convolution of stride 2 + ReLU + BatchNorm, against PyTorch's stacks on a CPU.
+"""The upsampling block, 4x4 transposed convolution of stride 2 + ReLU + BatchNorm, against PyTorch's stacks.
 
 The block of GLCIC: activation before the norm. `infer_*` is in eval mode under no_grad, `train_*` forward + backward
-with the norm in training mode. b: batch, c: channels in and out, then the input's size; float32. inpaint_fast is an
-`accelerate`d nn.Sequential on channels_last tensors, inpaint_fast_nchw the same on contiguous ones.
+with the norm in training mode. b: batch, c: channels in and out, then the input's size. inpaint_fast is an
+`accelerate`d nn.Sequential on channels_last tensors, inpaint_fast_nchw the same on contiguous ones. On a CPU float32;
+on a GPU bf16 and float32 (with TF32), every backend of ours, and every mode of torch.compile on channels_last tensors.
 
 `work` counts the definition, 4 multiplications for each output pixel and pair of channels; in training three times.
 """
@@ -16,18 +17,24 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.benchmarks import harness
+from inpaint_fast.benchmarks import harness, peers
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import backend_of
 from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED
 from inpaint_fast.ops.conv_block.choice import algorithm
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
-KINK = 1e-4  # as in dilated_block.py: no gradient comes from where rounding decides whether it passes
+# As in dilated_block.py: no gradient comes from where rounding decides whether it passes.
+KINK = {"cpu": 1e-4, "cuda": 5e-2}
+# Of (device, training). PyTorch's gradients of channels_last BatchNorm have errors of 1e-4 on a CPU.
+BOUND = {("cpu", False): 1e-5, ("cpu", True): 1e-3, ("cuda", False): 3e-2, ("cuda", True): 3e-2}
+SHAPES = {"b1_c256_128_64x64": (1, 256, 128, 64), "b1_c128_64_128x128": (1, 128, 64, 128),
+          "b4_c256_128_64x64": (4, 256, 128, 64), "b16_c512_256_8x8": (16, 512, 256, 8)}  # fmt: skip
 
 
 def case(
-    batch: int, channels: int, out: int, side: int, training: bool, *, stem: str = "transposed_block"
+    batch: int, channels: int, out: int, side: int, training: bool, *, stem: str = "transposed_block",
+    device: str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> harness.Case:  # fmt: skip
     """Of transposed_block or strided_block; `side` is the input's."""
     transposed = stem == "transposed_block"
@@ -39,20 +46,20 @@ def case(
             tensor.uniform_(0.5, 1.5)
         for tensor in (block[2].running_mean, block[2].bias):
             tensor.normal_(0, 0.2)
-    block.train(training)
-    input = torch.randn(batch, channels, side, side)
+    block.train(training).to(device, dtype)
+    input = torch.randn(batch, channels, side, side).to(device, dtype)
     with torch.no_grad():
-        result = block[0](input)
-        grad = torch.randn_like(result) * (result.abs() > KINK)
+        result = copy.deepcopy(block[0]).double()(input.double())
+        grad = torch.randn_like(result) * (result.abs() > KINK[device])
 
-    def prepare(layout: torch.memory_format, kind: str = "plain", dtype: torch.dtype = torch.float32) -> harness.Run:
+    def prepare(layout: torch.memory_format, mode: str = "plain", dtype: torch.dtype = dtype) -> harness.Run:
+        """mode: "plain", "ours", or one of torch.compile."""
         network = copy.deepcopy(block).to(dtype=dtype, memory_format=layout)
         x, g = (t.clone().to(dtype=dtype, memory_format=layout) for t in (input, grad))
-        if kind == "ours":
+        if mode == "ours":
             network = accelerate(network, inference=not training)
-        elif kind == "compile":
-            torch._dynamo.reset()
-            network = torch.compile(network, fullgraph=True, dynamic=False)
+        elif mode != "plain":
+            network = peers.compiled(network, mode)
         parameters = list(network.parameters())
 
         def infer() -> Tensor:
@@ -73,31 +80,43 @@ def case(
         sizes, which = (input.shape, block[0].weight.shape), TRANSPOSED if transposed else STRIDED
         return f"{backend_of(stem)}, {algorithm(which, HALVING, input.dtype, *sizes, training, not training)}"
 
-    compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
-    return harness.Case(
-        [
+    if device == "cuda":
+        implementations = peers.on_gpu(
+            stem, partial(prepare, mode="ours"), prepare, lambda mode: prepare(CHANNELS_LAST, mode)
+        )
+    else:
+        compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
+        implementations = [
             harness.Implementation("inpaint_fast", partial(prepare, CHANNELS_LAST, "ours"), backend),
             harness.Implementation("inpaint_fast_nchw", partial(prepare, NCHW, "ours"), backend),
             harness.Implementation("eager", partial(prepare, NCHW)),
             harness.Implementation("eager_channels_last", partial(prepare, CHANNELS_LAST)),
-            harness.Implementation("compile", partial(prepare, compiled_layout, "compile"), "inductor"),
-        ],
+            harness.Implementation("compile", partial(prepare, compiled_layout, "default"), "inductor"),
+        ]
+    return harness.Case(
+        implementations,
         reference=lambda: prepare(NCHW, dtype=torch.float64)(),
-        bound=1e-3 if training else 1e-5,  # PyTorch's gradients of channels_last BatchNorm have errors of 1e-4
+        bound=BOUND[device, training],
         work=(3 if training else 1) * 2.0 * (16 if transposed else 9 / 4) * input.numel() * out,
         unit="GFLOP/s",
-        memory="reused",
-    )  # fmt: skip
+        device=device,
+        dtype=dtype,
+        memory="reused" if device == "cpu" else "",
+    )
 
 
-def main(argv: list[str] | None = None) -> int:
-    shapes = {"b1_c256_128_64x64": (1, 256, 128, 64), "b1_c128_64_128x128": (1, 128, 64, 128),
-              "b4_c256_128_64x64": (4, 256, 128, 64), "b16_c512_256_8x8": (16, 512, 256, 8)}  # fmt: skip
-    cases = {
-        f"{kind}_{name}": partial(case, *shape, kind == "train")
+def cases(device: str, shapes: dict[str, tuple[int, int, int, int]] = SHAPES, stem: str = "transposed_block"
+          ) -> harness.Cases:  # fmt: skip
+    dtypes = {"": torch.float32} if device == "cpu" else {f"{name}_": dtype for name, dtype in peers.GPU_DTYPES.items()}
+    return {
+        f"{prefix}{kind}_{name}": partial(case, *shape, kind == "train", stem=stem, device=device, dtype=dtype)
+        for prefix, dtype in dtypes.items()
         for kind in ("infer", "train")
         for name, shape in shapes.items()
     }
+
+
+def main(argv: list[str] | None = None) -> int:
     return harness.main(argv, cases, __doc__)
 
 

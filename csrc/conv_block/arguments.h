@@ -68,6 +68,7 @@ inline Weights weights_of(const Tensor& tensor, bool transposed = false, int64_t
   weights.out_channels = tensor.size(out), weights.in_channels = tensor.size(1 - out);
   weights.of_out = tensor.stride(out), weights.of_in = tensor.stride(1 - out);
   weights.of_row = tensor.stride(2), weights.of_column = tensor.stride(3);
+  weights.taps = static_cast<int>(tensor.size(2));
   return weights;
 }
 
@@ -110,6 +111,26 @@ inline Convolution convolution_of(const Tensor& input, const Tensor& weight, con
   convolution.width = convolution.geometry.output_side(1, input.size(3));
   STD_TORCH_CHECK(convolution.weights.in_channels == input.size(1),
                   "weight: its channels are not those of the pictures");
+  check_output(convolution, input.size(0), "input");
+  return convolution;
+}
+
+// weight(out, in, row, column), or transposed weight(in, out, row, column), of 3x3 or 4x4 taps.
+inline Weights resampling_weights_of(const Tensor& weight, Stride stride) {
+  return weights_of(weight, stride == Stride::transposed_two, 3, 4);
+}
+
+// Of stride 2, either way.
+inline Convolution resampling_of(const Tensor& input, const Tensor& weight, Stride stride, Kinds kinds) {
+  check_pictures(input, kinds, "input");
+  check_beside(weight, input, 4, "weight");
+  Convolution convolution;
+  convolution.geometry.stride = stride;
+  convolution.weights = resampling_weights_of(weight, stride);
+  STD_TORCH_CHECK(convolution.weights.in_channels == input.size(1),
+                  "weight: its channels are not those of the pictures");
+  convolution.height = resampled_side(stride, convolution.weights.taps, input.size(2));
+  convolution.width = resampled_side(stride, convolution.weights.taps, input.size(3));
   check_output(convolution, input.size(0), "input");
   return convolution;
 }

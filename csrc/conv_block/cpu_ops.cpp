@@ -51,28 +51,16 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
 // ---- strided_block and transposed_block: 3x3 or 4x4 taps, stride 2, on the four quarters of a picture ----
 
 template <Stride kStride>
-QuarteredWeights quartered(const Tensor& weight) {
-  check_weight(weight);
-  const Weights weights = weights_of(weight, kStride == Stride::transposed_two, 3, 4);
-  return {weights, {kStride, static_cast<int>(weight.size(2))}};
-}
-
-template <Stride kStride>
 Block block_of(const Tensor& input, const Tensor& weight) {
-  check_pictures(input, kKinds, "input");
-  check_beside(weight, input, 4, "weight");
-  const QuarteredWeights weights = quartered<kStride>(weight);
-  STD_TORCH_CHECK(weights.in_channels == input.size(1), "weight: its channels are not those of the pictures");
-  const int64_t odd = weight.size(2) == 3;  // the last row or column of an odd number is read
-  const auto side = [&](int64_t input) { return kStride == Stride::two ? (input + odd) / 2 : 2 * input; };
-  const Convolution convolution{weights, {}, side(input.size(2)), side(input.size(3))};
-  check_output(convolution, input.size(0), "input");
-  return {convolution, weights.quarters};
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  return {convolution, {kStride, convolution.weights.taps}};
 }
 
 template <Stride kStride>
 Tensor resampling_weights(const Tensor& weight) {  // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
-  return transformed_weights(weight, quartered<kStride>(weight));
+  check_weight(weight);
+  const Weights weights = resampling_weights_of(weight, kStride);
+  return transformed_weights(weight, {weights, {kStride, weights.taps}});
 }
 
 template <Stride kStride>
@@ -90,9 +78,10 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
 }
 
 template <Stride kStride>
-Tensor resampling_weight_gradient(const Tensor& grad,      // [N, C_out, H', W']
-                                  const Tensor& input,     // [N, C_in, H, W]
-                                  const Tensor& weight) {  // [C_out, C_in, 3 or 4, the same]
+Tensor resampling_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
+                                  const Tensor& input,   // [N, C_in, H, W]
+                                  const Tensor& weight,  // [C_out, C_in, 3 or 4, the same]
+                                  bool tf32) {
   return run_weight_gradient(block_of<kStride>(input, weight), grad, input, weight);
 }
 

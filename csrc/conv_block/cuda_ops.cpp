@@ -1,4 +1,5 @@
-// Checks, allocation and registration of dilated_block on CUDA. Its definition is inpaint_fast/ops/conv_block.
+// Checks, allocation and registration of the three blocks on CUDA. Their definitions are in
+// inpaint_fast/ops/conv_block.
 #include <tuple>
 
 #include "common/cuda_device.h"
@@ -17,7 +18,8 @@ Tensor new_output(const Convolution& convolution, const Tensor& input, bool chan
 }
 
 int64_t packed_numel(const Tensor& like, const Weights& weights) {
-  return cuda::kTaps * weights.out_channels * cuda::packed_channels(weights.in_channels, bytes_of(kind_of(like)));
+  return weights.taps * weights.taps * weights.out_channels *
+         cuda::packed_channels(weights.in_channels, bytes_of(kind_of(like)));
 }
 
 // Pictures as the kernels read them: where they lie, or a copy of them in `memory`.
@@ -41,40 +43,86 @@ Tensor packed_weights(const Tensor& like, const Weights& weights, void* stream) 
   return packed;
 }
 
-// Mean and biased variance of each channel of what the activation makes of the result, which itself has none.
-struct MeanAndVariance {
-  Tensor mean, var;
-};
-
-// Everything has been checked. wanted: null, or what is to be written besides.
+// Everything has been checked. statistics: where they are wanted, their mean and var.
 Tensor convolve(const OnDeviceOf& device, const Convolution& convolution, const Tensor& input, const Tensor& weight,
                 std::optional<Tensor> transformed, const Epilogue& epilogue, bool channels_last, bool tf32,
-                const MeanAndVariance* wanted) {
+                cuda::Statistics statistics = {}) {
   Tensor output = new_output(convolution, input, channels_last);
   if (output.numel() == 0) return output;
   if (!transformed) transformed = packed_weights(weight, convolution.weights, device.stream());
-  std::optional<Tensor> memory;
+  std::optional<Tensor> memory, moments;
   const cuda::Multiplication how{kind_of(input), tf32};
+  const int taps = convolution.weights.taps;
   const Pictures pictures = packed_pictures(input, memory, device.stream());
-  cuda::Statistics statistics;
-  std::optional<Tensor> moments;
-  if (wanted) {
-    const int64_t size = cuda::moments_size(how, convolution.geometry, pictures, pictures_of(output));
+  if (statistics.mean) {
+    const int64_t size = cuda::moments_size(how, convolution.geometry, taps, pictures, pictures_of(output));
     moments = new_vector(input, size, ScalarType::Float);
-    statistics = {static_cast<float*>(moments->data_ptr()), static_cast<double*>(wanted->mean.data_ptr()),
-                  static_cast<double*>(wanted->var.data_ptr())};
+    statistics.moments = static_cast<float*>(moments->data_ptr());
   }
-  cuda::dilated_block(how, convolution.geometry, pictures, transformed->data_ptr(), pictures_of(output), epilogue,
-                      statistics, device.stream());
+  cuda::convolve(how, convolution.geometry, taps, pictures, transformed->data_ptr(), pictures_of(output), epilogue,
+                 statistics, device.stream());
   return output;
 }
 
-Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
-  check_kind(weight, kKinds, "weight");
-  check_memory(weight, "weight");
-  const Weights weights = weights_of(weight);
+// ---- of every block ----
+
+Tensor block_weights(const Tensor& weight, const Weights& weights) {
   const OnDeviceOf device(weight);
   return packed_weights(weight, weights, device.stream());
+}
+
+void check_weight(const Tensor& weight) {
+  check_kind(weight, kKinds, "weight");
+  check_memory(weight, "weight");
+}
+
+Tensor block(const Convolution& convolution, const Tensor& input, const Tensor& weight,
+             const std::optional<Tensor>& transformed, const Epilogue& epilogue, bool channels_last, bool tf32) {
+  if (transformed) check_transformed(*transformed, input, packed_numel(weight, convolution.weights));
+  const OnDeviceOf device(input);
+  return convolve(device, convolution, input, weight, transformed, epilogue, channels_last, tf32);
+}
+
+// y and, of each channel of what the activation makes of it, mean and biased variance. y itself has no activation.
+typedef std::tuple<Tensor, Tensor, Tensor> WithStatistics;
+
+WithStatistics block_statistics(const Convolution& convolution, const Tensor& input, const Tensor& weight,
+                                const std::optional<Tensor>& bias, int64_t activation, double slope, bool channels_last,
+                                bool tf32) {
+  const int64_t channels = convolution.weights.out_channels;
+  const Epilogue epilogue = epilogue_of(input, channels, bias, {}, {}, activation, slope, Order::norm_act);
+  const OnDeviceOf device(input);
+  const auto zeros = [&] { return torch::stable::new_zeros(input, {channels}, ScalarType::Double); };
+  const Tensor mean = zeros(), var = zeros();  // as they stay where there are no pixels
+  const Tensor output =
+      convolve(device, convolution, input, weight, {}, epilogue, channels_last, tf32,
+               {nullptr, static_cast<double*>(mean.data_ptr()), static_cast<double*>(var.data_ptr())});
+  return {output, mean, var};
+}
+
+// The gradient of a weight; geometry, grad and input: of a convolution that is not transposed.
+Tensor block_weight_gradient(const Geometry& geometry, const Tensor& grad, const Tensor& input, const Tensor& weight,
+                             bool tf32) {
+  const OnDeviceOf device(input);
+  Tensor grad_weight = new_like(weight);
+  if (grad_weight.numel() == 0) return grad_weight;
+  const Weights weights = weights_of(grad_weight, false, weight.size(2), weight.size(2));
+  std::optional<Tensor> grad_memory, input_memory;
+  const Pictures grads = packed_pictures(grad, grad_memory, device.stream());
+  const Pictures pictures = packed_pictures(input, input_memory, device.stream());
+  const int64_t size = cuda::weight_gradient_splits(grads, weights) * weights.taps * weights.taps *
+                       weights.out_channels * weights.in_channels;
+  Tensor sums = new_vector(input, size, ScalarType::Float);
+  cuda::weight_gradient({kind_of(input), tf32}, geometry, grads, pictures, weights,
+                        static_cast<float*>(sums.data_ptr()), device.stream());
+  return grad_weight;
+}
+
+// ---- dilated_block ----
+
+Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
+  check_weight(weight);
+  return block_weights(weight, weights_of(weight));
 }
 
 Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
@@ -88,33 +136,22 @@ Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
   const Epilogue epilogue =
       epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
-  if (transformed) check_transformed(*transformed, input, packed_numel(weight, convolution.weights));
-  const OnDeviceOf device(input);
-  return convolve(device, convolution, input, weight, transformed, epilogue, channels_last, tf32, nullptr);
+  return block(convolution, input, weight, transformed, epilogue, channels_last, tf32);
 }
 
-// y, mean [C_out], var [C_out]
-std::tuple<Tensor, Tensor, Tensor> dilated_block_statistics(const Tensor& input,         // [N, C_in, H, W]
-                                                            const Tensor& weight,        // [C_out, C_in, 3, 3]
-                                                            std::optional<Tensor> bias,  // [C_out]
-                                                            const std::vector<int64_t>& geometry, int64_t activation,
-                                                            double slope, bool channels_last, bool tf32) {
+WithStatistics dilated_block_statistics(const Tensor& input,                   // [N, C_in, H, W]
+                                        const Tensor& weight,                  // [C_out, C_in, 3, 3]
+                                        std::optional<Tensor> bias,            // [C_out]
+                                        const std::vector<int64_t>& geometry,  // as dilated_block has it
+                                        int64_t activation, double slope, bool channels_last, bool tf32) {
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
-  const Epilogue epilogue =
-      epilogue_of(input, convolution.weights.out_channels, bias, {}, {}, activation, slope, Order::norm_act);
-  const OnDeviceOf device(input);
-  const auto zeros = [&] { return torch::stable::new_zeros(input, {weight.size(0)}, ScalarType::Double); };
-  const MeanAndVariance statistics{zeros(), zeros()};
-  const Tensor output = convolve(device, convolution, input, weight, {}, epilogue, channels_last, tf32, &statistics);
-  return {output, statistics.mean, statistics.var};
+  return block_statistics(convolution, input, weight, bias, activation, slope, channels_last, tf32);
 }
 
 Tensor dilated_block_input_gradient(const Tensor& grad,    // [N, C_out, H', W']
                                     const Tensor& weight,  // [C_out, C_in, 3, 3]
                                     const std::vector<int64_t>& geometry, bool channels_last, bool tf32) {
-  const Convolution convolution = input_gradient_of(grad, weight, geometry, kKinds);
-  const OnDeviceOf device(grad);
-  return convolve(device, convolution, grad, weight, {}, {}, channels_last, tf32, nullptr);
+  return block(input_gradient_of(grad, weight, geometry, kKinds), grad, weight, {}, {}, channels_last, tf32);
 }
 
 Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
@@ -123,18 +160,50 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
                                      const std::vector<int64_t>& geometry, bool tf32) {
   const Convolution convolution = convolution_of(input, weight, geometry, kKinds);
   check_weight_gradient(convolution, grad, input);
-  const OnDeviceOf device(input);
-  Tensor grad_weight = new_like(weight);
-  if (grad_weight.numel() == 0) return grad_weight;
-  const Weights weights = weights_of(grad_weight);
-  std::optional<Tensor> grad_memory, input_memory;
-  const Pictures grads = packed_pictures(grad, grad_memory, device.stream());
-  const Pictures pictures = packed_pictures(input, input_memory, device.stream());
-  const int64_t splits = cuda::weight_gradient_splits(grads, weights);
-  Tensor sums = new_vector(input, splits * cuda::kTaps * weights.out_channels * weights.in_channels, ScalarType::Float);
-  cuda::weight_gradient({kind_of(input), tf32}, convolution.geometry, grads, pictures, weights,
-                        static_cast<float*>(sums.data_ptr()), device.stream());
-  return grad_weight;
+  return block_weight_gradient(convolution.geometry, grad, input, weight, tf32);
+}
+
+// ---- strided_block and transposed_block: weight [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...] ----
+
+template <Stride kStride>
+Tensor resampling_weights(const Tensor& weight) {
+  check_weight(weight);
+  return block_weights(weight, resampling_weights_of(weight, kStride));
+}
+
+template <Stride kStride>
+Tensor resampling(const Tensor& input,  // [N, C_in, H, W]
+                  const Tensor& weight,
+                  std::optional<Tensor> transformed,  // as resampling_weights gives them
+                  std::optional<Tensor> bias,         // [C_out]
+                  std::optional<Tensor> scale,        // [C_out]
+                  std::optional<Tensor> shift,        // [C_out]
+                  int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  const Epilogue epilogue =
+      epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
+  return block(convolution, input, weight, transformed, epilogue, channels_last, tf32);
+}
+
+template <Stride kStride>
+WithStatistics resampling_statistics(const Tensor& input,  // [N, C_in, H, W]
+                                     const Tensor& weight,
+                                     std::optional<Tensor> bias,  // [C_out]
+                                     int64_t activation, double slope, bool channels_last, bool tf32) {
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  return block_statistics(convolution, input, weight, bias, activation, slope, channels_last, tf32);
+}
+
+template <Stride kStride>
+Tensor resampling_weight_gradient(const Tensor& grad,   // [N, C_out, H', W']
+                                  const Tensor& input,  // [N, C_in, H, W]
+                                  const Tensor& weight, bool tf32) {
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  check_weight_gradient(convolution, grad, input);
+  Geometry strided;
+  strided.stride = Stride::two;
+  if (kStride == Stride::two) return block_weight_gradient(strided, grad, input, weight, tf32);
+  return block_weight_gradient(strided, input, grad, weight, tf32);  // it leads from the larger picture to the smaller
 }
 
 }  // namespace
@@ -149,4 +218,19 @@ STABLE_TORCH_LIBRARY_IMPL(inpaint_fast, INPAINT_FAST_CUDA_KEY, m) {
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_weights"), TORCH_BOX(&dilated_block_weights));
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_input_gradient"), TORCH_BOX(&dilated_block_input_gradient));
   m.impl(INPAINT_FAST_CUDA_NAME("dilated_block_weight_gradient"), TORCH_BOX(&dilated_block_weight_gradient));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block"), TORCH_BOX(&resampling<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block_forward"), TORCH_BOX(&resampling<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block_statistics"), TORCH_BOX(&resampling_statistics<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block_statistics_forward"), TORCH_BOX(&resampling_statistics<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block_weights"), TORCH_BOX(&resampling_weights<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("strided_block_weight_gradient"), TORCH_BOX(&resampling_weight_gradient<Stride::two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block"), TORCH_BOX(&resampling<Stride::transposed_two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block_forward"), TORCH_BOX(&resampling<Stride::transposed_two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block_statistics"),
+         TORCH_BOX(&resampling_statistics<Stride::transposed_two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block_statistics_forward"),
+         TORCH_BOX(&resampling_statistics<Stride::transposed_two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block_weights"), TORCH_BOX(&resampling_weights<Stride::transposed_two>));
+  m.impl(INPAINT_FAST_CUDA_NAME("transposed_block_weight_gradient"),
+         TORCH_BOX(&resampling_weight_gradient<Stride::transposed_two>));
 }

@@ -26,12 +26,13 @@ struct Weights {
   void* data = nullptr;
   int64_t out_channels = 0, in_channels = 0;
   int64_t of_out = 0, of_in = 0, of_row = 0, of_column = 0;
+  int taps = 3;  // along a side
   float* floats() const { return static_cast<float*>(data); }
 };
 
-// Of 3x3 taps: channels swapped, taps in reverse order. Their convolution gives the gradient of the input.
+// Channels swapped, taps in reverse order. Their convolution gives the gradient of the input.
 inline Weights reversed(Weights weights, int64_t element_bytes) {
-  const int64_t last = 2 * (weights.of_row + weights.of_column);
+  const int64_t last = (weights.taps - 1) * (weights.of_row + weights.of_column);
   Weights result = weights;
   result.data = static_cast<char*>(weights.data) + last * element_bytes;
   result.out_channels = weights.in_channels, result.in_channels = weights.out_channels;
@@ -40,9 +41,15 @@ inline Weights reversed(Weights weights, int64_t element_bytes) {
   return result;
 }
 
-// Of a convolution of 3x3 taps and stride 1: vertical, horizontal.
+// From one output pixel to the next; or of a transposed convolution, which doubles the sides.
+enum class Stride : int { one, two, transposed_two };
+
+// Of a convolution: vertical, horizontal. Stride 2 comes with the dilation and padding that stand here, and its sides
+// are told by resampled_side().
 struct Geometry {
   int64_t dilation[2] = {1, 1}, padding[2] = {1, 1};
+  Stride stride = Stride::one;
+  // Of 3 taps and stride 1.
   int64_t output_side(int side, int64_t input) const { return input + 2 * (padding[side] - dilation[side]); }
   // Of the convolution with the reversed weights that gives the gradient of the input, which pads the output's gradient
   // by what the forward pass has not padded: less than nothing where that was more than 2 dilations.
@@ -50,6 +57,12 @@ struct Geometry {
     return {{dilation[0], dilation[1]}, {2 * dilation[0] - padding[0], 2 * dilation[1] - padding[1]}};
   }
 };
+
+// A side of what a convolution of stride 2, either way, makes of a side. 3 taps read the last one of an odd number of
+// pixels, 4 do not.
+inline int64_t resampled_side(Stride stride, int64_t taps, int64_t input) {
+  return stride == Stride::two ? (input + taps % 2) / 2 : 2 * input;
+}
 
 // One number for each output channel; null: there is none.
 struct Vector {

@@ -243,8 +243,9 @@ class Operator:
             ValueError: `backend` is no backend.
             BackendError: it cannot run here.
         """
-        if isinstance(backend, str) and backend in self.suffixes and backend not in SUFFIX:
-            return backend  # added by `define`, by those who test
+        added = backend or _forced
+        if isinstance(added, str) and added in self.suffixes and added not in SUFFIX:
+            return added  # by `define`, by those who test
         backend = check_name(backend) or _forced
         if is_transformed():
             if backend not in (None, "reference"):

@@ -23,13 +23,13 @@ def leave_moments(values, there, count, moments, tile, n, channels):
 
 @triton.jit
 def combine_kernel(
-    moments,  # float32, (parts, 2, channels): of each tile, those of a picture row by row
+    moments,  # float32, (parts, 2, channels): of each tile, those of a picture or of a phase of it row by row
     mean,  # float64 a channel
     var,  # float64 a channel, biased
     parts,
     pixels: tl.float64,  # of all parts
     channels,
-    height,
+    height,  # of a picture or phase
     width,
     TILE_H: tl.constexpr,
     TILE_W: tl.constexpr,
@@ -62,10 +62,13 @@ def combine_kernel(
     tl.store(var + c, tl.where(about_mean < 0, 0.0, about_mean) / n, has)
 
 
-def combine(moments: Tensor, output: Tensor, box: tuple[int, int], mean: Tensor, var: Tensor) -> None:
-    """The moments of output's tiles of that height and width, as mean and var of each channel."""
+def combine(moments: Tensor, output: Tensor, phases: int, box: tuple[int, int], mean: Tensor, var: Tensor) -> None:
+    """The moments of output's tiles of that height and width, as mean and var of each channel.
+
+    `phases`: along a side, of which the tiles are; all of one size.
+    """
     images, channels, height, width = output.shape
     combine_kernel[(triton.cdiv(channels, CHANNELS),)](
-        moments, mean, var, moments.shape[0], float(images * height * width), channels, height, width,
-        TILE_H=box[0], TILE_W=box[1], PARTS=PARTS, CHANNELS=CHANNELS,
+        moments, mean, var, moments.shape[0], float(images * height * width), channels, height // phases,
+        width // phases, TILE_H=box[0], TILE_W=box[1], PARTS=PARTS, CHANNELS=CHANNELS,
     )  # fmt: skip

@@ -1,6 +1,10 @@
-"""What the kernels of conv_block share: the arguments that launches rely on, the product, and where a tap lies."""
+"""What the kernels of conv_block share: what a convolution is, the arguments that launches rely on, the product, and
+where a tap lies."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -13,22 +17,64 @@ from inpaint_fast.kernels import _walk
 BLOCK = 256  # of the kernels that run along the weight
 
 
-# ---- arguments; the public functions have named every wrong one already ----
-
-
 def expect(condition: bool, message: str) -> None:
+    """Raises what a direct call of a registered operator is told; the public functions have named every wrong argument
+    already."""
     if not condition:
-        raise RuntimeError(f"dilated_block: {message}")
+        raise RuntimeError(f"conv_block: {message}")
 
 
-def check_pictures(pictures: Tensor, weight: Tensor, channels: int, geometry: Sequence[int]) -> None:
-    expect(pictures.dim() == 4 and weight.dim() == 4, "pictures and a weight of 4 dimensions are expected")
-    expect(weight.shape[2:] == (3, 3), f"taps of 3x3 are expected, got {tuple(weight.shape[2:])}")
+class Convolution(NamedTuple):
+    """Which pixels of its input an output pixel meets, by which taps.
+
+    Attributes:
+        taps: along a side.
+        stride: 1 or 2, from one pixel of the smaller picture to the next, in pixels of the larger one.
+        transposed: it goes from the smaller picture to the larger one; with stride 1, its taps are in reverse.
+        geometry: (dilation_h, dilation_w, padding_h, padding_w).
+    """
+
+    taps: int
+    stride: int
+    transposed: bool
+    geometry: Sequence[int]
+
+    @classmethod
+    def of(cls, weight: Tensor, stride: int, transposed: bool, geometry: Sequence[int]) -> Convolution:
+        sides = (3,) if stride == 1 else (3, 4)
+        taps = " or ".join(f"{side}x{side}" for side in sides)
+        expect(weight.dim() == 4 and weight.shape[2:] in [(side, side) for side in sides], f"{taps} taps are expected")
+        expect(len(geometry) == 4, f"geometry: two dilations and two paddings are expected, got {list(geometry)}")
+        expect(min(geometry[:2]) >= 1, f"a dilation of at least 1 is expected, got {tuple(geometry[:2])}")
+        return cls(weight.shape[2], stride, transposed, geometry)
+
+    @property
+    def phases(self) -> int:
+        """Along a side of the output: sets of pixels that meet taps of their own."""
+        return self.stride if self.transposed else 1
+
+    def channels(self, weight: Tensor) -> tuple[int, int]:
+        """(of the input, of the output)."""
+        return (weight.shape[0], weight.shape[1]) if self.transposed else (weight.shape[1], weight.shape[0])
+
+    def size(self, pictures: Tensor) -> tuple[int, int]:
+        """Height and width of the output for these pictures."""
+        height, width = pictures.shape[2:]
+        if self.transposed and self.stride == 2:
+            return 2 * height, 2 * width
+        more_h, more_w = (
+            2 * p - d * (self.taps - 1) for d, p in zip(self.geometry[:2], self.geometry[2:], strict=True)
+        )
+        if self.transposed:
+            return height - more_h, width - more_w
+        return (height + more_h - 1) // self.stride + 1, (width + more_w - 1) // self.stride + 1
+
+
+def check_pictures(pictures: Tensor, weight: Tensor, channels: int) -> None:
+    expect(pictures.dim() == 4, "pictures of 4 dimensions are expected")
     expect(pictures.shape[1] == channels, f"{channels} channels are expected, got {pictures.shape[1]}")
     expect(pictures.dtype == weight.dtype, f"one dtype is expected, got {pictures.dtype} and {weight.dtype}")
     expect(pictures.dtype in (torch.float32, torch.float16, torch.bfloat16), f"no kernel for {pictures.dtype}")
-    expect(len(geometry) == 4, f"geometry: two dilations and two paddings are expected, got {list(geometry)}")
-    expect(min(geometry[:2]) >= 1, f"a dilation of at least 1 is expected, got {tuple(geometry[:2])}")
 
 
 def check_epilogue(channels: int, vectors: Sequence[Tensor | None], activation: int, order: int) -> None:
@@ -37,12 +83,6 @@ def check_epilogue(channels: int, vectors: Sequence[Tensor | None], activation: 
     )
     expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
     expect(0 <= order < len(ORDERS), f"there is no order {order}")
-
-
-def output_size(size: Sequence[int], geometry: Sequence[int]) -> tuple[int, int]:
-    """Height and width of the convolution of pictures of that height and width."""
-    height, width = (side + 2 * (p - d) for side, d, p in zip(size, geometry[:2], geometry[2:], strict=True))
-    return height, width
 
 
 def is_wide(weight: Tensor, *pictures: Tensor) -> bool:
@@ -59,9 +99,9 @@ def is_wide(weight: Tensor, *pictures: Tensor) -> bool:
 
 
 @triton.jit
-def tap_offset(row, column, tap, strides):
+def tap_offset(row, column, tap, strides, TAPS: tl.constexpr):
     """Where a tap of the weight lies: strides of its row, its column and its taps' row and column, in elements."""
-    return row * strides[0] + column * strides[1] + tap // 3 * strides[2] + tap % 3 * strides[3]
+    return row * strides[0] + column * strides[1] + tap // TAPS * strides[2] + tap % TAPS * strides[3]
 
 
 @triton.jit

@@ -22,10 +22,8 @@ class Tile:
         pixels: of the result; for the weight's gradient, of one step of its sum.
         rows: output channels; for the weight's gradient too.
         channels: input channels: of one step of the sum; for the weight's gradient, of the result.
-        warps: of 32 threads.
+        warps: of 32 threads; 4 at most (kernels/conv_block says why).
         stages: how many steps' operands are in shared memory at a time.
-        unrolled: a loop for each of the 9 taps; otherwise one over all of them, which fills and drains its stages once
-            and takes fewer registers. With 8 warps it must be unrolled (kernels/conv_block says why).
     """
 
     pixels: int
@@ -33,7 +31,6 @@ class Tile:
     channels: int
     warps: int
     stages: int
-    unrolled: bool = False
 
 
 # (architecture, precision) -> tiles, the largest first: the first that gives 9 in 10 multiprocessors work is taken.
@@ -98,14 +95,14 @@ def box_of(pixels: int, height: int, width: int, columns: int = 16) -> dict[str,
 def tile_of(
     tensor: Tensor,
     tf32: bool,
-    images: int,
+    pictures: int,
     height: int,
     width: int,
     rows: int,
     channels: int,
     most: int | None = None,
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """(constants of the convolution's kernel, options of its launch) for a result of that size.
+    """(constants of the convolution's kernel, options of its launch) for a result of pictures of that size.
 
     `most`: sums of a program.
     """
@@ -115,22 +112,25 @@ def tile_of(
             continue
         box = box_of(tile.pixels, height, width)
         block = _power(rows, 16, tile.rows)
-        programs = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
+        programs = pictures * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
         if programs * triton.cdiv(rows, block) >= 0.9 * multiprocessors:
             break
-    constants = box | {"BLOCK_N": block, "BLOCK_K": _power(channels, 16, tile.channels), "UNROLLED": tile.unrolled}
+    constants = box | {"BLOCK_N": block, "BLOCK_K": _power(channels, 16, tile.channels)}
     return constants, {"num_warps": tile.warps, "num_stages": tile.stages}
 
 
 def weight_gradient_tile_of(
-    tensor: Tensor, tf32: bool, images: int, height: int, width: int, rows: int, channels: int
+    tensor: Tensor, tf32: bool, images: int, height: int, width: int, taps: int, rows: int, channels: int
 ) -> tuple[dict[str, int], dict[str, int], int]:
-    """(constants of the weight gradient's kernel, options of its launch, shares of the pixels); sizes of the grad."""
+    """(constants of the weight gradient's kernel, options of its launch, shares of the pixels).
+
+    `height`, `width`: of the smaller pictures; `taps`: along a side.
+    """
     architecture, multiprocessors = _device(tensor.get_device() if tensor.is_cuda else None)
     tile = WEIGHT_GRADIENT_TILES[architecture, precision_of(tensor, tf32)]
     box = box_of(tile.pixels, height, width, columns=8)
     blocks = {"BLOCK_M": _power(rows, 16, tile.rows), "BLOCK_N": _power(channels, 16, tile.channels)}
-    programs = 9 * triton.cdiv(rows, blocks["BLOCK_M"]) * triton.cdiv(channels, blocks["BLOCK_N"])
+    programs = taps**2 * triton.cdiv(rows, blocks["BLOCK_M"]) * triton.cdiv(channels, blocks["BLOCK_N"])
     steps = images * triton.cdiv(height, box["TILE_H"]) * triton.cdiv(width, box["TILE_W"])
     shares = min(triton.cdiv(2 * multiprocessors, programs), max(steps // LEAST_STEPS, 1))
     return box | blocks, {"num_warps": tile.warps, "num_stages": tile.stages}, shares

@@ -1,23 +1,21 @@
 """The weight's gradient in Triton: a product over pixels, of which every program takes a share; the shares' sums are
 added in a fixed order."""
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from inpaint_fast._words import triton_interpreted
-from inpaint_fast.kernels._walk import block_of, on_their_device
+from inpaint_fast.kernels._walk import block_of
 from inpaint_fast.kernels.conv_block.problem import (
     BLOCK,
+    Convolution,
     as_tf32,
     check_pictures,
     dot,
     expect,
     is_wide,
-    output_size,
     tap_offset,
 )
 from inpaint_fast.kernels.conv_block.tiles import precision_of, weight_gradient_tile_of
@@ -25,9 +23,9 @@ from inpaint_fast.kernels.conv_block.tiles import precision_of, weight_gradient_
 
 @triton.jit
 def weight_gradient_kernel(
-    grad,  # T: float32, float16 or bfloat16
-    input,  # T
-    partials,  # float32, (shares, 9, out_channels, channels), contiguous
+    grad,  # T: float32, float16 or bfloat16; of a transposed convolution its input
+    input,  # T; of a transposed convolution its grad
+    partials,  # float32, (shares, TAPS * TAPS, out_channels, channels), contiguous
     images,
     channels,
     out_channels,
@@ -41,6 +39,8 @@ def weight_gradient_kernel(
     padding_w,
     grad_strides,  # of picture, channel, row and column, in elements
     input_strides,
+    TAPS: tl.constexpr,  # along a side
+    STRIDE: tl.constexpr,  # 1 or 2
     PRECISION: tl.constexpr,  # "half", "tf32" or "ieee"
     WIDE: tl.constexpr,  # indices of 64 bits
     INTERPRETED: tl.constexpr,
@@ -57,9 +57,9 @@ def weight_gradient_kernel(
     n = program % blocks_n * BLOCK_N + tl.arange(0, BLOCK_N)
 
     # The pixels of grad whose tap lies in the picture, and the tiles of this program's share of them.
-    down, across = tap // 3 * dilation_h - padding_h, tap % 3 * dilation_w - padding_w
-    top, bottom = max(0, -down), min(out_height, height - down)
-    left, right = max(0, -across), min(out_width, width - across)
+    down, across = tap // TAPS * dilation_h - padding_h, tap % TAPS * dilation_w - padding_w
+    top, bottom = tl.cdiv(max(0, -down), STRIDE), min(out_height, tl.cdiv(max(0, height - down), STRIDE))
+    left, right = tl.cdiv(max(0, -across), STRIDE), min(out_width, tl.cdiv(max(0, width - across), STRIDE))
     tiles_h, tiles_w = tl.cdiv(max(bottom - top, 0), TILE_H), tl.cdiv(max(right - left, 0), TILE_W)
     tiles = images * tiles_h * tiles_w
     length = tl.cdiv(tiles, shares)
@@ -75,26 +75,28 @@ def weight_gradient_kernel(
         there = (y < bottom) & (x < right)
         at = y.to(integer) * grad_strides[2] + x.to(integer) * grad_strides[3]
         a = tl.load(grad_at + image * grad_strides[0] + at[None, :], there[None, :] & (m < out_channels)[:, None], 0.0)
-        at = (y + down).to(integer) * input_strides[2] + (x + across).to(integer) * input_strides[3]
+        y, x = y * STRIDE + down, x * STRIDE + across
+        at = y.to(integer) * input_strides[2] + x.to(integer) * input_strides[3]
         b = tl.load(input_at + image * input_strides[0] + at[:, None], there[:, None] & (n < channels)[None, :], 0.0)
         if PRECISION == "tf32":  # one of the two, which halves the error; the other would not fit registers so well
             a = as_tf32(a)
         sums = dot(a, b, sums, PRECISION, INTERPRETED)
 
-    partials += (share * 9 + tap).to(tl.int64) * out_channels * channels
+    partials += (share * (TAPS * TAPS) + tap).to(tl.int64) * out_channels * channels
     at = m.to(integer)[:, None] * channels + n[None, :]
     tl.store(partials + at, sums, (m < out_channels)[:, None] & (n < channels)[None, :])
 
 
 @triton.jit
 def add_kernel(
-    partials,  # float32, (shares, 9, out_channels, channels), contiguous
+    partials,  # float32, (shares, TAPS * TAPS, out_channels, channels), contiguous
     result,  # T: the weight's gradient
     shares,
     numel,  # of result
     channels,
     out_channels,
     strides,  # of result's output channel, input channel, row and column of taps, in elements
+    TAPS: tl.constexpr,  # along a side
     WIDE: tl.constexpr,  # indices of 64 bits
     BLOCK: tl.constexpr,
 ):
@@ -104,26 +106,26 @@ def add_kernel(
         total += tl.load(partials + at, there, 0.0)
         partials += numel
     channel, out, tap = at % channels, at // channels % out_channels, at // channels // out_channels
-    tl.store(result + tap_offset(out, channel, tap, strides), total.to(result.dtype.element_ty), there)
+    tl.store(result + tap_offset(out, channel, tap, strides, TAPS), total.to(result.dtype.element_ty), there)
 
 
-@on_their_device
-def dilated_block_weight_gradient(
-    grad: Tensor, input: Tensor, weight: Tensor, geometry: Sequence[int], tf32: bool
-) -> Tensor:
-    """The sum over all pixels, in weight's layout."""
-    check_pictures(input, weight, weight.shape[1], geometry)
-    check_pictures(grad, weight, weight.shape[0], geometry)
-    images, channels, *input_size = input.shape
-    size = output_size(input_size, geometry)
-    expect(grad.shape[0] == images and grad.shape[2:] == size, "grad is not of that input's output")
+def sum_over_pixels(convolution: Convolution, grad: Tensor, input: Tensor, weight: Tensor, tf32: bool) -> Tensor:
+    """The weight's gradient, in its layout."""
+    channels, rows = convolution.channels(weight)
+    check_pictures(input, weight, channels)
+    check_pictures(grad, weight, rows)
+    expected = input.shape[0], *convolution.size(input)
+    expect((grad.shape[0], *grad.shape[2:]) == expected, "grad is not of that input's output")
     result = torch.empty_like(weight)
     if not result.numel():
         return result
-    rows, numel = weight.shape[0], weight.numel()
-    constants, options, shares = weight_gradient_tile_of(input, tf32, images, *size, rows, channels)
+    if convolution.transposed:  # it is that of the convolution the other way, whose two pictures have changed places
+        grad, input = input, grad
+    (images, rows, *out_size), (channels, *size) = grad.shape, input.shape[1:]
+    taps, numel = convolution.taps, weight.numel()
+    constants, options, shares = weight_gradient_tile_of(input, tf32, images, *out_size, taps, rows, channels)
     partials = torch.empty((shares, numel), dtype=torch.float32, device=input.device)
-    programs = 9 * triton.cdiv(rows, constants["BLOCK_M"]) * triton.cdiv(channels, constants["BLOCK_N"])
+    programs = taps**2 * triton.cdiv(rows, constants["BLOCK_M"]) * triton.cdiv(channels, constants["BLOCK_N"])
     weight_gradient_kernel[(programs, shares)](
         grad,
         input,
@@ -131,11 +133,13 @@ def dilated_block_weight_gradient(
         images,
         channels,
         rows,
-        *input_size,
         *size,
-        *geometry,
+        *out_size,
+        *convolution.geometry,
         grad.stride(),
         input.stride(),
+        TAPS=taps,
+        STRIDE=convolution.stride,
         PRECISION=precision_of(input, tf32),
         WIDE=is_wide(weight, input, grad),
         INTERPRETED=triton_interpreted(),
@@ -143,6 +147,6 @@ def dilated_block_weight_gradient(
         **options,
     )
     add_kernel[(triton.cdiv(numel, BLOCK),)](
-        partials, result, shares, numel, channels, rows, result.stride(), WIDE=is_wide(weight), BLOCK=BLOCK
+        partials, result, shares, numel, channels, rows, result.stride(), TAPS=taps, WIDE=is_wide(weight), BLOCK=BLOCK
     )
     return result

@@ -12,13 +12,16 @@ import hashlib
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 
+from inpaint_fast.ops import _dispatch
 from inpaint_fast.ops._dispatch import OPERATORS
 
 HERE = Path(__file__).resolve().parent
@@ -36,16 +39,31 @@ _loaded: dict[str, ctypes.CDLL] = {}
 
 
 def load(stem: str) -> None:
-    """Make the backend "emulated" usable for the operator `stem`: built once, loaded once."""
-    operator = OPERATORS[stem]
-    if "emulated" in operator.suffixes:
+    """Make the backend "emulated" usable for the operator `stem` and those that share its home: built once, loaded
+    once."""
+    if "emulated" in OPERATORS[stem].suffixes:
         return
-    folder = ROOT / "csrc" / operator.home
-    path = shared_library(operator.home, [folder / "cuda_ops.cpp", folder / "cuda" / "kernels.cu"])
-    operator.suffixes["emulated"] = SUFFIX
-    operator.define(SUFFIX)
+    home = OPERATORS[stem].home
+    folder = ROOT / "csrc" / home
+    path = shared_library(home, [folder / "cuda_ops.cpp", folder / "cuda" / "kernels.cu"])
+    of_home = [operator for operator in OPERATORS.values() if operator.home == home]
+    for operator in of_home:
+        operator.suffixes["emulated"] = SUFFIX
+        operator.define(SUFFIX)
     torch.ops.load_library(str(path))
-    _loaded[stem] = ctypes.CDLL(str(path))
+    for operator in of_home:
+        _loaded[operator.stem] = ctypes.CDLL(str(path))
+
+
+@contextmanager
+def use_emulation() -> Iterator[None]:
+    """What use_backend("cuda") is on a GPU: every operator with a CUDA kernel runs it, emulated."""
+    for stem, operator in OPERATORS.items():
+        if "cuda" in operator.backends:
+            load(stem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_dispatch, "_forced", "emulated")
+        yield
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,6 @@ def operator(name: str, right: dict[str, Any], wrong: list[tuple[dict[str, Any],
 X, W = torch.ones(1, 4, 8, 8), torch.ones(6, 4, 3, 3)
 EPILOGUE = {"bias": None, "scale": None, "shift": None}
 SETTINGS = {"activation": 0, "slope": 0.0, "order": 0}
-ON_CPU = {"channels_last": True, "tf32": False}
 
 
 def wrong_pictures(name: str) -> list[tuple[dict[str, Any], str]]:
@@ -104,6 +103,7 @@ WRONG_EPILOGUE = [
     ({"activation": 6}, "activation: 0 to 5 is expected, got 6"),
     ({"activation": -HUGE}, "activation: 0 to 5"),
 ]
+WRONG_STATISTICS = [each for each in WRONG_EPILOGUE if "scale" not in each[0] and "shift" not in each[0]]
 WRONG_FORWARD = [
     *WRONG_EPILOGUE,
     ({"order": 2}, "order: 0 or 1 is expected, got 2"),
@@ -125,8 +125,7 @@ operator(
     "dilated_block_statistics",
     {"input": X, "weight": W, "bias": None, "geometry": [1, 1, 1, 1], "activation": 0, "slope": 0.0,
      "channels_last": False, "tf32": False},
-    [*wrong_pictures("input"), *wrong_weights(), *WRONG_GEOMETRY,
-     *(each for each in WRONG_EPILOGUE if "scale" not in each[0] and "shift" not in each[0]), SMALL, CHANNELS],
+    [*wrong_pictures("input"), *wrong_weights(), *WRONG_GEOMETRY, *WRONG_STATISTICS, SMALL, CHANNELS],
 )  # fmt: skip
 operator("dilated_block_weights", {"weight": W}, wrong_weights())
 operator(
@@ -160,17 +159,24 @@ for stem, weight, grad in (
     ("strided_block", W, (1, 6, 4, 4)),
     ("transposed_block", torch.ones(4, 6, 3, 3), (1, 6, 16, 16)),
 ):
-    out_first = stem == "strided_block"
+    of_five = zeros(6, 5, 3, 3) if stem == "strided_block" else zeros(5, 6, 3, 3)
+    other_channels = {"weight": of_five}, "weight: its channels are not"
     operator(
         stem,
-        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, **ON_CPU},
-        [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD,
-         ({"weight": zeros(6, 5, 3, 3) if out_first else zeros(5, 6, 3, 3)}, "weight: its channels are not")],
+        {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, "channels_last": False,
+         "tf32": False},
+        [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD, other_channels],
+    )  # fmt: skip
+    operator(
+        f"{stem}_statistics",
+        {"input": X, "weight": weight, "bias": None, "activation": 0, "slope": 0.0, "channels_last": False,
+         "tf32": False},
+        [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_STATISTICS, other_channels],
     )  # fmt: skip
     operator(f"{stem}_weights", {"weight": weight}, wrong_weights(weight))
     operator(
         f"{stem}_weight_gradient",
-        {"grad": torch.ones(grad), "input": X, "weight": weight},
+        {"grad": torch.ones(grad), "input": X, "weight": weight, "tf32": False},
         [
             *wrong_pictures("input"),
             *wrong_weights(weight),
@@ -343,8 +349,8 @@ operator(
 
 STEMS = {name: operator.stem for operator in OPERATORS.values() for name in operator.definitions}
 KINDS = [
-    *((name, "") for name in RIGHT if name != "dilated_block_statistics"),
-    *((name, "_emulated") for name in RIGHT if "strided" not in name and "transposed" not in name),
+    *((name, "") for name in RIGHT if not name.endswith("_statistics")),
+    *((name, "_emulated") for name in RIGHT),
 ]
 
 

@@ -85,7 +85,6 @@ struct Tiling {
 // a transposed one (3x3 taps, padding 1, output padding 1, or 4x4, padding 1) is four, one for each quarter of the
 // output. A row of 4 taps gives each parity 2 of them, a row of 3 gives one parity 2 and the other 1. Tiles are then of
 // a quarter's pixels.
-enum class Stride : int { one, two, transposed_two };
 constexpr int kQuarters = 4;
 
 struct Quarters {

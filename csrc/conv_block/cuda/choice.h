@@ -1,7 +1,8 @@
-// How dilated_block's convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the
+// How a convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the
 // whole).
 #pragma once
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -122,15 +123,20 @@ int log2_of(int64_t x) {
   return log;
 }
 
-// Pairs of a block and a tap that sees more than padding, along a side that is cut into blocks of 2^log pixels.
-int64_t taps_along(int64_t output, int64_t input, int64_t dilation, int64_t padding, int log) {
-  int64_t taps = 0;
-  for (int64_t k = 0; k < 3; ++k) {
-    const int64_t shift = k * dilation - padding;
-    const int64_t begin = shift < 0 ? -shift : 0, end = input - shift < output ? input - shift : output;
-    if (begin < end) taps += ((end - 1) >> log) - (begin >> log) + 1;
-  }
-  return taps;
+// Pairs of a block and a tap that sees more than padding, along a side of all phases, each of which is cut into blocks
+// of 2^log pixels.
+int64_t taps_along(const ConvolutionArgs& args, int side, int log) {
+  const int64_t output = side == 0 ? args.output.height : args.output.width;
+  const int64_t input = side == 0 ? args.input.height : args.input.width;
+  int64_t sum = 0;
+  for (int phase = 0; phase < args.phases; ++phase)
+    for (int k = 0; k < args.taps[side][phase].count; ++k) {
+      const int64_t at = args.taps[side][phase].at(k);
+      const int64_t begin = at < 0 ? ceil_div(-at, args.stride) : 0;
+      const int64_t end = at < input ? std::min(ceil_div(input - at, args.stride), output) : 0;
+      if (begin < end) sum += ((end - 1) >> log) - (begin >> log) + 1;
+    }
+  return sum;
 }
 
 struct Choice {
@@ -147,7 +153,8 @@ Choice choose(const Multiplication& how, const ConvolutionArgs& args) {
             most_shared = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   const bool ieee = how.kind == ScalarKind::float32 && !how.tf32;
   Choice best;
-  best.sm90a = use_sm90a() && !ieee && can_be_mapped(args.input, how.kind == ScalarKind::float32 ? 4 : 2);
+  best.sm90a =
+      use_sm90a() && !ieee && args.stride == 1 && can_be_mapped(args.input, how.kind == ScalarKind::float32 ? 4 : 2);
   double least_time = -1;
   for (int c = 0; c < kTiles; ++c) {
     const Candidate& candidate = Choice{best.sm90a, c, {}}.tile();
@@ -160,14 +167,16 @@ Choice choose(const Multiplication& how, const ConvolutionArgs& args) {
         // Pictures share a block where one does not fill it; otherwise its pixels are neighbours, for the caches' sake.
         const bool whole = int64_t{1} << width >= args.output.width && int64_t{1} << height >= args.output.height;
         if (width + height < rows && !whole) continue;
-        const double taps = static_cast<double>(taps_along(args.output.height, args.input.height, args.dilation[0],
-                                                           args.padding[0], height)) *
-                            taps_along(args.output.width, args.input.width, args.dilation[1], args.padding[1], width);
+        const double taps = static_cast<double>(taps_along(args, 0, height)) * taps_along(args, 1, width);
         const int64_t deep = ceil_div(args.output.images, int64_t{1} << (rows - width - height));
         if (least_taps >= 0 && taps * deep >= least_taps) continue;
         least_taps = taps * deep;
-        cut = {width, height, ceil_div(args.output.width, int64_t{1} << width),
-               ceil_div(args.output.height, int64_t{1} << height), deep};
+        cut = {width,
+               height,
+               ceil_div(args.output.width, int64_t{1} << width),
+               ceil_div(args.output.height, int64_t{1} << height),
+               deep,
+               args.phases * args.phases};
       }
     const int64_t columns = ceil_div(args.output.channels, candidate.columns);
     const int64_t rounds = ceil_div(cut.blocks() * columns, multiprocessors);

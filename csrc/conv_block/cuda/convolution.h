@@ -1,4 +1,4 @@
-// The convolution kernel of dilated_block from sm_80 on (kernels.cu tells the whole): the copies of each thread.
+// The convolution kernel from sm_80 on (kernels.cu tells the whole): the copies of each thread.
 #pragma once
 
 #include "conv_block/cuda/epilogue.h"
@@ -19,20 +19,22 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
 
   const Place<BlockTile> place(args);
   const TapRange vertical = place.vertical, horizontal = place.horizontal;
+  const Taps &down = place.down_taps(), &across = place.across_taps();
   const int height = static_cast<int>(args.input.height), width = static_cast<int>(args.input.width);
   const int channels = static_cast<int>(args.input.channels);
   const int steps = place.taps() * ((channels + kStep - 1) / kStep);
   fold_epilogue<T, BlockTile>(args.epilogue, place.first_channel, args.output.channels, epilogue);
 
   // What this thread copies: one chunk of each of kM pixels and kN output channels. Of a pixel, the address of its
-  // chunk at tap (0, 0), which may lie outside of the picture and is then not read, and a bit for each tap that is no
-  // padding.
+  // chunk at tap (0, 0), which may lie outside of the picture and is then not read, and a bit for each row of taps and
+  // each column of them that is no padding.
   const int chunk = threadIdx.x % 4, row = threadIdx.x / 4;
   uintptr_t from[kM];
   unsigned there[kM];
 #pragma unroll
   for (int i = 0; i < kM; ++i) {
-    const int at = row + i * kAtOnce, y = place.y_of(at) - args.padding[0], x = place.x_of(at) - args.padding[1];
+    const int at = row + i * kAtOnce;
+    const int y = place.y_of(at) * args.stride + down.first, x = place.x_of(at) * args.stride + across.first;
     from[i] =
         reinterpret_cast<uintptr_t>(args.input.data) +
         (place.image_of(at) * args.input.of_image + y * args.input.of_row + x * args.input.of_column) * kElementBytes +
@@ -40,10 +42,10 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
     there[i] = 0;
     const bool any = place.has(at);
 #pragma unroll
-    for (int tap = 0; tap < kTaps; ++tap) {
-      const int tap_y = y + tap / 3 * args.dilation[0], tap_x = x + tap % 3 * args.dilation[1];
-      const bool inside = tap_y >= 0 && tap_y < height && tap_x >= 0 && tap_x < width;
-      there[i] |= static_cast<unsigned>(any && inside) << tap;
+    for (int k = 0; k < kMostTaps; ++k) {
+      const int tap_y = y + k * down.step, tap_x = x + k * across.step;
+      there[i] |= static_cast<unsigned>(any && tap_y >= 0 && tap_y < height) << k;
+      there[i] |= static_cast<unsigned>(any && tap_x >= 0 && tap_x < width) << (kMostTaps + k);
     }
   }
   const int64_t of_tap = args.output.channels * channels * kElementBytes;
@@ -54,23 +56,24 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
 
   // The step that is copied next: a tap, and the channels from `channel` on. `moved` is what both add to an address.
   int tap_y = vertical.first, tap_x = horizontal.first, channel = 0;
+  unsigned tap = 0;  // its bits
   int64_t moved = 0;
   uintptr_t weights_at = 0;
   const auto take_tap = [&] {
     channel = 0;
-    moved = (static_cast<int64_t>(tap_y) * args.dilation[0] * args.input.of_row +
-             static_cast<int64_t>(tap_x) * args.dilation[1] * args.input.of_column) *
+    tap = 1u << tap_y | 1u << (kMostTaps + tap_x);
+    moved = (static_cast<int64_t>(tap_y) * down.step * args.input.of_row +
+             static_cast<int64_t>(tap_x) * across.step * args.input.of_column) *
             kElementBytes;
-    weights_at = weights + (tap_y * 3 + tap_x) * of_tap;
+    weights_at = weights + place.weight_tap(tap_y, tap_x) * of_tap;
   };
   take_tap();
   sum_steps<Sums<Math, BlockTile, true>, BlockTile>(steps, shared, [&](char* rows, char* columns) {
     const bool in_channels = channel + chunk * kPack < channels;
-    const unsigned tap = in_channels ? 1u << (tap_y * 3 + tap_x) : 0;
 #pragma unroll
     for (int i = 0; i < kM; ++i)
       device::cp_async_16(rows + in_rows(row + i * kAtOnce, chunk), reinterpret_cast<const void*>(from[i] + moved),
-                          there[i] & tap ? kChunkBytes : 0);
+                          in_channels && (there[i] & tap) == tap ? kChunkBytes : 0);
 #pragma unroll
     for (int j = 0; j < kN; ++j)
       device::cp_async_16(columns + in_rows(row + j * kAtOnce, chunk),

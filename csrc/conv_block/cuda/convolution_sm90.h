@@ -1,4 +1,4 @@
-// The convolution kernel of dilated_block for sm_90a (kernels.cu tells the whole). One thread of a warp of its own, the
+// The convolution kernel for sm_90a (kernels.cu tells the whole). One thread of a warp of its own, the
 // producer, has boxes of pixels and of weights copied to the stages of a pipeline; one or two warpgroups, the
 // consumers, multiply them where they lie and finish the block.
 //
@@ -88,15 +88,14 @@ __device__ __forceinline__ void copy_steps(const Place<BlockTile>& place, const 
   Turn<BlockTile> turn;
   for (int tap_y = place.vertical.first; tap_y <= place.vertical.last; ++tap_y)
     for (int tap_x = place.horizontal.first; tap_x <= place.horizontal.last; ++tap_x) {
-      const int y = place.y0 + tap_y * args.dilation[0] - args.padding[0];
-      const int x = place.x0 + tap_x * args.dilation[1] - args.padding[1];
+      const int y = place.y0 + place.down_taps().at(tap_y), x = place.x0 + place.across_taps().at(tap_x);
       for (int channel = 0; channel < channels; channel += kStep, turn.next()) {
         uint64_t* const full = pipeline.full + turn.stage;
         pipeline.wait(pipeline.empty + turn.stage, turn.parity ^ 1);  // true at once in the first round
         device::mbarrier_arrive_expect_tx(full, BlockTile::kStageBytes);
         device::tma_load_4d(pipeline.rows(turn.stage), pictures, full, channel, x, y, image);
         device::tma_load_3d(pipeline.columns(turn.stage), weights, full, channel, static_cast<int>(place.first_channel),
-                            tap_y * 3 + tap_x);
+                            place.weight_tap(tap_y, tap_x));
       }
     }
 }

@@ -1,10 +1,11 @@
-// What the convolution kernels of dilated_block (kernels.cu tells the whole) have in common: their arguments, which
+// What the convolution kernels (kernels.cu tells the whole) have in common: their arguments, which
 // pixels a block has and which taps it computes, and what is made of its sums.
 #pragma once
 
 #include "common/device_activation.h"
 #include "common/launch.h"
 #include "conv_block/cuda/moments.h"
+#include "conv_block/cuda/taps.h"
 
 namespace inpaint_fast {
 namespace cuda {
@@ -13,9 +14,12 @@ namespace {
 // ---- arguments ----
 
 struct ConvolutionArgs {
-  Pictures input, output;
+  Pictures input, output;                         // output: of the first phase, whose pixels lie `phases` apart
+  int64_t of_phase_row = 0, of_phase_column = 0;  // from there to the next phase
   const void* weights = nullptr;
-  int dilation[2] = {}, padding[2] = {};
+  int weight_taps = 0;  // along a side
+  int stride = 1, phases = 1;
+  Taps taps[2][kMostPhases];  // vertical, horizontal
   Epilogue epilogue;
   Cut cut;
   float* moments = nullptr;  // of each place; written: the epilogue's activation is theirs, not the output's
@@ -27,43 +31,54 @@ struct TapRange {
 };
 
 // The taps that see more than padding from outputs [begin, end) along a side of `input` pixels.
-__device__ __forceinline__ TapRange taps_of(int begin, int end, int input, int dilation, int padding) {
-  TapRange range{3, -1};
+__device__ __forceinline__ TapRange seeing_taps(const Taps& taps, int stride, int begin, int end, int input) {
+  TapRange range{kMostTaps, -1};
 #pragma unroll
-  for (int k = 0; k < 3; ++k) {
-    const int shift = k * dilation - padding;
-    if (begin + shift < input && end + shift > 0 && begin < end) {
+  for (int k = 0; k < kMostTaps; ++k)
+    if (k < taps.count && begin < end && begin * stride + taps.at(k) < input && (end - 1) * stride + taps.at(k) >= 0) {
       range.last = k;
-      if (range.first == 3) range.first = k;
+      if (range.first == kMostTaps) range.first = k;
     }
-  }
   return range;
 }
 
 // ---- where a block is ----
 
-// The pixels and the output channels of a block, and the taps that see more than padding from there.
+// The pixels and the output channels of a block, and the taps that see more than padding from there. Its pixels are of
+// one phase, as are all that are told here.
 template <class BlockTile>
 struct Place {
-  unsigned index;  // among all places; blocks that differ in their channels alone have the same
+  unsigned index;  // among all places of all phases; blocks that differ in their channels alone have the same
+  unsigned row_phase, column_phase;
   int64_t first_channel, image0;
   int y0, x0;
   TapRange vertical, horizontal;
   const ConvolutionArgs& args;
 
-  // The blocks of one place follow one another: they read the same pixels.
+  // The blocks of one place, and those of all its phases, follow one another: they read the same pixels.
   explicit __device__ __forceinline__ Place(const ConvolutionArgs& args) : args(args) {
     const unsigned column_blocks = static_cast<unsigned>(ceil_div(args.output.channels, BlockTile::kColumns));
     const unsigned across = static_cast<unsigned>(args.cut.across), down = static_cast<unsigned>(args.cut.down);
+    const unsigned phases = static_cast<unsigned>(args.phases);
     index = blockIdx.x / column_blocks;
     first_channel = static_cast<int64_t>(blockIdx.x - index * column_blocks) * BlockTile::kColumns;
-    x0 = static_cast<int>(index % across) << args.cut.width;
-    y0 = static_cast<int>(index / across % down) << args.cut.height;
-    image0 = static_cast<int64_t>(index / across / down) * (BlockTile::kRows >> (args.cut.width + args.cut.height));
+    column_phase = index % phases, row_phase = index / phases % phases;
+    const unsigned of_phase = index / (phases * phases);
+    x0 = static_cast<int>(of_phase % across) << args.cut.width;
+    y0 = static_cast<int>(of_phase / across % down) << args.cut.height;
+    image0 = static_cast<int64_t>(of_phase / across / down) * (BlockTile::kRows >> (args.cut.width + args.cut.height));
     const int y_end = min(out_height(), y0 + (1 << args.cut.height)),
               x_end = min(out_width(), x0 + (1 << args.cut.width));
-    vertical = taps_of(y0, y_end, static_cast<int>(args.input.height), args.dilation[0], args.padding[0]);
-    horizontal = taps_of(x0, x_end, static_cast<int>(args.input.width), args.dilation[1], args.padding[1]);
+    vertical = seeing_taps(down_taps(), args.stride, y0, y_end, static_cast<int>(args.input.height));
+    horizontal = seeing_taps(across_taps(), args.stride, x0, x_end, static_cast<int>(args.input.width));
+  }
+
+  __device__ __forceinline__ const Taps& down_taps() const { return args.taps[0][row_phase]; }
+  __device__ __forceinline__ const Taps& across_taps() const { return args.taps[1][column_phase]; }
+  // Which of the weight's taps it is.
+  __device__ __forceinline__ int weight_tap(int k_down, int k_across) const {
+    const Taps &down = down_taps(), &across = across_taps();
+    return (down.tap + k_down * down.tap_step) * args.weight_taps + across.tap + k_across * across.tap_step;
   }
 
   __device__ __forceinline__ int out_height() const { return static_cast<int>(args.output.height); }
@@ -117,7 +132,8 @@ __device__ __forceinline__ void finish_block(const Place<BlockTile>& place, floa
   // pixels otherwise.
   const ConvolutionArgs& args = place.args;
   const int channels_left = place.channels_left();
-  T* const output = static_cast<T*>(args.output.data);
+  T* const output = static_cast<T*>(args.output.data) + place.row_phase * args.of_phase_row +
+                    place.column_phase * args.of_phase_column;
 #pragma unroll 1
   for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
     constexpr int kFours = BlockTile::kColumns / 4;
@@ -164,7 +180,8 @@ __device__ __forceinline__ void finish_block(const Place<BlockTile>& place, floa
   if (!args.moments) return;
   const int64_t channels = args.output.channels;
   leave_moments<BlockTile>(
-      sums, epilogue, static_cast<float>(pixels_of(args.cut, args.output, place.index, BlockTile::kRows)),
+      sums, epilogue,
+      static_cast<float>(pixels_of(args.cut, args.output, place.index / args.cut.phases, BlockTile::kRows)),
       [&](int row) { return place.has(row); }, args.moments + place.index * 2 * channels + place.first_channel,
       channels, channels_left);
 }

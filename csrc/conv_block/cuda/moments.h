@@ -10,11 +10,12 @@ namespace inpaint_fast {
 namespace cuda {
 namespace {
 
-// A block's pixels are 2^width x 2^height ones in each of some neighbouring pictures.
+// A block's pixels are 2^width x 2^height ones in each of some neighbouring pictures, all of one phase.
 struct Cut {
   int width = 0, height = 0;  // logarithms to base 2
   int64_t across = 0, down = 0, deep = 0;
-  int64_t blocks() const { return across * down * deep; }
+  int phases = 1;  // those of a place follow one another
+  int64_t blocks() const { return across * down * deep * phases; }
 };
 
 __device__ __forceinline__ int64_t cut_off(int64_t size, int64_t place, int64_t of_place) {
@@ -22,7 +23,7 @@ __device__ __forceinline__ int64_t cut_off(int64_t size, int64_t place, int64_t 
   return rest < of_place ? rest : of_place;
 }
 
-// How many pixels of the output lie in a place.
+// How many pixels of a phase lie in a place of it; output: that phase.
 __device__ __forceinline__ int64_t pixels_of(const Cut& cut, const Pictures& output, int64_t place, int tile_rows) {
   return cut_off(output.width, place % cut.across, int64_t{1} << cut.width) *
          cut_off(output.height, place / cut.across % cut.down, int64_t{1} << cut.height) *
@@ -85,9 +86,9 @@ __global__ void __launch_bounds__(kMovingThreads)
   // About the first mean: differences leave no large numbers to cancel. An infinite one would make them all NaN.
   const double given = there ? means[0] : 0, first = given - given == 0 ? given : 0;
   double sum = 0, squares = 0;
-  const int64_t places = cut.across * cut.down * cut.deep;
+  const int64_t places = cut.across * cut.down * cut.deep * cut.phases;
   for (int64_t place = threadIdx.x / kCombined; there && place < places; place += kMovingThreads / kCombined) {
-    const double n = static_cast<double>(pixels_of(cut, output, place, tile_rows));
+    const double n = static_cast<double>(pixels_of(cut, output, place / cut.phases, tile_rows));
     const double difference = means[place * 2 * channels] - first;
     sum += n * difference;
     squares += deviations[place * 2 * channels] + n * difference * difference;
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(kMovingThreads)
   sum = of_channel(sum);
   squares = of_channel(squares);
   if (threadIdx.x >= kCombined || !there) return;
-  const double count = static_cast<double>(output.images * output.height * output.width);
+  const double count = static_cast<double>(output.images * output.height * output.width * cut.phases);
   const double about_mean = squares - sum * sum / count;
   statistics.mean[c] = first + sum / count;
   statistics.var[c] = (about_mean < 0 ? 0 : about_mean) / count;

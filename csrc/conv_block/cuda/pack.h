@@ -1,4 +1,4 @@
-// The kernels of dilated_block that bring pictures and weights into the layouts that its products read (launchers.h).
+// The kernels that bring pictures and weights into the layouts that its products read (launchers.h).
 #pragma once
 
 #include "common/launch.h"
@@ -38,20 +38,21 @@ __global__ void __launch_bounds__(kMovingThreads)
     out[(image * pixels + first_pixel + i) * channels + first_channel + lane] = turned[lane][i];
 }
 
-// `in_channels` are those with the zeros behind them. A thread has the 9 taps of one pair of channels.
+// `in_channels` are those with the zeros behind them. A thread has the taps of one pair of channels.
 template <class Bits>
 __global__ void __launch_bounds__(kMovingThreads)
-    pack_weights_kernel(const Weights weights, int64_t in_channels, Bits* out) {
+    pack_weights_kernel(const __grid_constant__ Weights weights, int64_t in_channels, Bits* out) {
   const int64_t pairs = weights.out_channels * in_channels;
   const int64_t pair = static_cast<int64_t>(blockIdx.x) * kMovingThreads + threadIdx.x;
   if (pair >= pairs) return;
   const int64_t from_channel = pair % in_channels;
   const Bits* const from =
       static_cast<const Bits*>(weights.data) + pair / in_channels * weights.of_out + from_channel * weights.of_in;
-#pragma unroll
-  for (int tap = 0; tap < kTaps; ++tap)
-    out[tap * pairs + pair] =
-        from_channel < weights.in_channels ? from[tap / 3 * weights.of_row + tap % 3 * weights.of_column] : Bits{0};
+#pragma unroll 1
+  for (int row = 0; row < weights.taps; ++row)
+    for (int column = 0; column < weights.taps; ++column)
+      out[(row * weights.taps + column) * pairs + pair] =
+          from_channel < weights.in_channels ? from[row * weights.of_row + column * weights.of_column] : Bits{0};
 }
 
 }  // namespace

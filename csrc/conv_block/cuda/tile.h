@@ -1,4 +1,4 @@
-// The product of two tiles in shared memory, as all of dilated_block's CUDA kernels use it: which thread has which
+// The product of two tiles in shared memory, as all of the blocks' CUDA kernels use it: which thread has which
 // sums, how tiles lie in shared memory, and how the sums leave it.
 //
 // A step of a product takes kStepBytes of each row of the two factors (32 numbers of 16 bits, 16 of 32), all that one

@@ -1,9 +1,10 @@
-// The kernels of the weights' gradient of dilated_block (kernels.cu tells the whole): sums over parts of the pixels,
+// The kernels of the weights' gradient (kernels.cu tells the whole): sums over parts of the pixels,
 // and the sum of the parts.
 #pragma once
 
 #include "common/launch.h"
 #include "conv_block/cuda/launchers.h"
+#include "conv_block/cuda/taps.h"
 #include "conv_block/cuda/tile.h"
 
 namespace inpaint_fast {
@@ -12,11 +13,22 @@ namespace {
 
 struct WeightGradientArgs {
   Pictures grad, input;
-  float* sums = nullptr;  // [parts][9][out channels][in channels]
+  float* sums = nullptr;  // [parts][taps][taps][out channels][in channels]
   int64_t out_channels = 0, in_channels = 0;
-  int dilation[2] = {}, padding[2] = {};
+  int stride = 1;
+  Taps taps[2];  // vertical, horizontal
   int64_t parts = 1;
 };
+
+// Along a side, the pixels of a result at which a tap sees no padding.
+struct Seeing {
+  int first, count;
+};
+__device__ __forceinline__ Seeing seeing(int at, int stride, int64_t result, int64_t input) {
+  const int first = at < 0 ? (stride - 1 - at) / stride : 0;
+  const int end = min(static_cast<int>(result), (static_cast<int>(input) - at + stride - 1) / stride);
+  return {first, max(0, end - first)};
+}
 
 // One tap, a tile of out x in channels, one part of the pixels: those at which the tap sees no padding, a rectangle of
 // each picture.
@@ -39,15 +51,14 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
   block /= in_blocks;
   const int64_t first_out = static_cast<int64_t>(block % out_blocks) * BlockTile::kRows;
   block /= out_blocks;
-  const int tap = block % kTaps;
-  const int64_t part = block / kTaps;
+  const unsigned taps = static_cast<unsigned>(args.taps[0].count * args.taps[1].count);
+  const int tap = static_cast<int>(block % taps);
+  const int64_t part = block / taps;
 
-  const int shift_y = tap / 3 * args.dilation[0] - args.padding[0];
-  const int shift_x = tap % 3 * args.dilation[1] - args.padding[1];
-  const int y0 = max(0, -shift_y), x0 = max(0, -shift_x);
-  const int height =
-      max(0, min(static_cast<int>(args.grad.height), static_cast<int>(args.input.height) - shift_y) - y0);
-  const int width = max(0, min(static_cast<int>(args.grad.width), static_cast<int>(args.input.width) - shift_x) - x0);
+  const int at_y = args.taps[0].at(tap / args.taps[1].count), at_x = args.taps[1].at(tap % args.taps[1].count);
+  const Seeing down = seeing(at_y, args.stride, args.grad.height, args.input.height);
+  const Seeing across = seeing(at_x, args.stride, args.grad.width, args.input.width);
+  const int y0 = down.first, height = down.count, x0 = across.first, width = across.count;
   const int64_t pixels = args.grad.images * height * width;
   const int64_t all_steps = ceil_div(pixels, kStep), steps_each = ceil_div(all_steps, args.parts);
   const int64_t begin = part * steps_each * kStep, end = min(pixels, begin + steps_each * kStep);
@@ -73,13 +84,15 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
     input_there |= static_cast<unsigned>(first_in + chunk_of(j) * kPack < args.input.channels) << j;
   const T* const grad =
       static_cast<const T*>(args.grad.data) + first_out + y0 * args.grad.of_row + x0 * args.grad.of_column;
-  const T* const input = static_cast<const T*>(args.input.data) + first_in + (y0 + shift_y) * args.input.of_row +
-                         (x0 + shift_x) * args.input.of_column;
+  const T* const input = static_cast<const T*>(args.input.data) + first_in +
+                         (y0 * args.stride + at_y) * args.input.of_row +
+                         (x0 * args.stride + at_x) * args.input.of_column;
+  const int64_t input_row = args.stride * args.input.of_row, input_column = args.stride * args.input.of_column;
 
   sum_steps<Sums<Math, BlockTile, false>, BlockTile>(steps, shared, [&](char* rows, char* columns) {
     const bool inside = pixel < end;
     const T* const grad_at = grad + (image * args.grad.of_image + y * args.grad.of_row + x * args.grad.of_column);
-    const T* const input_at = input + (image * args.input.of_image + y * args.input.of_row + x * args.input.of_column);
+    const T* const input_at = input + (image * args.input.of_image + y * input_row + x * input_column);
     const unsigned grads = inside ? grad_there : 0, inputs = inside ? input_there : 0;
 #pragma unroll
     for (int i = 0; i < kM; ++i)
@@ -98,7 +111,7 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
   });
 
   const float* const sums = reinterpret_cast<const float*>(shared);
-  float* const to = args.sums + (part * kTaps + tap) * args.out_channels * args.in_channels;
+  float* const to = args.sums + (part * taps + tap) * args.out_channels * args.in_channels;
   const bool wide = args.in_channels % 4 == 0;
 #pragma unroll 1
   for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
@@ -116,7 +129,7 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
   }
 }
 
-// A thread has the 9 taps of one pair of channels, and adds their parts in order.
+// A thread has the taps of one pair of channels, and adds their parts in order.
 template <class T>
 __global__ void __launch_bounds__(kMovingThreads)
     sum_parts_kernel(const float* sums, int64_t parts, const Weights weights) {
@@ -125,10 +138,11 @@ __global__ void __launch_bounds__(kMovingThreads)
   if (pair >= pairs) return;
   T* const to = static_cast<T*>(weights.data) + pair / weights.in_channels * weights.of_out +
                 pair % weights.in_channels * weights.of_in;
-  for (int tap = 0; tap < kTaps; ++tap) {
+  const int taps = weights.taps * weights.taps;
+  for (int tap = 0; tap < taps; ++tap) {
     float sum = 0;
-    for (int64_t part = 0; part < parts; ++part) sum += sums[(part * kTaps + tap) * pairs + pair];
-    device::store(to + tap / 3 * weights.of_row + tap % 3 * weights.of_column, sum);
+    for (int64_t part = 0; part < parts; ++part) sum += sums[(part * taps + tap) * pairs + pair];
+    device::store(to + tap / weights.taps * weights.of_row + tap % weights.taps * weights.of_column, sum);
   }
 }
 

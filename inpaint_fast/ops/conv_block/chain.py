@@ -297,8 +297,10 @@ def with_statistics(convolution: Convolution, epilogue: Epilogue) -> tuple[Calla
     """The operator that finds, besides, the statistics of its result (before or after the activation), and the plan
     with that operator's settings."""
     activation = epilogue.activation if epilogue.order == "act_norm" else "none"
-    geometry, *_, channels_last, tf32 = convolution.settings
-    settings = geometry, ACTIVATIONS.index(activation), check_activation(*epilogue), channels_last, tf32
+    *_, channels_last, tf32 = convolution.settings
+    settings = ACTIVATIONS.index(activation), check_activation(*epilogue), channels_last, tf32
+    if convolution.block.stride == 1:
+        settings = convolution.geometry, *settings
     name = f"{convolution.block.stem}_statistics"
     run = OPERATORS[convolution.block].entry(convolution.backend, name, convolution.gradient)
     return run, replace(convolution, settings=settings)

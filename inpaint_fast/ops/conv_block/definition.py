@@ -11,15 +11,15 @@ from torch import Tensor
 
 from inpaint_fast._layout import is_channels_last, pictures_like
 from inpaint_fast._words import ACTIVATIONS, ORDERS
-from inpaint_fast.ops._dispatch import BACKENDS, Definition, Operator
+from inpaint_fast.ops._dispatch import Definition, Operator
 from inpaint_fast.ops._flops import convolution_flops
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue, gradients_of
 
-# A GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". `inpaint-fast bench
-# dilated_block` on such a GPU fills it: benchmarks/results/<device>/dilated_block.csv must show it. Where there is none
-# PyTorch's own convolution runs.
-FASTEST: dict[tuple[int, int], str] = {}
+# The block, a GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". A benchmark of the
+# block on such a GPU fills it: benchmarks/results/<device>/<block>.csv must show it. Where there is none PyTorch's own
+# convolution runs.
+FASTEST: dict[str, dict[tuple[int, int], str]] = {"dilated_block": {}, "strided_block": {}, "transposed_block": {}}
 UNLESS = "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
@@ -33,10 +33,9 @@ def _fake(block: Block, input, weight, *rest):
     return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
 
 
-def _fake_statistics(input, weight, bias, geometry, activation, slope, channels_last, tf32):
-    size = DILATED.size(input.shape, weight.shape, Geometry(*geometry))
-    y = pictures_like(input, weight.shape[0], *size, channels_last)
-    return y, *(input.new_empty(weight.shape[0], dtype=torch.float64) for _ in range(2))
+def _fake_statistics(block: Block, input, weight, bias, *settings):
+    y = _fake(block, input, weight, None, bias, None, None, *settings)
+    return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
 
 def transformed_numel(block: Block, weight: Any) -> int:
@@ -54,9 +53,10 @@ def _fake_triton_weights(weight):
     return weight.new_empty(weight.numel())
 
 
-def _fake_cuda_weights(weight):
+def _fake_cuda_weights(block: Block, weight):
+    channels, out = block.channels(weight.shape)
     whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
-    return weight.new_empty(9 * weight.shape[0] * ((weight.shape[1] + whole - 1) // whole * whole))
+    return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
 
 
 def _fake_input_gradient(grad, weight, geometry, channels_last, tf32):
@@ -76,8 +76,8 @@ def _flops(block: Block, input, weight, *args, out_shape, **kwargs):
     return convolution_flops(input, weight, out_shape, block.transposed)
 
 
-def _flops_statistics(input, weight, *args, out_shape, **kwargs):
-    return convolution_flops(input, weight, out_shape[0])
+def _flops_statistics(block: Block, input, weight, *args, out_shape, **kwargs):
+    return convolution_flops(input, weight, out_shape[0], block.transposed)
 
 
 def _flops_input_gradient(grad, weight, *args, out_shape, **kwargs):
@@ -104,8 +104,8 @@ def _backward(block: Block, call: Callable, ctx: Any, grad: Tensor) -> dict[str,
     return _gradients(block, call, ctx, grad, wanted)
 
 
-def _setup_statistics(ctx: Any, inputs: Any, output: tuple) -> None:
-    ctx.geometry, ctx.tf32 = Geometry(*inputs.geometry), inputs.tf32
+def _setup_statistics(block: Block, ctx: Any, inputs: Any, output: tuple) -> None:
+    ctx.geometry, ctx.tf32 = Geometry(*inputs.geometry) if block.stride == 1 else HALVING, inputs.tf32
     # y has no activation: that of the statistics is norm_act's.
     ctx.activation, ctx.slope, ctx.order = "none", 0.0, "norm_act"
     ctx.mark_non_differentiable(*output[1:])
@@ -113,11 +113,13 @@ def _setup_statistics(ctx: Any, inputs: Any, output: tuple) -> None:
     ctx.save_for_backward(inputs.input, inputs.weight, inputs.bias, None, None, None)
 
 
-def _backward_statistics(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[str, Tensor | None]:
+def _backward_statistics(
+    block: Block, call: Callable, ctx: Any, grad: Tensor | None, *_: None
+) -> dict[str, Tensor | None]:
     if grad is None:
         return {}
     wanted = dict.fromkeys(OPERANDS, False) | dict(zip(OPERANDS, ctx.needs_input_grad[:3], strict=False))
-    return _gradients(DILATED, call, ctx, grad, wanted)
+    return _gradients(block, call, ctx, grad, wanted)
 
 
 def _gradients(block: Block, call: Callable, ctx: Any, grad: Tensor, wanted: dict) -> dict[str, Tensor | None]:
@@ -154,88 +156,74 @@ def _dilated_gradients(call: Callable, ctx: Any, grad: Tensor, input: Tensor, we
 def _resampled_gradients(
     block: Block, call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
 ) -> dict:
-    if not block.transposed and (input.shape[2] % 2 or input.shape[3] % 2):  # quarters of different sizes
-        halves = [*HALVING.padding], [*HALVING.dilation]
-        mask = [wanted["input"], wanted["weight"], False]
-        found = torch.ops.aten.convolution_backward(grad, input, weight, None, [2, 2], *halves, False, [0, 0], 1, mask)
-        return dict(zip(("input", "weight"), found[:2], strict=True))
+    height, width = input.shape[2:]
+    odd = (0, 0) if block.transposed else (height % 2, width % 2)
+    if any(odd):  # zeros round off the last row or column of four; 4 taps of a result that is not there see it, too
+        layout = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+        more = (0, odd[1], 0, odd[0])
+        grad = grad if weight.shape[2] % 2 else torch.constant_pad_nd(grad, more)
+        input = torch.constant_pad_nd(input, more) if wanted["weight"] else input
     found = {}
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
         plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
         y = call(f"{other.stem}_forward", grad, weight, *[None] * 4, *plain, is_channels_last(input), ctx.tf32)
-        found["input"] = y
+        found["input"] = y[:, :, :height, :width].contiguous(memory_format=layout) if any(odd) else y
     if wanted["weight"]:
-        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight)
+        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, ctx.tf32)
     return found
 
 
 # ---- the operators ----
 
 
-def _operator(block: Block, settings: str, helpers: dict[str, Definition], **kwargs: Any) -> Operator:
+def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
+    """helpers: the operators that are this block's alone."""
     stem = block.stem
+    geometry = "int[] geometry, " if block.stride == 1 else ""
     definitions = {
         stem: Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            f"{settings}) -> Tensor",
+            f"{geometry}int activation, float slope, int order, bool channels_last, bool tf32) -> Tensor",
             partial(_fake, block),
             partial(_setup, block),
             partial(_backward, block),
             flops=partial(_flops, block),
-        )
+        ),
+        f"{stem}_statistics": Definition(
+            f"(Tensor input, Tensor weight, Tensor? bias, {geometry}int activation, float slope, bool channels_last, "
+            "bool tf32) -> (Tensor, Tensor, Tensor)",
+            partial(_fake_statistics, block),
+            partial(_setup_statistics, block),
+            partial(_backward_statistics, block),
+            flops=partial(_flops_statistics, block),
+        ),
+        f"{stem}_weights": Definition(
+            "(Tensor weight) -> Tensor",
+            partial(_fake_weights, block),
+            triton_fake=_fake_triton_weights,
+            cuda_fake=partial(_fake_cuda_weights, block),
+        ),
+        f"{stem}_weight_gradient": Definition(
+            f"(Tensor grad, Tensor input, Tensor weight, {geometry}bool tf32) -> Tensor",
+            _fake_weight_gradient,
+            flops=partial(_flops_weight_gradient, block),
+        ),
     }
-    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, **kwargs)
+    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, fastest=FASTEST[stem])
 
 
-_EPILOGUE = "int activation, float slope, int order"
 OPERATORS = {
     DILATED: _operator(
         DILATED,
-        f"int[] geometry, {_EPILOGUE}, bool channels_last, bool tf32",
         {
-            "dilated_block_statistics": Definition(
-                "(Tensor input, Tensor weight, Tensor? bias, int[] geometry, int activation, float slope, "
-                "bool channels_last, bool tf32) -> (Tensor, Tensor, Tensor)",
-                _fake_statistics,
-                _setup_statistics,
-                _backward_statistics,
-                flops=_flops_statistics,
-            ),
-            "dilated_block_weights": Definition(
-                "(Tensor weight) -> Tensor",
-                partial(_fake_weights, DILATED),
-                triton_fake=_fake_triton_weights,
-                cuda_fake=_fake_cuda_weights,
-            ),
             "dilated_block_input_gradient": Definition(
                 "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor",
                 _fake_input_gradient,
                 flops=_flops_input_gradient,
-            ),
-            "dilated_block_weight_gradient": Definition(
-                "(Tensor grad, Tensor input, Tensor weight, int[] geometry, bool tf32) -> Tensor",
-                _fake_weight_gradient,
-                flops=partial(_flops_weight_gradient, DILATED),
-            ),
+            )
         },
-        backends=BACKENDS,
-        fastest=FASTEST,
     ),
-    **{
-        block: _operator(
-            block,
-            f"{_EPILOGUE}, bool channels_last, bool tf32",
-            {
-                f"{block.stem}_weights": Definition("(Tensor weight) -> Tensor", partial(_fake_weights, block)),
-                f"{block.stem}_weight_gradient": Definition(
-                    "(Tensor grad, Tensor input, Tensor weight) -> Tensor",
-                    _fake_weight_gradient,
-                    flops=partial(_flops_weight_gradient, block),
-                ),
-            },
-            backends=("cpp", "reference"),
-        )
-        for block in (STRIDED, TRANSPOSED)
-    },
+    STRIDED: _operator(STRIDED, {}),
+    TRANSPOSED: _operator(TRANSPOSED, {}),
 }

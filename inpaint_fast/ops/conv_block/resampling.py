@@ -4,6 +4,8 @@ On the CPU their pixels are taken by parities: four quarters, of even or odd row
 all convolutions have stride 1 and fewer taps: 2x2 each for 4x4, or 2x2, 2x1, 1x2 and 1x1 for 3x3. They are computed by
 dilated_block's F(4x4, 3x3) without the products that are zero for so few taps: for a tile of 4x4 pixels 81
 multiplications where the definition takes 144, or 100 where it takes 256. csrc/conv_block says more.
+
+On a GPU they are dilated_block's implicit matrix product with other coordinates, where `FASTEST` or the caller says so.
 """
 
 from __future__ import annotations
@@ -38,8 +40,9 @@ def strided_block(
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
         order: "norm_act", or "act_norm" for scale and shift after the activation.
-        precision: "fast" takes the Winograd algorithm where it is faster; "exact" always the direct one.
-        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
+        precision: as in `inpaint_fast.dilated_block`.
+        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there, on a GPU by measurements
+            on GPUs of its kind.
 
     Returns:
         (N, C_out, ceil(H / 2), ceil(W / 2)) for 3x3 taps, (N, C_out, floor(H / 2), floor(W / 2)) for 4x4; dtype of
@@ -81,8 +84,9 @@ def transposed_block(
         activation: "none", "relu", "leaky_relu", "elu", "sigmoid" or "tanh".
         slope: the negative slope of leaky_relu (default 0.01), the alpha of elu (1.0).
         order: "norm_act", or "act_norm" for scale and shift after the activation.
-        precision: "fast" takes the Winograd algorithm where it is faster; "exact" always the direct one.
-        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
+        precision: as in `inpaint_fast.dilated_block`.
+        backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there, on a GPU by measurements
+            on GPUs of its kind.
 
     Returns:
         (N, C_out, 2H, 2W), dtype of input; channels_last where input or weight is.

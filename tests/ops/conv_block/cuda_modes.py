@@ -1,4 +1,4 @@
-"""Where dilated_block's CUDA kernels are tested and how they multiply, and what is held to float64 for each."""
+"""Where the blocks' CUDA kernels are tested and how they multiply, and what is held to float64 for each."""
 
 from __future__ import annotations
 
@@ -49,11 +49,16 @@ def marks_of(run: tuple[str, str]) -> tuple[pytest.MarkDecorator, ...]:
     return (pytest.mark.gpu,) if run[0] == "cuda" else ()
 
 
-def every_mode_of(*paths: str) -> pytest.MarkDecorator:
+def modes_of(*paths: str) -> list[tuple[tuple[str, str], Mode]]:
     """Where each mode runs; float32 in full has no code of sm_90a."""
     pairs = [(run, mode) for run in RUNS for mode in MODES if run[1] in paths]
-    pairs = [(run, mode) for run, mode in pairs if run[1] == "sm_80" or mode != MODES[3]]
-    values = [pytest.param(run, mode, marks=marks_of(run), id=f"{'-'.join(run)}-{mode}") for run, mode in pairs]
+    return [(run, mode) for run, mode in pairs if run[1] == "sm_80" or mode != MODES[3]]
+
+
+def every_mode_of(*paths: str) -> pytest.MarkDecorator:
+    values = [
+        pytest.param(run, mode, marks=marks_of(run), id=f"{'-'.join(run)}-{mode}") for run, mode in modes_of(*paths)
+    ]
     return pytest.mark.parametrize(("backend", "mode"), values, indirect=["backend"])
 
 
@@ -89,7 +94,8 @@ def on_gpu(tensor: Tensor) -> Tensor:
 def call_all(name: str, *args: object) -> tuple[Tensor, ...]:
     if _backend == "cuda":
         args = tuple(on_gpu(arg) if isinstance(arg, Tensor) else arg for arg in args)
-    found = OPERATORS["dilated_block"].call(_backend, name, *args)
+    operator = next(each for each in OPERATORS.values() if name in each.definitions)
+    found = operator.call(_backend, name, *args)
     return tuple(t.cpu() for t in (found if isinstance(found, tuple) else (found,)))
 
 
@@ -126,10 +132,10 @@ def random(mode: Mode, *shape: int) -> Tensor:
     return without_ties(torch.randn(shape, dtype=torch.float64).to(mode.dtype))
 
 
-def weights(mode: Mode, out: int, channels: int) -> Tensor:
+def weights(mode: Mode, out: int, channels: int, taps: int = 3) -> Tensor:
     """Weights that keep the input's scale, as a network's do."""
-    scale = (9 * max(channels, 1)) ** -0.5
-    return without_ties((torch.randn(out, channels, 3, 3, dtype=torch.float64) * scale).to(mode.dtype))
+    scale = (taps**2 * max(channels, 1)) ** -0.5
+    return without_ties((torch.randn(out, channels, taps, taps, dtype=torch.float64) * scale).to(mode.dtype))
 
 
 def pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -453,7 +453,7 @@ def test_what_runs_unasked(monkeypatch) -> None:
     assert "no measurements for this GPU" in operator.describe(gpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
-    monkeypatch.setitem(FASTEST, (9, 0), "triton")
+    monkeypatch.setitem(FASTEST[STEM], (9, 0), "triton")
     assert operator.choose(gpu, None) == "triton" and operator.describe(gpu) == "triton runs"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=0))
     assert operator.choose(gpu, None) == "reference"

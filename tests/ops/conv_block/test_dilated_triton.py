@@ -1,12 +1,11 @@
 """What is particular to dilated_block's Triton kernels: edges of tiles, taps that are left out, tails of channels,
-strides, 64-bit indices, TF32. Its numbers are test_dilated.py's."""
+strides, 64-bit indices, TF32. Its numbers are test_dilated.py's; stride 2 is test_resampling_triton.py's."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from ops.conv_block.small_tiles import take_small_tiles
 from support import assert_as_good, exactly, laid_out, relative_error
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +16,6 @@ from inpaint_fast._words import ACTIVATIONS, ORDERS
 from inpaint_fast.kernels import _walk, conv_block
 from inpaint_fast.kernels.conv_block import convolution as kernels
 from inpaint_fast.kernels.conv_block import tiles
-from inpaint_fast.kernels.conv_block.tiles import Tile
 from inpaint_fast.ops import forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops._plans import facts
@@ -26,20 +24,11 @@ from inpaint_fast.ops.conv_block.kept import prepared
 from inpaint_fast.ops.conv_block.plan import Circumstances, Convolution, Tensors, allows_tf32, as_tf32, plan_convolution
 
 NORM_ACT = ORDERS.index("norm_act")
-SMALL = Tile(16, 16, 16, warps=4, stages=2)  # 4x4 pixels: several of them fit a small picture
 
 
-# No tile that ships is unrolled.
-@pytest.fixture(params=(False, pytest.param(True, marks=pytest.mark.long)), ids=("one_loop", "unrolled"))
-def small_tiles(request, monkeypatch) -> Tile:
-    """Programs so small that little pictures need many, and as many shares of the weight's gradient."""
-    tile = replace(SMALL, unrolled=request.param)
-    monkeypatch.setattr(tiles, "TILES", dict.fromkeys(tiles.TILES, (tile,)))
-    monkeypatch.setattr(tiles, "WEIGHT_GRADIENT_TILES", dict.fromkeys(tiles.TILES, tile))
-    monkeypatch.setattr(tiles, "LEAST_STEPS", 1)
-    monkeypatch.setattr(tiles, "_device", lambda index: ("sm_90", 14))
-    monkeypatch.setattr(tiles, "box_of", lambda pixels, height, width, columns=16: {"TILE_H": 4, "TILE_W": 4})
-    return tile
+@pytest.fixture
+def small_tiles(monkeypatch) -> None:
+    take_small_tiles(monkeypatch)
 
 
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -181,7 +170,7 @@ def test_empty_tensors() -> None:
 def test_tiles_and_their_boxes(architecture, precision) -> None:
     for tile in tiles.TILES[architecture, precision]:
         assert all(number & (number - 1) == 0 for number in (tile.pixels, tile.rows, tile.channels, tile.warps))
-        assert tile.unrolled or tile.warps <= 4
+        assert tile.warps <= 4
     assert tiles.WEIGHT_GRADIENT_TILES[architecture, precision].warps <= 4
     for pixels in (16, 64, 128):
         for height, width in ((1, 1), (1, 300), (300, 1), (3, 3), (64, 64), (5, 40)):
@@ -200,7 +189,7 @@ def test_a_large_batch_takes_large_tiles(monkeypatch) -> None:
     assert (fewer["TILE_H"] * fewer["TILE_W"], fewer["BLOCK_N"]) == (128, 64)
     narrow, _ = tiles.tile_of(half, True, 16, 64, 64, 3, 4)
     assert (narrow["BLOCK_N"], narrow["BLOCK_K"]) == (16, 16)
-    *_, shares = tiles.weight_gradient_tile_of(half, True, 16, 64, 64, 256, 256)
+    *_, shares = tiles.weight_gradient_tile_of(half, True, 16, 64, 64, 3, 256, 256)
     assert shares == 8  # of 9 * 2 * 2 programs, for twice 132
 
 
@@ -223,7 +212,7 @@ def test_which_pictures_need_64_bits() -> None:
 
 def test_bitwise_equal_on_repeat(small_tiles) -> None:
     input, weight = random(2, 5, 5, 6), weights(4, 5)
-    *_, shares = tiles.weight_gradient_tile_of(input, False, 2, 5, 6, 4, 5)
+    *_, shares = tiles.weight_gradient_tile_of(input, False, 2, 5, 6, 3, 4, 5)
     assert shares > 1
     first, again = (check(input, weight, (2, 1), (2, 1)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
@@ -257,12 +246,12 @@ def test_weights_are_rounded_to_tf32() -> None:
     )
     weight = bits.to(torch.int32).view(torch.float32).repeat(9)[:36].reshape(2, 2, 3, 3)
     rounded = as_tf32(weight)
-    packed = kernels._packed(weight, swapped=False, tf32=True).view(2, 3, 3, 2).permute(0, 3, 1, 2)
+    packed = kernels.packed(weight, transposed=False, tf32=True).view(2, 3, 3, 2).permute(0, 3, 1, 2)
     assert torch.equal(packed.contiguous().view(torch.int32), rounded.view(torch.int32))
     numbers = rounded.flatten()[:8].view(torch.int32).tolist()
     assert numbers[:4] == [0x3F800000, 0x3F802000, 0x3F802000, -0x407FE000]
     assert numbers[4:] == [0x7F800000, 0x7FFFFFFF, 0x7F800000, 0]
-    swapped = kernels._packed(weight, swapped=True, tf32=False).view(2, 3, 3, 2).permute(3, 0, 1, 2)
+    swapped = kernels.packed(weight, transposed=True, tf32=False).view(2, 3, 3, 2).permute(3, 0, 1, 2)
     assert torch.equal(swapped.contiguous().view(torch.int32), weight.view(torch.int32))
 
 
@@ -388,7 +377,7 @@ def test_weights_are_kept_for_one_backend_and_dtype(monkeypatch) -> None:
     right()
     assert made == [torch.float32, torch.bfloat16]
     rounded = plan_where_tf32_is_allowed(input, weight).transformed(prepared(weight), weight, weight)
-    assert torch.equal(rounded, kernels._packed(weight.detach(), swapped=False, tf32=True))
+    assert torch.equal(rounded, kernels.packed(weight.detach(), transposed=False, tf32=True))
     right()
     assert made == [torch.float32, torch.bfloat16, torch.float32]
     with torch.no_grad():

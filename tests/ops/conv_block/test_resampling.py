@@ -26,6 +26,7 @@ BOUND = 1e-5  # of the relative error in float32 (2-norms), as in dilated_block
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
 SHAPE = (2, 19, 10, 14)  # no multiple of a vector, a tile or a panel
 OUT = 37
+SMALL = (1, 3, 5, 4)  # where a program takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def winograd() -> Iterator[None]:
         yield
 
 
+def sizes(implementation) -> tuple[tuple[int, ...], int]:
+    """(shape of the input, output channels)."""
+    return (SMALL, 5) if implementation.slow else (SHAPE, OUT)
+
+
 def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, dtype=torch.float64).to(dtype)
 
@@ -108,9 +114,10 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
 def test_parity(block, implementation, winograd, activation, order, affine) -> None:
     torch.manual_seed(0)
-    tensors = block.arguments(affine=affine)
+    shape, out = sizes(implementation)
+    tensors = block.arguments(shape=shape, out=out, affine=affine)
     settings = {"activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
-    seed = block.seed()
+    seed = block.seed(shape, out)
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
@@ -124,7 +131,8 @@ def test_parity(block, implementation, winograd, activation, order, affine) -> N
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
 def test_dtypes(block, implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
-    tensors, seed = block.arguments(dtype), block.seed(dtype=dtype)
+    shape, out = sizes(implementation)
+    tensors, seed = block.arguments(dtype, shape, out), block.seed(shape, out, dtype)
     settings = {"activation": "leaky_relu", "order": "act_norm"}
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
@@ -137,7 +145,8 @@ def test_dtypes(block, implementation, winograd, dtype) -> None:
 @pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
 def test_layouts(block, implementation, winograd, layout, weight_layout) -> None:
     torch.manual_seed(0)
-    tensors, seed = block.arguments(affine=False), block.seed()
+    shape, out = sizes(implementation)
+    tensors, seed = block.arguments(shape=shape, out=out, affine=False), block.seed(shape, out)
     exact = run(block.reference, exactly(tensors), seed.double(), activation="relu")
     tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
     values = run(block, tensors, laid_out(seed, layout), backend=implementation.backend, activation="relu")
@@ -248,19 +257,19 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)
-    settings, planes = ((1, 0.0, ORDERS.index("norm_act"), channels_last, False) for channels_last in (True, False))
+    settings = (1, 0.0, ORDERS.index("norm_act"))
+    planes, rows = (False, False), (True, False)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
     transformed = block.op_weights(weight)
     for op, args in (
-        (block.op, (input, weight, transformed, bias, scale, shift, *settings)),
-        (block.op, (last, weight, None, None, None, None, *settings)),
-        (block.op, (input, weight, None, None, None, None, *planes)),
-        (block.op, (*wanting[:2], None, wanting[2], None, None, *settings)),
-        (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings)),
-        (block.op_forward, (last, weight, None, None, None, None, *planes)),
+        (block.op, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
+        (block.op, (last, weight, None, None, None, None, *settings, *rows)),
+        (block.op, (*wanting[:2], None, wanting[2], None, None, *settings, *planes)),
+        (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
+        (block.op_forward, (last, weight, None, None, None, None, *settings, *rows)),
         (block.op_weights, (weight,)),
-        (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight)),
+        (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight, False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
@@ -396,11 +405,11 @@ def test_where_winograd_pays(block) -> None:
     assert of(1, 256, 40, 128, training=True) == "direct"  # 100
 
 
-def test_registered_for_the_cpu(block) -> None:
-    assert OPERATORS[block.stem].backends == ("cpp", "reference")
-    for backend in ("cuda", "triton"):
-        with pytest.raises(ipf.BackendError, match=f"there is no .* kernel for {block.stem} yet"):
-            block(random(1, 2, 5, 5), block.weights(2, 2), backend=backend)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the table is asked for that GPU")
+def test_what_runs_on_a_gpu_unasked(block) -> None:
+    operator, gpu = OPERATORS[block.stem], torch.device("cuda")
+    assert operator.choose(gpu, None) == "reference"  # no GPU has been measured
+    assert "no measurements for this GPU; backend='cuda' or 'triton' runs ours" in operator.describe(gpu)
 
 
 @pytest.mark.parametrize(

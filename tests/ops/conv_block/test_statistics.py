@@ -1,16 +1,18 @@
-"""The statistics that dilated_block's Triton kernel finds of its own result, for the norm after it."""
+"""The statistics that dilated_block's Triton kernel finds of its own result, for the norm after it. Those of stride 2
+are in test_resampling_triton.py."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from emulation.ahead_of_time import Kernel, compile_all
+from ops.conv_block.small_tiles import take_small_tiles
 from support import assert_as_good, relative_error
 from torch import Tensor
 
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.kernels.conv_block import moments, tiles
+from inpaint_fast.kernels.conv_block import moments
 from inpaint_fast.ops._activations import activate
 from inpaint_fast.ops.conv_block import dilated_block_statistics
 
@@ -19,10 +21,7 @@ EVERY = (0, 2, 3)
 
 @pytest.fixture
 def small_tiles(monkeypatch) -> None:
-    """Programs so small that little pictures need many, and several rounds to put them together."""
-    monkeypatch.setattr(tiles, "TILES", dict.fromkeys(tiles.TILES, (tiles.Tile(16, 16, 16, warps=4, stages=2),)))
-    monkeypatch.setattr(tiles, "box_of", lambda pixels, height, width, columns=16: {"TILE_H": 4, "TILE_W": 4})
-    monkeypatch.setattr(moments, "PARTS", 4)
+    take_small_tiles(monkeypatch)
 
 
 def tensors(*size: int, out: int = 5, dtype: torch.dtype = torch.float32) -> list[Tensor]:
