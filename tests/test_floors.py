@@ -30,7 +30,19 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            ["_words", "_layout", "_files", "_manifest", "_names", "_pickles", "_version", "_devices", "_extension"],
+            [
+                "_words",
+                "_graphs",
+                "_trees",
+                "_layout",
+                "_files",
+                "_manifest",
+                "_names",
+                "_pickles",
+                "_version",
+                "_devices",
+                "_extension",
+            ],  # fmt: skip
             ["kernels"],
             ["ops"],
             ["nn", "optim"],
