@@ -26,6 +26,7 @@ struct UpdateCount {
 struct UpdateScalars {
   const float* grad_scale = nullptr;  // gradients are divided by it
   const float* found_inf = nullptr;   // nothing changes where it is not 0
+  const float* rate = nullptr;        // lr is multiplied by it
 };
 
 // Adds 1 to each of the counts, unless found_inf says no. To be called before update(), which reads them.
