@@ -93,6 +93,11 @@ def capture_stream(device: torch.device) -> Any:
     return _streams[device]
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """The device works on its own, so that the host would have to wait for a value."""
+    return device.type == DEVICE
+
+
 def is_capturing() -> bool:
     """Work of the current stream becomes part of a graph, this package's or another."""
     return cuda.is_available() and cuda.is_current_stream_capturing()
