@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run
+from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run, there
 from torch import Tensor
 
 import inpaint_fast as ipf
@@ -108,9 +108,9 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
 def test_parity(block, implementation, winograd, activation, order, affine) -> None:
     torch.manual_seed(0)
-    tensors = block.arguments(affine=affine)
+    tensors = there(block.arguments(affine=affine), implementation.device)
     settings = {"activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
-    seed = block.seed()
+    seed = block.seed().to(implementation.device)
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
@@ -124,7 +124,8 @@ def test_parity(block, implementation, winograd, activation, order, affine) -> N
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
 def test_dtypes(block, implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
-    tensors, seed = block.arguments(dtype), block.seed(dtype=dtype)
+    tensors = there(block.arguments(dtype), implementation.device)
+    seed = block.seed(dtype=dtype).to(implementation.device)
     settings = {"activation": "leaky_relu", "order": "act_norm"}
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
@@ -137,7 +138,8 @@ def test_dtypes(block, implementation, winograd, dtype) -> None:
 @pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
 def test_layouts(block, implementation, winograd, layout, weight_layout) -> None:
     torch.manual_seed(0)
-    tensors, seed = block.arguments(affine=False), block.seed()
+    tensors = there(block.arguments(affine=False), implementation.device)
+    seed = block.seed().to(implementation.device)
     exact = run(block.reference, exactly(tensors), seed.double(), activation="relu")
     tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
     values = run(block, tensors, laid_out(seed, layout), backend=implementation.backend, activation="relu")
