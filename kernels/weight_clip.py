@@ -84,7 +84,7 @@ def step_kernel(
     step,  # float32, one: this step's number; not read without HAS_STEP
     grad_scale,  # float32, one; not read without HAS_SCALE
     found_inf,  # float32, one: nothing changes where it is not 0; not read without HAS_FOUND_INF
-    rate,  # float32, one, by which lr is multiplied; not read without HAS_RATE
+    rate,  # float64, one, by which lr is multiplied; not read without HAS_RATE
     known_step: tl.float64,  # where the host knows the step
     lr: tl.float64,
     beta1: tl.float64,
@@ -125,7 +125,7 @@ def step_kernel(
         factor = factor / tl.load(grad_scale).to(tl.float64)
     exact_lr = number(lr, tl.float64)
     if HAS_RATE:
-        exact_lr = exact_lr * tl.load(rate).to(tl.float64)
+        exact_lr = exact_lr * tl.load(rate)
     least, most = number(low, compute), number(high, compute)
     keep = (1.0 - exact_lr * number(shrink, tl.float64)).to(compute)
     b1, b2, epsilon = number(beta1, compute), number(beta2, compute), number(eps, compute)

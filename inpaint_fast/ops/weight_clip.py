@@ -225,7 +225,7 @@ def clipped_step(
         settings: rule and numbers.
         grad_scale: gradients are divided by this number (`torch.amp.GradScaler`).
         found_inf: nothing happens where this number is not 0.
-        rate: the learning rate is multiplied by this number, which a captured graph reads anew at each replay.
+        rate: the learning rate is multiplied by this float64 number, which a captured graph reads anew at each replay.
         backend: as for `clip_weights_`.
     """
     if not params:

@@ -145,7 +145,7 @@ class _OnePass(CheckedOptimizer):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
             part = ([tensors[i] for i in places] if tensors else [] for tensors in lists)
-            on_device = (None if x is None else x.to(device, torch.float32, non_blocking=True) for x in beside)
+            on_device = (None if x is None else x.to(device, non_blocking=True) for x in beside)
             clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
 
     @property
@@ -180,7 +180,7 @@ class _OnePass(CheckedOptimizer):
 def _rate(group: dict[str, Any]) -> tuple[float, Tensor | None]:
     """The learning rate: a number, and a factor that only the device knows."""
     if group.get("capturable") and isinstance(group["lr"], Tensor):
-        return 1.0, group["lr"]
+        return 1.0, group["lr"].double()
     try:
         return float(group["lr"]), None
     except (TypeError, ValueError) as error:

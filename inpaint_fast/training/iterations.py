@@ -127,7 +127,7 @@ class _Captured:
     def __init__(self, owner: Iterations, tree: Tree, before: _References) -> None:
         self._system = system = owner.system
         tree.check_constants()
-        self._inputs = [torch.empty_like(tensor, device=owner.device) for tensor in tree.tensors]
+        self._inputs = [torch.empty_like(tensor, device=owner.device).copy_(tensor) for tensor in tree.tensors]
         batch = tree.filled(self._inputs)
 
         def iteration() -> tuple[list[str], Tensor]:

@@ -267,7 +267,7 @@ class System(nn.Module, ABC):
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group.setdefault("initial_lr", group["lr"])
-                group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float32, device=device)
+                group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float64, device=device)
                 group["capturable"] = True
 
     @abstractmethod

@@ -333,7 +333,7 @@ operator(
         ({"steps": [torch.zeros(()), without_memory()]}, "steps: a tensor with memory"),
         ({"grad_scale": torch.ones(2)}, "grad_scale: one float32"),
         ({"found_inf": doubles()}, "found_inf: one float32"),
-        ({"rate": doubles()}, "rate: one float32"),
+        ({"rate": torch.ones(())}, "rate: one float64"),
         ({"found_inf": without_memory()}, "found_inf: a tensor with memory"),
     ],
 )  # fmt: skip

@@ -92,13 +92,18 @@ def copies(lists: Lists, dtype: torch.dtype | None = None) -> Lists:
 
 
 def check(
-    backend: str, lists: Lists, settings: Settings, scale: Tensor | None = None, found_inf: Tensor | None = None
+    backend: str,
+    lists: Lists,
+    settings: Settings,
+    scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    rate: Tensor | None = None,
 ) -> None:
     """One step against float64, and against plain PyTorch in the same dtype."""
     exact, plain = copies(lists, torch.float64), copies(lists)
     for expected in (exact, plain):
-        reference_step(*expected, settings, scale, found_inf)
-    call(backend, "clipped_step", *lists, *astuple(settings), scale, found_inf, None)
+        reference_step(*expected, settings, scale, found_inf, rate)
+    call(backend, "clipped_step", *lists, *astuple(settings), scale, found_inf, rate)
     for ours, theirs, best in zip(lists[:5], plain[:5], exact[:5], strict=True):
         if ours:
             assert_as_good(*(torch.cat([t.flatten() for t in part]) for part in (ours, theirs, best)))
@@ -225,6 +230,15 @@ def test_steps_count_once_each_time(backend: str) -> None:
     for _ in range(2):
         check(backend, lists, CASES["adam"][0])
     assert [step.item() for step in lists[5]] == [5.0 + i for i in range(len(sizes))]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rate_on_the_device(backend: str, case: str) -> None:
+    """A factor of lr, in the decoupled weight decay, too."""
+    lists = lists_of([random(20), random(5, 3, seed=1).t()], case)
+    settings = replace(CASES[case][0], weight_decay=0.1, decoupled=CASES[case][0].rule == 1)
+    check(backend, lists, settings, rate=torch.tensor(0.25, dtype=torch.float64))
 
 
 def test_steps_on_the_host_give_the_same() -> None:
