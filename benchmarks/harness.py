@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,7 @@ Run = Callable[[], Any]  # one call; answers a tensor (or array) or a list or tu
 
 SUBJECT = "inpaint_fast"  # the implementation that every speed-up is about
 COLUMNS = ("case", "implementation", "backend", "median_ms", "q25_ms", "q75_ms", "rate", "rate_unit",
-           "ceiling_share", "error", "device", "threads", "torch", "version")  # fmt: skip
+           "ceiling_share", "error", "device", "threads", "torch", "version", "gpu_ms")  # fmt: skip
 SAMPLE_MS = 1.0  # shorter calls are timed in batches at least this long
 WARM_UP = 3  # rounds whose times are thrown away
 FLUSH_BYTES = 256 << 20  # several times the last-level cache of any current CPU or GPU
@@ -55,11 +55,13 @@ class Implementation:
     `prepare` is never timed: it imports, compiles, packs weights, clones what `run` will overwrite, and returns
     `run`. Whatever `prepare` or the first call raises becomes "not run: <reason>" in the table.
     `backend` tells what really ran, and is asked after the first call.
+    `graphed`: on a GPU the call is also captured and replayed as a CUDA graph; not where it replays graphs of its own.
     """
 
     name: str
     prepare: Callable[[], Run]
     backend: str | Callable[[], str] = "pytorch"
+    graphed: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Result:
     quartiles: tuple[float, float, float] | None = None  # q25, median, q75 in ms
     rate: float | None = None
     ceiling: float | None = None
+    gpu_ms: float | None = None  # the GPU's own median time: of the call as a captured graph that is replayed
     speed_up: float | None = None  # how many times faster inpaint_fast is than this peer, by medians; < 1: it is slower
     problem: str = ""
 
@@ -140,6 +143,9 @@ def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], desc
     for name, build in chosen.items():
         torch.manual_seed(0)  # the same inputs whichever cases are selected
         case = build()
+        if options.without is not None:
+            kept = [each for each in case.implementations if not options.without.search(each.name)]
+            case = replace(case, implementations=kept)
         rows = measure(name, case, options.repeats, clock)
         print(table(rows, case), end="\n\n", flush=True)
         results += rows
@@ -163,7 +169,7 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
     if any(tensor.dtype != torch.float64 for tensor in wanted):
         raise TypeError(f"case {name!r}: the reference must answer float64 tensors")
 
-    results, timed, entrants = [], [], []
+    results, timed, entrants, replays = [], [], [], []
     for implementation in tqdm(case.implementations, f"check {name}", leave=False, disable=None, delay=1):
         result = Result(name, implementation.name, device_name(timer.device), case.unit)
         results.append(result)
@@ -177,6 +183,7 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
                 continue
             entrants.append((run, timer.calls_per_sample(run)))
             timed.append(result)
+            replays.append(captured(run, timer.device) if implementation.graphed else None)
         except Exception as reason:
             result.problem = f"not run: {type(reason).__name__}: {' '.join(str(reason).split())[:150]}".rstrip(": ")
     if not timed:
@@ -184,20 +191,42 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
 
     limit, limit_work = _ceiling(case)
     entrants.append((limit, timer.calls_per_sample(limit)))
+    entrants += [(replay, timer.calls_per_sample(replay)) for replay in replays if replay is not None]
     samples: list[list[float]] = [[] for _ in entrants]
     for round_ in tqdm(range(WARM_UP + repeats), f"time {name}", leave=False, disable=None, delay=1):
         for turn in range(len(entrants)):
             index = (turn + round_) % len(entrants)  # rotated, so that nobody is always first
             samples[index].append(timer.sample(*entrants[index]))
 
-    *quartiles, (_, limit_ms, _) = (_quartiles(times[WARM_UP:]) for times in samples)
+    quartiles = [_quartiles(times[WARM_UP:]) for times in samples]
+    limit_ms, of_replays = quartiles[len(timed)][1], iter(quartiles[len(timed) + 1 :])
+    quartiles = quartiles[: len(timed)]
     own_ms = next((median for result, (_, median, _) in zip(timed, quartiles, strict=True) if result.subject), None)
-    for result, times in zip(timed, quartiles, strict=True):
+    for result, times, replay in zip(timed, quartiles, replays, strict=True):
         result.quartiles = times
+        result.gpu_ms = None if replay is None else next(of_replays)[1]
         result.rate = case.work / times[1] / 1e6
         result.ceiling = limit_work / limit_ms / 1e6
         result.speed_up = None if result.subject or not own_ms else times[1] / own_ms
     return results
+
+
+def captured(run: Run, device: torch.device) -> Run | None:
+    """The call as a CUDA graph, which takes the GPU's own time; None where it cannot be one, or there is no GPU."""
+    from inpaint_fast import _graphs
+
+    if not _graphs.runs_ahead(device):
+        return None
+    stream = _graphs.capture_stream(device)
+    stream.wait_stream(_graphs.cuda.current_stream(device))
+    with _graphs.cuda.stream(stream):
+        for _ in range(WARM_UP):
+            run()
+    _graphs.cuda.current_stream(device).wait_stream(stream)
+    try:
+        return _graphs.Graph(run, device).replay
+    except _graphs.NotCaptured:
+        return None
 
 
 class Timer:
@@ -264,13 +293,16 @@ def relative_error(outputs: Sequence[torch.Tensor], wanted: Sequence[torch.Tenso
 
 def table(results: Sequence[Result], case: Case) -> str:
     """The results of one case as aligned plain text."""
-    rows = [("implementation", "backend", "median ms", "(q25-q75)", case.unit, "of ceiling", "error", "speed-up")]
+    on_gpu = any(result.gpu_ms is not None for result in results)
+    heading = ("implementation", "backend", "median ms", "(q25-q75)", case.unit, "of ceiling", "error", "speed-up")
+    rows = [heading[:4] + (("GPU ms",) if on_gpu else ()) + heading[4:]]
     for result in results:
         if result.quartiles is None or result.rate is None or result.ceiling is None:
             rows.append((result.implementation, result.problem))
             continue
         low, median, high = map(_digits, result.quartiles)
-        rows.append((result.implementation, result.backend, median, f"({low}-{high})", _digits(result.rate),
+        gpu = () if not on_gpu else ("-" if result.gpu_ms is None else _digits(result.gpu_ms),)
+        rows.append((result.implementation, result.backend, median, f"({low}-{high})", *gpu, _digits(result.rate),
                      f"{result.rate / result.ceiling:.0%}", f"{result.error:.1e}", result.ratio))  # fmt: skip
     full = [row for row in rows if len(row) == len(rows[0])]  # a problem is free text and sets no column's width
     widths = [max(len(row[column]) for row in full) for column in range(len(rows[0]))]
@@ -305,7 +337,8 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
         numbers = ["" if x is None else f"{x:.6g}" for x in (median, q25, q75, r.rate, share, r.error)]
         backend = r.problem if r.problem and not r.wrong else r.backend
         writer.writerow([r.case, r.implementation, backend, *numbers[:4], r.unit, *numbers[4:], r.device,
-                         torch.get_num_threads(), torch.__version__, __version__])  # fmt: skip
+                         torch.get_num_threads(), torch.__version__, __version__,
+                         "" if r.gpu_ms is None else f"{r.gpu_ms:.6g}"])  # fmt: skip
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
@@ -324,6 +357,7 @@ def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases]
     """The parsed options and the selected cases."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
+    parser.add_argument("--without", type=_regex, metavar="REGEX", help="leave out implementations whose name matches")
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
     parser.add_argument("--csv", type=_file, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--plot", type=_file, metavar="FILE", help="draw the results as PNG (needs matplotlib)")

@@ -64,7 +64,9 @@ def case(
     for mode in modes:
         prepare = lambda mode=mode: partial(_run, peers.compiled(eager, mode), train, pred, target, mask)  # noqa: E731
         name = "compile" if device == "cpu" else f"compile_{mode}"
-        implementations.append(harness.Implementation(name, partial(peers.stepped, prepare), "inductor"))
+        implementations.append(
+            harness.Implementation(name, partial(peers.stepped, prepare), "inductor", graphed=mode == "default")
+        )
     if device == "cuda":
         triton = partial(ipf.masked_l2, backend="triton")
         run = partial(_run, triton, train, pred, target, mask)

@@ -54,7 +54,9 @@ def on_gpu(
         ),
         *(harness.Implementation(f"eager{name}", partial(eager, layout)) for name, layout in layouts.items()),
         *(
-            harness.Implementation(f"compile_{mode}", partial(stepped, partial(compiled, mode)), "inductor")
+            harness.Implementation(
+                f"compile_{mode}", partial(stepped, partial(compiled, mode)), "inductor", graphed=mode == "default"
+            )
             for mode in COMPILE_MODES
         ),
     ]

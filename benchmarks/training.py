@@ -1,10 +1,12 @@
-"""A training step of each recipe that learns from 64x64 pictures, as `inpaint-fast train` runs it on a CPU.
+"""A training step of each recipe that learns from 64x64 pictures, as `inpaint-fast train` runs it.
 
 inpaint_fast is the recipe as it is: its networks accelerated and channels_last. The others are the same recipe, with
 the same data, losses and optimizers, and its networks as torch.nn has them: contiguous, channels_last, and through
 torch.compile (contiguous: channels_last training through it corrupts memory in torch 2.13, pytorch/pytorch#181689). A
 step is all that the recipe does with a batch: unet_wgan's has five critic steps and one of the generator. GLCIC, whose
 networks are of the fused operators already, has a benchmark of its own: glcic.
+
+On a GPU inpaint_fast is the recipe as it is there, its steps captured as CUDA graphs; uncaptured the same without that.
 
 The first step's losses and running statistics are compared with those in float64. `work` counts the multiplications and
 additions of convolutions and matrix products by the formulas of torch.utils.flop_counter.
@@ -41,21 +43,23 @@ def stepping(run: Run) -> harness.Run:
     return step
 
 
-def ours(name: str, **settings: object) -> harness.Run:
-    return stepping(Run(RECIPES[name](device="cpu", **settings)))
+def ours(name: str, *, device: str = "cpu", **settings: object) -> harness.Run:
+    return stepping(Run(RECIPES[name](device=device, **settings)))
 
 
-def theirs(name: str, layout: torch.memory_format = NCHW, compiled: bool = False, **settings: object) -> harness.Run:
-    run = Run(RECIPES[name](device="cpu", accelerate=False, **settings))
+def theirs(
+    name: str, layout: torch.memory_format = NCHW, compiled: bool = False, *, device: str = "cpu", **settings: object
+) -> harness.Run:
+    run = Run(RECIPES[name](device=device, accelerate=False, cuda_graph=False, **settings))
     run.system.to(memory_format=layout)
     for network in run.system.children() if compiled else ():
         network.compile()
     return stepping(run)
 
 
-def reference(name: str, **settings: object) -> list[Tensor]:
+def reference(name: str, *, device: str = "cpu", **settings: object) -> list[Tensor]:
     """What a step answers whose networks compute in float64; what lies between them stays float32."""
-    run = Run(RECIPES[name](device="cpu", accelerate=False, **settings))
+    run = Run(RECIPES[name](device=device, accelerate=False, cuda_graph=False, **settings))
     run.system.double()
     for module in run.system.modules():
         if module._parameters:
@@ -92,34 +96,40 @@ def work_of(name: str, **settings: object) -> float:
     return float(counter.total)
 
 
-def train(name: str, **settings: object) -> harness.Case:
+def train(name: str, *, device: str = "cpu", **settings: object) -> harness.Case:
     """Steps of the recipe of that name, with these settings."""
+    settings |= {"device": device}
     plain = partial(theirs, name, **settings)
+    backend = partial(backend_of, "dilated_block", device)
+    implementations = [
+        harness.Implementation("inpaint_fast", partial(ours, name, **settings), backend, graphed=False),
+        harness.Implementation("eager", plain, graphed=False),
+        harness.Implementation("eager_channels_last", partial(plain, CHANNELS_LAST), graphed=False),
+        harness.Implementation("compile", partial(plain, compiled=True), "inductor", graphed=False),
+    ]
+    if device == "cuda":
+        uncaptured = partial(ours, name, cuda_graph=False, **settings)
+        implementations.insert(1, harness.Implementation("uncaptured", uncaptured, backend, graphed=False))
     return harness.Case(
-        [
-            harness.Implementation(
-                "inpaint_fast", partial(ours, name, **settings), partial(backend_of, "dilated_block")
-            ),
-            harness.Implementation("eager", plain),
-            harness.Implementation("eager_channels_last", partial(plain, CHANNELS_LAST)),
-            harness.Implementation("compile", partial(plain, compiled=True), "inductor"),
-        ],
+        implementations,
         reference=partial(reference, name, **settings),
         # Adam's first steps, whose size does not depend on the gradient's, make more of any rounding in a critic:
         # five of them bring PyTorch's own layouts 5e-4 apart.
-        bound=1e-2,
+        bound=1e-2 if device == "cpu" else 5e-2,
         work=work_of(name, **settings),
         unit="GFLOP/s",
-        memory="reused",
+        device=device,
+        memory="reused" if device == "cpu" else "",
         note=f"batches of {RECIPES[name](**settings).batch_size}",
     )
 
 
-CASES = {name: partial(train, name) for name in NAMES}
+def cases(device: str) -> harness.Cases:
+    return {name: partial(train, name, device=device) for name in NAMES}
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, CASES, __doc__)
+    return harness.main(argv, cases, __doc__)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,7 @@ def step_kernel(
     step,  # float32, one: this step's number; not read without HAS_STEP
     grad_scale,  # float32, one; not read without HAS_SCALE
     found_inf,  # float32, one: nothing changes where it is not 0; not read without HAS_FOUND_INF
+    rate,  # float64, one, by which lr is multiplied; not read without HAS_RATE
     known_step: tl.float64,  # where the host knows the step
     lr: tl.float64,
     beta1: tl.float64,
@@ -92,7 +93,7 @@ def step_kernel(
     log_beta2: tl.float64,
     eps: tl.float64,
     weight_decay: tl.float64,
-    keep: tl.float64,  # of param, before the rule: 1, or 1 - lr * weight_decay where that is decoupled
+    shrink: tl.float64,  # weight_decay where it is decoupled: param keeps 1 - lr * shrink of itself, before the rule
     low: tl.float64,
     high: tl.float64,
     sign: tl.float64,  # -1 to maximize
@@ -108,6 +109,7 @@ def step_kernel(
     HAS_STEP: tl.constexpr,
     HAS_SCALE: tl.constexpr,
     HAS_FOUND_INF: tl.constexpr,
+    HAS_RATE: tl.constexpr,
     DIMS: tl.constexpr,
     DENSE: tl.constexpr,  # all operands lie one element after the other, in the order of sizes
     WIDE: tl.constexpr,  # indices of 64 bits
@@ -121,7 +123,11 @@ def step_kernel(
     factor = number(sign, tl.float64)
     if HAS_SCALE:
         factor = factor / tl.load(grad_scale).to(tl.float64)
-    rate, least, most = number(lr, compute), number(low, compute), number(high, compute)
+    exact_lr = number(lr, tl.float64)
+    if HAS_RATE:
+        exact_lr = exact_lr * tl.load(rate)
+    least, most = number(low, compute), number(high, compute)
+    keep = (1.0 - exact_lr * number(shrink, tl.float64)).to(compute)
     b1, b2, epsilon = number(beta1, compute), number(beta2, compute), number(eps, compute)
     rest1 = (1.0 - number(beta1, tl.float64)).to(compute)
     rest2 = (1.0 - number(beta2, tl.float64)).to(compute)
@@ -130,7 +136,7 @@ def step_kernel(
     grad_at = grad + _where(at, sizes, strides[1], DIMS, DENSE)
     p = tl.load(param_at, there, 0.0).to(compute)
     g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + number(weight_decay, compute) * p
-    p *= number(keep, compute)
+    p *= keep
     if HAS_STATE0:
         state0_at = state0 + _where(at, sizes, strides[2], DIMS, DENSE)
         s0 = tl.load(state0_at, there, 0.0).to(compute)
@@ -146,7 +152,7 @@ def step_kernel(
         if HAS_STEP:
             t = tl.load(step).to(tl.float64)
         one = tl.full([], 1.0, tl.float64)
-        step_size = number(lr, tl.float64) / (one - tl.exp(t * log_beta1))
+        step_size = exact_lr / (one - tl.exp(t * log_beta1))
         root_factor = one / tl.sqrt(one - tl.exp(t * log_beta2))
         s0 += (g - s0) * rest1
         s1 = b2 * s1 + rest2 * g * g
@@ -165,18 +171,18 @@ def step_kernel(
         if HAS_STATE1:
             s1 = b2 * s1 + change
             change = s1
-        p -= rate * change
+        p -= exact_lr.to(compute) * change
     elif RULE == SGD:
         change = g
         if HAS_STATE0:
             s0 = g if FIRST else b1 * s0 + rest2 * g
             change = g + b1 * s0 if VARIANT else s0
-        p -= rate * change
+        p -= exact_lr.to(compute) * change
     else:  # adadelta
         s0 = b1 * s0 + rest1 * g * g
         delta = _ratio(_root(s1 + epsilon), _root(s0 + epsilon)) * g
         s1 = b1 * s1 + rest1 * delta * delta
-        p -= rate * delta
+        p -= exact_lr.to(compute) * delta
 
     tl.store(param_at, _clamped(p, least, most).to(element), there)
     if HAS_STATE0:
@@ -250,6 +256,7 @@ def clipped_step(
     decoupled: bool,
     grad_scale: Tensor | None,
     found_inf: Tensor | None,
+    rate: Tensor | None,
 ) -> None:
     """One optimizer step with its clip, in place; steps may lie on the CPU if there is no found_inf."""
     if not params:
@@ -266,9 +273,9 @@ def clipped_step(
     walks = [_walk_of(operands) for operands in every]  # every one is checked before the first is changed
     _count(steps, params[0], found_inf)
     low, high = _as(params[0].dtype, low, high)
-    keep, weight_decay = (1 - lr * weight_decay, 0.0) if decoupled else (1.0, weight_decay)
+    shrink, weight_decay = (weight_decay, 0.0) if decoupled else (0.0, weight_decay)
     sign = -1.0 if maximize else 1.0
-    numbers = (lr, beta1, beta2, _log(beta1), _log(beta2), eps, weight_decay, keep, low, high, sign)
+    numbers = (lr, beta1, beta2, _log(beta1), _log(beta2), eps, weight_decay, shrink, low, high, sign)
     for i, param in enumerate(params):
         if not param.numel():
             continue
@@ -280,6 +287,7 @@ def clipped_step(
                 param if step is None or on_host else step,
                 param if grad_scale is None else grad_scale,
                 param if found_inf is None else found_inf,
+                param if rate is None else rate,
                 step.item() if on_host else 1.0,
                 *numbers,
                 param.numel(),
@@ -292,6 +300,7 @@ def clipped_step(
                 HAS_STEP=step is not None and not on_host,
                 HAS_SCALE=grad_scale is not None,
                 HAS_FOUND_INF=found_inf is not None,
+                HAS_RATE=rate is not None,
                 **walks[i],
             )
 

@@ -90,5 +90,10 @@ def run(function: Callable[..., Tensor], tensors: list[Tensor | None], seed: Ten
     return [y.detach(), *torch.autograd.grad(y, sources, seed.to(y.dtype).expand_as(y))]
 
 
+def there(tensors: list[Tensor | None], device: str) -> list[Tensor | None]:
+    """The tensors on this device."""
+    return [t if t is None else t.to(device) for t in tensors]
+
+
 def exactly(tensors: list[Tensor | None]) -> list[Tensor | None]:
     return [t if t is None else t.double() for t in tensors]

@@ -32,6 +32,8 @@ FLOORS = {
         [
             [
                 "_words",
+                "_graphs",
+                "_trees",
                 "_layout",
                 "_files",
                 "_manifest",

@@ -138,14 +138,16 @@ struct StepLists {
   }
 };
 
-// One float32 number beside the parameters, or null.
-inline const float* number_beside(const std::optional<Tensor>& tensor, const Tensor& param, const char* name) {
+// One number beside the parameters, float32 or, of T double, float64; or null.
+template <class T = float>
+const T* number_beside(const std::optional<Tensor>& tensor, const Tensor& param, const char* name) {
   if (!tensor) return nullptr;
-  STD_TORCH_CHECK(tensor->numel() == 1 && kind_of(*tensor) == ScalarKind::float32, name,
-                  ": one float32 number on the parameters' device is expected");
+  constexpr bool wide = sizeof(T) == sizeof(double);
+  STD_TORCH_CHECK(tensor->numel() == 1 && kind_of(*tensor) == (wide ? ScalarKind::float64 : ScalarKind::float32), name,
+                  ": one ", wide ? "float64" : "float32", " number on the parameters' device is expected");
   check_same_device(*tensor, param, name, "the parameters");
   check_memory(*tensor, name);
-  return static_cast<const float*>(tensor->data_ptr());
+  return static_cast<const T*>(tensor->data_ptr());
 }
 
 }  // namespace inpaint_fast

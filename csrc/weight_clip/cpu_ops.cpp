@@ -17,9 +17,10 @@ void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,  // of 
                   std::vector<Tensor> steps,                                                           // numbers, or []
                   int64_t rule, double lr, double beta1, double beta2, double eps, double weight_decay, double low,
                   double high, bool maximize, bool variant, bool first, bool decoupled,
-                  std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf) {
+                  std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf, std::optional<Tensor> rate) {
   const StepLists lists{params, grads, state0, state1, state2, steps};
   if (lists.empty()) return;
+  if (const double* const factor = number_beside<double>(rate, params[0], "rate")) lr *= *factor;
   UpdateSettings settings =
       update_settings(rule, lr, beta1, beta2, eps, weight_decay, low, high, maximize, variant, first, decoupled);
   lists.check(settings);

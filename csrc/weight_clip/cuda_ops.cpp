@@ -20,7 +20,7 @@ void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,  // of 
                   std::vector<Tensor> steps,                                                           // numbers, or []
                   int64_t rule, double lr, double beta1, double beta2, double eps, double weight_decay, double low,
                   double high, bool maximize, bool variant, bool first, bool decoupled,
-                  std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf) {
+                  std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf, std::optional<Tensor> rate) {
   const StepLists lists{params, grads, state0, state1, state2, steps};
   if (lists.empty()) return;
   UpdateSettings settings =
@@ -29,6 +29,7 @@ void clipped_step(std::vector<Tensor> params, std::vector<Tensor> grads,  // of 
   cuda::UpdateScalars scalars;
   scalars.grad_scale = number_beside(grad_scale, params[0], "grad_scale");
   scalars.found_inf = number_beside(found_inf, params[0], "found_inf");
+  scalars.rate = number_beside<double>(rate, params[0], "rate");
   std::vector<cuda::UpdateCount> counts(steps.size());
   std::vector<float*> on_device, on_host;
   for (size_t i = 0; i < counts.size(); ++i) {

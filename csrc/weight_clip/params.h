@@ -29,8 +29,9 @@ struct UpdateSettings {
   Rule rule = Rule::clip;
   ScalarKind kind = ScalarKind::none;  // of every operand
   double lr = 0, beta1 = 0, beta2 = 0, eps = 0;
-  double weight_decay = 0;  // what g gets of p
-  double keep = 1;          // what p keeps of itself before the rule: 1, or 1 - lr * weight_decay where it is decoupled
+  double weight_decay = 0;     // what g gets of p
+  double keep = 1;             // what p keeps of itself before the rule: 1 - lr * shrink
+  double shrink = 0;           // weight_decay where it is decoupled
   double gradient_factor = 1;  // 1 / grad_scale, negative to maximize
   double low = 0, high = 0;    // -inf and inf: no clip
   bool variant = false;

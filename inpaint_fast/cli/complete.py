@@ -18,6 +18,7 @@ from inpaint_fast._names import printable
 from inpaint_fast.cli._jobs import SOFTWARE, MaskFolder, Rest, plan
 from inpaint_fast.cli._options import parse, said
 from inpaint_fast.completion import complete, load_network
+from inpaint_fast.completion.generators import placed
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
@@ -119,7 +120,7 @@ def completion_settings(options: Complete) -> dict[str, Any]:
             raise ValueError(f"--caption: --fill {options.fill} reads none")
         return {"fill": FILL_NAMES.get(options.fill, options.fill), "blend": options.blend, "device": device}
     weights = options.weights or Path(SHIPPED[0])
-    generator = load_network(weights).to(device)
+    generator = placed(load_network(weights), device)
     encoder = load_caption_encoder(weights)
     encoded_captions(generator, caption, encoder)
     return {"weights": generator, "blend": options.blend, "caption": caption, "caption_encoder": encoder}

@@ -9,9 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from inpaint_fast._devices import device_of
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import FILLS, complete, complete_batch, load_network
+from inpaint_fast.completion.generators import placed
 from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data import center_square, heldout_crops, samples, to_float, write_png
 from inpaint_fast.training import Evaluation, UNetL2, UNetWGAN, table, train
@@ -44,7 +46,8 @@ def main(argv: Sequence[str]) -> int:
     out = options.out
     center_square(SIDE, SIDE, options.hole)  # raises what is wrong with it now, not after the training
     expect_new(out)
-    shipped = {name: load_network(name) for name in SHIPPED}
+    device = device_of("auto")
+    shipped = {name: placed(load_network(name), device) for name in SHIPPED}
     out.mkdir(parents=True, exist_ok=True)
     write_png(out / "shipped.png", photographs(shipped, options.hole))
     print(f"completed by the weights of the package: {printable(out / 'shipped.png')}\n", flush=True)
@@ -55,11 +58,12 @@ def main(argv: Sequence[str]) -> int:
         seconds=options.seconds, steps=300, evaluate_every=100, init=str(l2), adversarial_weight=0.14, lr=5e-4
     )
     wgan = train(adversarial, out / "unet_wgan")
-    generators = {name: load_network(folder) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}
+    generators = {name: placed(load_network(folder), device) for name, folder in (("unet_l2", l2), ("unet_wgan", wgan))}
 
-    evaluation = Evaluation(heldout_crops(samples("heldout"), per_image=16))
+    heldout = heldout_crops(samples("heldout"), per_image=16)
+    evaluation, there = Evaluation(heldout), heldout.map(lambda part: part.to(device))
     generators = shipped | generators
-    completed = {name: complete_batch(generator, evaluation.heldout) for name, generator in generators.items()}
+    completed = {name: complete_batch(generator, there).cpu() for name, generator in generators.items()}
     crops = {"input": evaluation.heldout.image.masked_fill(evaluation.heldout.mask, 0.5)}
     crops |= evaluation.fills | completed | {"truth": evaluation.heldout.image}
     write_png(out / "crops.png", grid({name: pictures[evaluation.rows] for name, pictures in crops.items()}))

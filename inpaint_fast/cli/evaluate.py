@@ -22,7 +22,7 @@ from inpaint_fast._names import printable
 from inpaint_fast._version import __version__
 from inpaint_fast.cli._options import check_output, parse
 from inpaint_fast.completion import complete_batch, load_network
-from inpaint_fast.completion.generators import kind_of
+from inpaint_fast.completion.generators import kind_of, placed
 from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
 from inpaint_fast.training import Evaluation, area_table, table
 from inpaint_fast.training.perceptual import Perceptual
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     generator = load_network(options.weights)
     _check_takes(generator, options)
     device = device_of(options.device)
-    generator.to(device)
+    generator = placed(generator, device)
     perceptual = None
     if options.metrics:
         perceptual = Perceptual(options.metrics, options.metrics_weights, device)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes
 from inpaint_fast.completion.fills import FILLS
-from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
+from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of, placed
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import SHIPPED, load_network
 from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
@@ -90,7 +90,7 @@ def complete(
     if isinstance(weights, nn.Module):
         generator = weights if device is None else copy.deepcopy(weights).to(device)
     else:
-        generator = load_network(weights).to(device or "cpu")
+        generator = placed(load_network(weights), torch.device(device or "cpu"))
         caption_encoder = caption_encoder or load_caption_encoder(weights)
     captions = encoded_captions(generator, caption, caption_encoder)
     with at_rest(generator), torch.random.fork_rng(devices=[]):  # noise that fills the hole: always the same

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from numbers import Real
 
 import torch
@@ -161,11 +161,12 @@ def reference_step(
     settings: Settings,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    rate: Tensor | None = None,
 ) -> None:
     """`clipped_step` in plain PyTorch, one parameter after the other."""
     if found_inf is not None and found_inf.item():
         return
-    s = settings
+    s = settings if rate is None else replace(settings, lr=settings.lr * rate.item())
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         if grad_scale is not None:  # in float32 or better: the scale may be more than float16 holds
             g = (g.to(torch.promote_types(g.dtype, torch.float32)) / grad_scale).to(g.dtype)
@@ -211,6 +212,7 @@ def clipped_step(
     settings: Settings,
     grad_scale: Tensor | None = None,
     found_inf: Tensor | None = None,
+    rate: Tensor | None = None,
     *,
     backend: str | None = None,
 ) -> None:
@@ -223,19 +225,20 @@ def clipped_step(
         settings: rule and numbers.
         grad_scale: gradients are divided by this number (`torch.amp.GradScaler`).
         found_inf: nothing happens where this number is not 0.
+        rate: the learning rate is multiplied by this float64 number, which a captured graph reads anew at each replay.
         backend: as for `clip_weights_`.
     """
     if not params:
         return
     lists = (params, grads, state0, state1, state2, steps)
-    if grad_scale is None and found_inf is None and step_direct(lists, settings, backend):
+    if grad_scale is None and found_inf is None and rate is None and step_direct(lists, settings, backend):
         return
     backend = _operator.choose(params[0].device, backend)
     if backend == "reference":
-        reference_step(*lists, settings, grad_scale, found_inf)
+        reference_step(*lists, settings, grad_scale, found_inf, rate)
     else:
         numbers = (getattr(settings, name) for name in SETTINGS)
-        _operator.call(backend, "clipped_step", *lists, *numbers, grad_scale, found_inf)
+        _operator.call(backend, "clipped_step", *lists, *numbers, grad_scale, found_inf, rate)
         torch.autograd.graph.increment_version(params)
 
 
@@ -271,7 +274,7 @@ _operator = Operator(
             "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] state0, Tensor(c!)[] state1, Tensor(d!)[] state2, "
             "Tensor(e!)[] steps, int rule, float lr, float beta1, float beta2, float eps, float weight_decay, "
             "float low, float high, bool maximize, bool variant, bool first, bool decoupled, "
-            "Tensor? grad_scale, Tensor? found_inf) -> ()",
+            "Tensor? grad_scale, Tensor? found_inf, Tensor? rate) -> ()",
             _fake,
         ),
     },

@@ -116,3 +116,16 @@ def check_dense(params: Sequence[Tensor]) -> None:
         if param.grad.layout != torch.strided:
             shape, layout = tuple(param.shape), param.grad.layout
             raise TypeError(f"gradient {i}, {shape}: a dense one is expected, got layout {layout}")
+
+
+def check_rate(group: dict[str, Any]) -> None:
+    """Raise ValueError where a learning rate is a tensor that a graph could not read."""
+    rate = group["lr"]
+    if not group.get("capturable") or not isinstance(rate, Tensor):
+        return
+    devices = {param.device for param in group["params"]}
+    if rate.numel() != 1 or not rate.is_floating_point() or devices - {rate.device}:
+        raise ValueError(
+            "lr: with capturable=True a number, or a tensor of one on the parameters' device is expected, got a tensor "
+            f"of {rate.numel()} numbers, {rate.dtype}, on {rate.device}"
+        )

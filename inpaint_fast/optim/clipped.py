@@ -9,10 +9,11 @@ and each parameter is clipped before it is written. All take two arguments more,
              its own.
     backend  "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there.
 
-`foreach` and `fused` are taken and mean nothing here. TypeError: a parameter is not dense and of floating point, or a
-gradient is sparse. ValueError: the clip is negative or NaN, or an option asks for what one pass cannot do
-(differentiable; capturable with a learning rate that is a tensor). Groups that are added and what is loaded are checked
-as the constructor's arguments are, and change nothing where they are refused.
+With `capturable` a learning rate that is a tensor stays on its device: a CUDA graph reads it anew at each replay, so
+that schedules work (`group["lr"].fill_(...)`). `foreach` and `fused` are taken and mean nothing here. TypeError: a
+parameter is not dense and of floating point, or a gradient is sparse. ValueError: the clip is negative or NaN, or an
+option asks for what one pass cannot do (differentiable). Groups that are added and what is loaded are checked as the
+constructor's arguments are, and change nothing where they are refused.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inpaint_fast._graphs import runs_ahead
 from inpaint_fast._words import RULES
 from inpaint_fast.ops.weight_clip import Bound, Settings, clip_weights_, clipped_step, limits, step_direct
-from inpaint_fast.optim.checked import CheckedOptimizer, check_dense
+from inpaint_fast.optim.checked import CheckedOptimizer, check_dense, check_rate
 
 States = tuple[str | None, str | None, str | None]
 
@@ -61,8 +63,7 @@ class _OnePass(CheckedOptimizer):
         """By the constructor of the torch optimizer, which is given them."""
         if group.get("differentiable"):
             raise ValueError(f"differentiable: {type(self).__name__} cannot; False is expected")
-        if group.get("capturable") and isinstance(group["lr"], Tensor):
-            raise ValueError("lr: a number is expected with capturable=True, since a graph keeps it, got a tensor")
+        check_rate(group)
         torch_optimizer = next(base for base in type(self).__mro__ if base.__module__.startswith("torch.optim"))
         options = {name: value.default for name, value in inspect.signature(torch_optimizer).parameters.items()}
         del options["params"]
@@ -101,7 +102,7 @@ class _OnePass(CheckedOptimizer):
             with torch.enable_grad():
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.is_cpu and found_inf.item():
+        if found_inf is not None and not runs_ahead(found_inf.device) and found_inf.item():
             return loss
         for group in self.param_groups:
             params = [param for param in group["params"] if param.grad is not None]
@@ -128,13 +129,15 @@ class _OnePass(CheckedOptimizer):
             [state["step"] for state in states] if self._counts else [],
         )
         low, high = limits(group["clip"], "clip")
+        lr, rate = _rate(group)
         settings = Settings(
-            RULES.index(self.rule), _rate(group), weight_decay=group["weight_decay"], low=low, high=high,
+            RULES.index(self.rule), lr, weight_decay=group["weight_decay"], low=low, high=high,
             maximize=group["maximize"], first=new[0], decoupled=group.get("decoupled_weight_decay", False),
             **self._numbers(group),
         )  # fmt: skip
         scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if scale is None and found_inf is None and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
+        beside = (scale, found_inf, rate)
+        if not any(x is not None for x in beside) and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
             return
         check_dense(params)
         buckets: dict[Any, list[int]] = {}
@@ -142,7 +145,7 @@ class _OnePass(CheckedOptimizer):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
             part = ([tensors[i] for i in places] if tensors else [] for tensors in lists)
-            on_device = (None if x is None else x.to(device, non_blocking=True) for x in (scale, found_inf))
+            on_device = (None if x is None else x.to(device, non_blocking=True) for x in beside)
             clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
 
     @property
@@ -174,9 +177,12 @@ class _OnePass(CheckedOptimizer):
                 state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
 
 
-def _rate(group: dict[str, Any]) -> float:
+def _rate(group: dict[str, Any]) -> tuple[float, Tensor | None]:
+    """The learning rate: a number, and a factor that only the device knows."""
+    if group.get("capturable") and isinstance(group["lr"], Tensor):
+        return 1.0, group["lr"].double()
     try:
-        return float(group["lr"])
+        return float(group["lr"]), None
     except (TypeError, ValueError) as error:
         raise TypeError(f"lr: a number is expected, got {group['lr']!r}") from error
 

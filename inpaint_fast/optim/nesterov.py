@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from inpaint_fast.ops.weight_clip import Bound, limits
 from inpaint_fast.optim.checked import CheckedOptimizer, check_dense
@@ -43,7 +44,8 @@ class NesterovRMSprop(CheckedOptimizer):
 
     def _check_options(self, group: dict[str, Any]) -> None:
         for name in ("lr", "rho", "eps", "momentum"):
-            if not isinstance(group[name], Real) or not group[name] >= 0:
+            kinds = (Real, Tensor) if name == "lr" else Real  # a tensor of one number, which a CUDA graph reads anew
+            if not isinstance(group[name], kinds) or not group[name] >= 0:
                 raise ValueError(f"{name}: a number of at least 0 is expected, got {group[name]!r}")
 
     def _state_names(self, group: dict[str, Any]) -> Sequence[str]:

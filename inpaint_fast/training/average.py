@@ -23,7 +23,8 @@ class Average:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False)
-        self.decay, self.moves = decay, 0
+        self.decay = decay
+        self.moves = torch.zeros((), dtype=torch.float64, device=next(network.parameters()).device)
 
     @torch.no_grad()
     def move(self, network: nn.Module, skipped: Tensor | None = None) -> None:
@@ -34,14 +35,15 @@ class Average:
             skipped: a bool on its device, true where its update was skipped: then nothing moves. None: it was not.
         """
         self.moves += 1
-        weight = 1 - min(self.decay, self.moves / (9 + self.moves))
         ours, theirs = list(self.network.parameters()), list(network.parameters())
         buffers, newest = list(self.network.buffers()), list(network.buffers())
         if skipped is None:
-            torch._foreach_lerp_(ours, theirs, weight)
+            moves = self.moves.item()
+            torch._foreach_lerp_(ours, theirs, 1 - min(self.decay, moves / (9 + moves)))
         else:
+            weight = 1 - (self.moves / (9 + self.moves)).clamp(max=self.decay)
             ways = torch._foreach_sub(theirs, ours)
-            torch._foreach_mul_(ways, weight * ~skipped)
+            torch._foreach_mul_(ways, (weight * ~skipped).float())
             torch._foreach_add_(ours, ways)
             newest = [torch.where(skipped, old, new) for old, new in zip(buffers, newest, strict=True)]
         if buffers:
@@ -49,9 +51,9 @@ class Average:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on."""
-        return {"moves": self.moves, "network": self.network.state_dict()}
+        return {"moves": int(self.moves), "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.moves = state["moves"]
+        self.moves.fill_(state["moves"])
         self.network.load_state_dict(state["network"])

@@ -18,7 +18,7 @@ from inpaint_fast.optim import ClippedAdam
 from inpaint_fast.training.adversarial import Objective, classifying, optimizer_of, wasserstein
 from inpaint_fast.training.context_cnn import SOURCE, ContextCNNRecipe, ContextSystem
 from inpaint_fast.training.noise import NoiseRecipe, NoiseSystem
-from inpaint_fast.training.recipe import System
+from inpaint_fast.training.recipe import System, set_number
 
 Critic = Literal["v1", "v2", "v3", "v3_average", "v4_early", "v4", "v4_hole", "v4_deep"]
 
@@ -147,17 +147,24 @@ class ContextGANSystem(ContextSystem):
         self.add_network("critic", ContextCritic, **arguments, lasagne=lasagne)
         self.objective = objective
         self.critic_steps, self.generator_steps = recipe.critic_steps, recipe.generator_steps
-        self.real_noise = recipe.real_noise[0]
+        self.real_noise: float | Tensor = recipe.real_noise[0]
+        self.phase = self.real_noise > 0
         groups = self.critic_groups(recipe.clip, recipe.clip_params)
         self.optimizers["critic"] = optimizer_of(recipe.critic_optimizer, groups, lr=recipe.critic_lr, lasagne=lasagne)
 
     def schedule(self, step: int, epoch: int) -> None:
         super().schedule(step, epoch)
         start, end = self.recipe.real_noise
-        self.real_noise = start + (end - start) * min(1.0, step / self.recipe.real_noise_steps)
+        noise = start + (end - start) * min(1.0, step / self.recipe.real_noise_steps)
+        self.phase = noise > 0  # whether there is any
+        self.real_noise = set_number(self.real_noise, noise)
+
+    def move_numbers(self, device: torch.device) -> None:
+        super().move_numbers(device)
+        self.real_noise = torch.tensor(float(self.real_noise), device=device)
 
     def disturbed(self, truth: Tensor) -> Tensor:
-        if not self.real_noise:
+        if not self.phase:
             return truth
         shape, like = truth.shape[1:], {"dtype": truth.dtype, "device": truth.device}
         return truth + self.real_noise * self.processes.own(lambda rows: torch.randn(rows, *shape, **like), len(truth))

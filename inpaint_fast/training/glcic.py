@@ -214,8 +214,10 @@ class GLCICSystem(System):
     def schedule(self, step: int, epoch: int) -> None:
         super().schedule(step, epoch)
         self.phase = 1 + sum(step >= end for end in self.recipe.milestones)
-        for group in self.optimizers["generator"].param_groups:
-            group["lr"] = self._completion_lr(step) * self.recipe.rate_factor(step)
+
+    def rate(self, optimizer: str, step: int, epoch: int) -> float:
+        factor = super().rate(optimizer, step, epoch)
+        return factor * self._settled(step) if optimizer == "generator" else factor
 
     def step(self, batch: ContextBatch) -> dict[str, Tensor]:
         """The step of the phase that the run is in."""
@@ -278,12 +280,12 @@ class GLCICSystem(System):
         self.update("generator")
         return losses
 
-    def _completion_lr(self, step: int) -> float:
-        """The rate of a step: a tenth after the first phase, and on the way there in its last `settle` steps."""
+    def _settled(self, step: int) -> float:
+        """A factor of the rate: a tenth after the first phase, and on the way there in its last `settle` steps."""
         if self.recipe.settle == 0:
-            return self.recipe.lr
+            return 1.0
         left = self.recipe.completion_steps - step
-        return self.recipe.lr * (0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0))
+        return 0.1 + 0.9 * min(max(left / self.recipe.settle, 0.0), 1.0)
 
     def _gradient_share(self, share: float) -> float:
         return share if self.recipe.divide_gradients else float(self.processes.count)

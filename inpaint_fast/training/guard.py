@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from inpaint_fast._graphs import runs_ahead
+
 
 class Guard:
     """Skips the updates of an iteration from the first bad number on: of its batch, a loss or a gradient.
@@ -23,7 +25,7 @@ class Guard:
     def __init__(self) -> None:
         self.good: Tensor | None = None
         """Whether all was well so far in this iteration, or in the last one; bool of no dimension."""
-        self.skipped = torch.zeros((), dtype=torch.int64)
+        self.skipped = torch.zeros((), dtype=torch.int64)  # (all of them change in place)
         """Iterations with a skipped update, in all."""
         self.in_a_row = torch.zeros((), dtype=torch.int64)
         """The last ones of them that followed one another."""
@@ -38,6 +40,7 @@ class Guard:
         """Inside, the iteration of a system on these inputs is guarded."""
         parameters = list(system.parameters())
         device = parameters[0].device
+        self._move(device)
         self.good = torch.ones((), dtype=torch.bool, device=device)
         left = {parameter: parameter.grad.clone() for parameter in parameters if parameter.grad is not None}
         before = [(buffers, _flat(buffers)) for buffers in _by_dtype(system.buffers())]  # running statistics
@@ -53,9 +56,9 @@ class Guard:
                 torch._foreach_copy_(buffers, [part.view(b.shape) for part, b in zip(chosen, buffers, strict=True)])
             self._put_back(parameters, left, device)
         bad = (~self.good).long()
-        self.skipped = self.skipped.to(device) + bad
-        self.in_a_row = (self.in_a_row.to(device) + bad) * bad
-        self.longest = torch.maximum(self.longest.to(device), self.in_a_row)
+        self.skipped += bad
+        self.in_a_row.add_(bad).mul_(bad)
+        torch.maximum(self.longest, self.in_a_row, out=self.longest)
 
     def observe(self, *tensors: Tensor) -> None:
         """See whether these are numbers, the sum of whose squares is one, too: optimizers square gradients, and what
@@ -118,10 +121,17 @@ class Guard:
 
     def forget(self) -> None:
         """Begin to count anew those that follow one another."""
-        self.in_a_row, self.longest = torch.zeros_like(self.in_a_row), torch.zeros_like(self.longest)
+        self.in_a_row.zero_(), self.longest.zero_()
+
+    def _move(self, device: torch.device) -> None:
+        """The counts lie on the device from now on."""
+        if self.skipped.device != device:
+            self.skipped, self.in_a_row, self.longest = (
+                count.to(device) for count in (self.skipped, self.in_a_row, self.longest)
+            )
 
     def _reads(self, device: torch.device) -> bool:
-        return device.type == "cpu" if self.at_once is None else self.at_once
+        return not runs_ahead(device) if self.at_once is None else self.at_once
 
     def _put_back(self, parameters: list[nn.Parameter], left: dict[nn.Parameter, Tensor], device: torch.device) -> None:
         """The gradients that the iteration before had left, in the place of this one's, where it was bad."""

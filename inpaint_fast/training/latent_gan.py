@@ -143,6 +143,10 @@ class LatentSystem(CentreSystem):
         self.encoding = step < self.recipe.autoencoder_steps
 
     @property
+    def phase(self) -> bool:
+        return self.encoding
+
+    @property
     def maker(self) -> nn.Module:
         return self.generator.decoder
 

@@ -250,6 +250,8 @@ class Progress:
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = (total + torch.where(guard.good, value, 0.0), count + guard.good.long())
         self.shown.step(self.run.steps_done)
+        for note in self.run.iterate.news():
+            self.shown.say(note)
         now = time.perf_counter()
         look = now - self.refreshed >= REFRESH_SECONDS
         if look:

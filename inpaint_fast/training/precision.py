@@ -29,7 +29,7 @@ class Precision:
     def __init__(self, name: str) -> None:
         self.half = PRECISIONS[name]
         self.scaler: torch.amp.GradScaler | None = None  # from the first scaled loss on
-        self.skipped: Tensor | int = 0  # updates; a tensor, so that nothing waits for the device
+        self.skipped = torch.zeros((), dtype=torch.int64)  # updates; on the device, so that nothing waits for it
         self._statistics: Statistics | None = None
 
     @property
@@ -81,7 +81,9 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
         skipped = self._scale(device) < before
-        self.skipped = self.skipped + (skipped if good is None else skipped & good)
+        if self.skipped.device != device:
+            self.skipped = self.skipped.to(device)
+        self.skipped += skipped if good is None else skipped & good
         self._statistics.settle(undo=skipped)
         return skipped
 
@@ -99,7 +101,7 @@ class Precision:
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on where `state_dict` was taken."""
-        self.skipped, self._statistics = state["skipped"], None
+        self.skipped, self._statistics = torch.tensor(state["skipped"]), None
         self.scaler = state["scaler"] and torch.amp.GradScaler(device.type)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -61,6 +61,7 @@ class Recipe(ABC):
             "keep",
             "max_skipped",
             "device",
+            "cuda_graph",
         }
     )
     """Settings that may change when a run goes on: what was learned until then does not depend on them. The pictures
@@ -125,6 +126,10 @@ class Recipe(ABC):
     the same name and class. Optimizers start anew."""
     device: str = "auto"
     """Where to train: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
+    cuda_graph: bool = True
+    """On a GPU, capture a step (all of an iteration) as one CUDA graph after the first few, again when the batch's
+    shapes or the phase change, and replay it: the same steps without Python between them. A step that cannot be
+    captured runs as it is, and the run says why."""
     accelerate: bool = True
     """On a CPU, run the networks channels_last and by the fused operators (`inpaint_fast.accelerate`): the same
     mathematics in less time, other roundings."""
@@ -229,6 +234,8 @@ class System(nn.Module, ABC):
     """What a user should know before the run, a sentence each; printed at its start."""
     lr_decay: float = 1.0
     """Factor of every learning rate at the start of each epoch, the first included."""
+    phase: Hashable = None
+    """What decides, besides a batch's shapes, which operations a step is made of: a graph holds those of one phase."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -255,10 +262,23 @@ class System(nn.Module, ABC):
 
     def schedule(self, step: int, epoch: int) -> None:
         """Set what depends on the place in the run alone; called before each step with how many came before it."""
-        factor = self.recipe.rate_factor(step) * self.lr_decay ** (epoch + 1)
+        for name, optimizer in self.optimizers.items():
+            factor = self.rate(name, step, epoch)
+            for group in optimizer.param_groups:
+                group["lr"] = set_number(group["lr"], group.setdefault("initial_lr", group["lr"]) * factor)
+
+    def rate(self, optimizer: str, step: int, epoch: int) -> float:
+        """The factor of an optimizer's learning rates in a step."""
+        return self.recipe.rate_factor(step) * self.lr_decay ** (epoch + 1)
+
+    def move_numbers(self, device: torch.device) -> None:
+        """Keep the numbers that `schedule` sets, and that a step reads, on the device: it reads them there anew in each
+        replay of a graph. A step's other numbers stay what they were when it was captured."""
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+                group.setdefault("initial_lr", group["lr"])
+                group["lr"] = torch.tensor(float(group["lr"]), dtype=torch.float64, device=device)
+                group["capturable"] = True
 
     @abstractmethod
     def step(self, batch: Batch) -> dict[str, Tensor]:
@@ -364,7 +384,7 @@ class System(nn.Module, ABC):
         step leaves to the next one."""
         return {
             "networks": self.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: _plain(optimizer.state_dict()) for name, optimizer in self.optimizers.items()},
             "gradients": {name: p.grad for name, p in self.named_parameters() if p.grad is not None},
             "precision": self.precision.state_dict(),
             "average": self.average and self.average.state_dict(),
@@ -374,7 +394,12 @@ class System(nn.Module, ABC):
         """Go on where `training_state` was taken."""
         self.load_state_dict(state["networks"])
         for name, optimizer in self.optimizers.items():
+            rates = [group["lr"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state["optimizers"][name])
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = set_number(rate, group["lr"])
+                if isinstance(rate, Tensor):
+                    group["capturable"] = True
         for name, parameter in self.named_parameters():
             gradient = state["gradients"].get(name)
             parameter.grad = None if gradient is None else torch.empty_like(parameter).copy_(gradient)
@@ -383,3 +408,14 @@ class System(nn.Module, ABC):
         if state["average"] is not None:
             self.average = Average(self.generator, self.recipe.ema)
             self.average.load_state_dict(state["average"])
+
+
+def set_number(place: float | Tensor, value: float) -> float | Tensor:
+    """What holds the number from now on: the same tensor, filled with it, where one holds it; otherwise itself."""
+    return place.fill_(value) if isinstance(place, Tensor) else value
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer's state_dict with learning rates as numbers, wherever they lie during the run."""
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}

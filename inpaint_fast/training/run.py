@@ -15,6 +15,7 @@ from inpaint_fast.completion.weights import copy_networks
 from inpaint_fast.data import Batch, PackedImages, captions_for
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate
+from inpaint_fast.training.iterations import Iterations
 from inpaint_fast.training.joint_norm import join_norms
 from inpaint_fast.training.processes import Processes
 from inpaint_fast.training.recipe import Recipe, System
@@ -60,6 +61,7 @@ class Run:
         if self.accelerated:
             accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
         self.system.begin_average()
+        self.iterate = Iterations(self.system, self.device, wanted=recipe.cuda_graph)
         self.steps_done = 0  # and the index of the next batch
 
     @property
@@ -72,10 +74,8 @@ class Run:
         learned from: `system.guard`."""
         epoch = self.steps_done * self.recipe.batch_size // len(self.images)
         self.system.schedule(self.steps_done, epoch)
-        batch = _to(batch, self.device)
-        with self._draws("step", self.steps_done), self.system.guard.iteration(self.system, batch):
-            measured = self.processes.mean(self.system.step(batch))
-        self.system.precision.forget_statistics()
+        with self._draws("step", self.steps_done):
+            measured = self.iterate(batch)
         self.steps_done += 1
         return measured
 
@@ -102,6 +102,7 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
+        self.iterate.forget()  # graphs of the tensors that there were
         self.system.load_training_state(state["system"])
         self.system.guard.load_state_dict(state["guard"])
         self.steps_done = state["steps_done"]

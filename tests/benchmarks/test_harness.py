@@ -16,17 +16,18 @@ import torch
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 HEADER = (
     "case,implementation,backend,median_ms,q25_ms,q75_ms,rate,rate_unit,"
-    "ceiling_share,error,device,threads,torch,version"
+    "ceiling_share,error,device,threads,torch,version,gpu_ms"
 )
 
 
 @pytest.fixture
 def harness(monkeypatch):
-    """The harness as scripts import it, from a package of which only the version and this folder exist."""
+    """The harness as scripts import it, from a package of which only the version and its files are there."""
     for name in [name for name in sys.modules if name.split(".")[0] == "inpaint_fast"]:
         monkeypatch.delitem(sys.modules, name)
     package, benchmarks = types.ModuleType("inpaint_fast"), types.ModuleType("inpaint_fast.benchmarks")
     package.__version__, package.__path__, benchmarks.__path__ = "1.2.3", [], [str(FOLDER)]
+    package.__path__.append(str(FOLDER.parent / "inpaint_fast"))
     monkeypatch.setitem(sys.modules, "inpaint_fast", package)
     monkeypatch.setitem(sys.modules, "inpaint_fast.benchmarks", benchmarks)
     yield importlib.import_module("inpaint_fast.benchmarks.harness")
@@ -307,3 +308,42 @@ def test_relative_error_is_the_worst_output(harness):
 def test_reference_must_be_float64(harness, clock):
     with pytest.raises(TypeError, match="'single'.*float64"):
         harness.measure("single", harness.Case([], lambda: torch.ones(1), 1e-6, 1, "GB/s"), 1, clock)
+
+
+def test_on_a_gpu_the_device_s_own_time_stands_beside_that_of_the_call(harness, clock, capsys, monkeypatch, tmp_path):
+    """By a double of torch.cuda, whose replays call the operators and nothing else."""
+    from recorded_cuda import RecordedCuda
+
+    graphs = importlib.import_module("inpaint_fast._graphs")
+    monkeypatch.setattr(graphs, "cuda", RecordedCuda())
+    monkeypatch.setattr(graphs, "DEVICE", "cpu")
+    a, b = torch.rand(64, 64), torch.rand(64, 64)
+
+    def case():
+        def reads():
+            return clock.work(20, lambda: a + b * float(b.sum() == b.sum()))
+
+        return harness.Case(
+            [
+                harness.Implementation("inpaint_fast", lambda: lambda: clock.work(5, lambda: a + b), "cpp"),
+                harness.Implementation("eager", lambda: reads),
+                harness.Implementation("compile", lambda: lambda: clock.work(9, lambda: a + b), graphed=False),
+            ],
+            reference=lambda: a.double() + b.double(),
+            bound=1e-5,
+            work=3.0 * a.nbytes,
+            unit="GB/s",
+        )
+
+    path = tmp_path / "add.csv"
+    assert harness.main(["--repeats", "2", "--csv", str(path)], {"add": case}, None, clock) == 0
+    ours, eager, compiled = read(path)
+    assert float(ours["gpu_ms"]) < 2 < float(ours["median_ms"])
+    assert eager["gpu_ms"] == compiled["gpu_ms"] == ""
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert "GPU" in lines["implementation"] and lines["eager"][4] == "-" and float(lines["inpaint_fast"][4]) < 2
+    assert (
+        harness.main(["--without", "compile|eager", "--repeats", "1", "--csv", str(path)], {"add": case}, None, clock)
+        == 0
+    )
+    assert [row["implementation"] for row in read(path)] == ["inpaint_fast"]

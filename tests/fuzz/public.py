@@ -231,6 +231,7 @@ def draw_step(rng: Random) -> dict[str, Any]:
         ),
         "grad_scale": rng.choice((None, torch.tensor(4.0))),
         "found_inf": rng.choice((None, None, torch.tensor(0.0), torch.tensor(1.0))),
+        "rate": rng.choice((None, None, torch.tensor(0.5, dtype=torch.float64))),
     }  # fmt: skip
 
 

@@ -314,7 +314,7 @@ def lists(**changes: list[Tensor]) -> dict[str, Any]:
 
 STEP = {"rule": 1, "lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "low": -1.0, "high": 1.0,
         "maximize": False, "variant": False, "first": False, "decoupled": False,
-        "grad_scale": None, "found_inf": None}  # fmt: skip
+        "grad_scale": None, "found_inf": None, "rate": None}  # fmt: skip
 operator(
     "clipped_step",
     lists() | STEP,
@@ -340,6 +340,7 @@ operator(
         ({"steps": [torch.zeros(()), without_memory()]}, "steps: a tensor with memory"),
         ({"grad_scale": torch.ones(2)}, "grad_scale: one float32"),
         ({"found_inf": doubles()}, "found_inf: one float32"),
+        ({"rate": torch.ones(())}, "rate: one float64"),
         ({"found_inf": without_memory()}, "found_inf: a tensor with memory"),
     ],
 )  # fmt: skip

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedAdamW, ClippedRMSprop, ClippedSGD, NesterovRMSprop
 
@@ -154,6 +154,7 @@ def test_parameters_and_gradients_of_other_kinds_are_refused(cls) -> None:
     assert all(map(torch.equal, params, before)) and not any(optimizer.state.values())
 
 
-def test_a_rate_that_is_a_tensor_is_no_part_of_a_graph() -> None:
-    with pytest.raises(ValueError, match="lr: a number.*capturable"):
-        ClippedAdam([nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1), capturable=True)
+@pytest.mark.parametrize("lr", [torch.tensor([0.1, 0.2]), torch.tensor(1), torch.tensor(0.1, device="meta")])
+def test_a_rate_that_a_graph_could_not_read(lr: Tensor) -> None:
+    with pytest.raises((ValueError, RuntimeError), match="lr"):
+        ClippedAdam([nn.Parameter(torch.ones(1))], lr=lr, capturable=True)

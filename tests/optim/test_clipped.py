@@ -208,3 +208,26 @@ def test_bad_input_is_named() -> None:
     embedding(torch.tensor([1])).sum().backward()
     with pytest.raises(TypeError, match="sparse"):
         ClippedSGD(embedding.parameters(), lr=1.0).step()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rate_that_is_a_tensor_is_read_at_each_step(implementation, name) -> None:
+    """As a captured graph reads it: nothing but its value says that it has changed."""
+    ours_class, _, settings, clip = CASES[name]
+    torch.manual_seed(0)
+    plain = WassersteinCritic(2).to(implementation.device)
+    ours = copy.deepcopy(plain)
+    settings = {**settings, "backend": implementation.backend, "clip": clip}
+    settings.pop("lr", None)
+    rate = torch.tensor(1e-3, device=implementation.device)
+    numbers = ours_class(plain.parameters(), lr=1e-3, **settings)
+    tensors = ours_class(ours.parameters(), lr=1e-3, **settings)
+    for group in tensors.param_groups:
+        group |= {"lr": rate, "capturable": True}
+    for step in range(4):
+        set_gradients(plain, ours, step=step)
+        for group in numbers.param_groups:
+            group["lr"] = 1e-3 * (step + 1)
+        rate.fill_(1e-3 * (step + 1))
+        numbers.step(), tensors.step()
+    assert_close(ours, plain)

@@ -46,25 +46,24 @@ struct Table {
 // The settings of a rule in the type it is computed in.
 template <class A>
 struct Numbers {
-  A lr, beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, keep, low, high;
-  double exact_lr, exact_beta1, exact_beta2, gradient_factor;
+  A beta1, beta2, one_minus_beta1, one_minus_beta2, eps, weight_decay, low, high;
+  double exact_lr, exact_beta1, exact_beta2, exact_shrink, gradient_factor;
   UpdateScalars scalars;
   bool variant, first;
 
   Numbers(const UpdateSettings& s, const UpdateScalars& scalars)
-      : lr(static_cast<A>(s.lr)),
-        beta1(static_cast<A>(s.beta1)),
+      : beta1(static_cast<A>(s.beta1)),
         beta2(static_cast<A>(s.beta2)),
         one_minus_beta1(static_cast<A>(1 - s.beta1)),
         one_minus_beta2(static_cast<A>(1 - s.beta2)),
         eps(static_cast<A>(s.eps)),
         weight_decay(static_cast<A>(s.weight_decay)),
-        keep(static_cast<A>(s.keep)),
         low(static_cast<A>(s.low)),
         high(static_cast<A>(s.high)),
         exact_lr(s.lr),
         exact_beta1(s.beta1),
         exact_beta2(s.beta2),
+        exact_shrink(s.shrink),
         gradient_factor(s.gradient_factor),
         scalars(scalars),
         variant(s.variant),
@@ -77,6 +76,7 @@ struct Numbers {
 template <class A>
 struct Factors {
   A gradient;                // 1 / grad_scale, negative to maximize
+  A lr, keep;                // keep: 1 - lr * shrink
   A step_size, root_factor;  // adam: lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t)
 };
 
@@ -87,9 +87,12 @@ __device__ __forceinline__ Factors<A> block_factors(const Numbers<A>& n, const E
   if (threadIdx.x == 0) {
     const UpdateScalars& scalars = n.scalars;
     factors.gradient = static_cast<A>(n.gradient_factor / (scalars.grad_scale ? *scalars.grad_scale : 1));
+    const double lr = scalars.rate ? n.exact_lr * *scalars.rate : n.exact_lr;
+    factors.lr = static_cast<A>(lr);
+    factors.keep = static_cast<A>(1 - lr * n.exact_shrink);
     if (rule == Rule::adam) {
       const double t = entry.count ? *entry.count : entry.known_count;
-      factors.step_size = static_cast<A>(n.exact_lr / (1 - std::pow(n.exact_beta1, t)));
+      factors.step_size = static_cast<A>(lr / (1 - std::pow(n.exact_beta1, t)));
       factors.root_factor = static_cast<A>(1 / std::sqrt(1 - std::pow(n.exact_beta2, t)));
     }
   }
@@ -116,19 +119,19 @@ __device__ __forceinline__ A updated(const Numbers<A>& n, const Factors<A>& fact
       variance -= state[2] * state[2];
     }
     const A change = g / (n.variant ? std::sqrt(variance + n.eps) : std::sqrt(variance) + n.eps);
-    if (!e.data[kState1]) return p - n.lr * change;
+    if (!e.data[kState1]) return p - factors.lr * change;
     state[1] = n.beta2 * state[1] + change;
-    return p - n.lr * state[1];
+    return p - factors.lr * state[1];
   }
   if (rule == Rule::sgd) {
-    if (!e.data[kState0]) return p - n.lr * g;
+    if (!e.data[kState0]) return p - factors.lr * g;
     state[0] = n.first ? g : n.beta1 * state[0] + n.one_minus_beta2 * g;
-    return p - n.lr * (n.variant ? g + n.beta1 * state[0] : state[0]);
+    return p - factors.lr * (n.variant ? g + n.beta1 * state[0] : state[0]);
   }
   state[0] = n.beta1 * state[0] + n.one_minus_beta1 * g * g;  // adadelta
   const A delta = std::sqrt(state[1] + n.eps) / std::sqrt(state[0] + n.eps) * g;
   state[1] = n.beta1 * state[1] + n.one_minus_beta1 * delta * delta;
-  return p - n.lr * delta;
+  return p - factors.lr * delta;
 }
 
 // N elements in a row, operand k's at offsets[k].
@@ -149,7 +152,7 @@ struct Update {
       A state[3];
 #pragma unroll
       for (int k = 0; k < 3; ++k) state[k] = e.data[kState0 + k] ? to_compute<A>(packs[kState0 + k].values[i]) : A(0);
-      const A moved = updated<rule>(n, factors, e, p * n.keep, g, state);
+      const A moved = updated<rule>(n, factors, e, p * factors.keep, g, state);
       device::store(&packs[kParam].values[i], moved < n.low ? n.low : moved > n.high ? n.high : moved);  // NaN stays
 #pragma unroll
       for (int k = 0; k < 3; ++k) device::store(&packs[kState0 + k].values[i], state[k]);

@@ -22,10 +22,11 @@ struct UpdateCount {
   float known = 0;
 };
 
-// Numbers that only the device knows, one float each; null: none.
+// Numbers that only the device knows; null: none.
 struct UpdateScalars {
   const float* grad_scale = nullptr;  // gradients are divided by it
   const float* found_inf = nullptr;   // nothing changes where it is not 0
+  const double* rate = nullptr;       // lr is multiplied by it
 };
 
 // Adds 1 to each of the counts, unless found_inf says no. To be called before update(), which reads them.

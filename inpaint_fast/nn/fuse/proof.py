@@ -29,6 +29,7 @@ from inpaint_fast.nn.fuse.facts import (
     own_is,
     own_lacks,
 )
+from inpaint_fast.nn.graphs import Graphed
 
 PLAIN = (bool, int, str, type(None))  # values of these types are compared, all others only by identity
 MISSING = object()
@@ -115,7 +116,7 @@ class Method:
         name = self.name
         if self.cls is not None:
             found = self.cls.__dict__.get(name)
-        elif name in owner.__dict__:
+        elif has_own(owner, name):
             found = attribute(owner, name)
         else:  # the usual case, without the questions of the others
             found = MISSING
@@ -127,12 +128,13 @@ class Method:
         return found is self.function and _is_as_it_was(found, self.parts)
 
     def facts(self, owner: nn.Module) -> Facts | None:
-        if len(self.parts) > 2 or (self.cls is None and self.name in owner.__dict__):
+        if len(self.parts) > 2 or (self.cls is None and has_own(owner, self.name)):
             return None
         if self.cls is not None:
             return all_of(class_is(self.cls, self.name), function_is(self.function))
         of_class = class_is(type(owner), self.name)
-        return all_of(own_lacks(owner, self.name), of_class, function_is(self.function))
+        own = own_is if self.name in owner.__dict__ else own_lacks
+        return all_of(own(owner, self.name), of_class, function_is(self.function))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,13 +189,19 @@ def _is_as_it_was(function: FunctionType, parts: tuple[object, ...]) -> bool:
     return len(parts) == 2 or all(one is another for one, another in zip(parts, _parts(function), strict=True))
 
 
+def has_own(owner: nn.Module, name: str) -> bool:
+    """The owner has an attribute of its own by this name. A `Graphed` forward is none: it calls that of the class."""
+    own = owner.__dict__
+    return name in own and type(own[name]) is not Graphed
+
+
 def attribute(owner: nn.Module, name: str) -> object:
     """What owner.<name> would be looked up as, without running any code of theirs; MISSING where there is none."""
     own = owner.__dict__
     of_class = next((cls.__dict__[name] for cls in type(owner).__mro__ if name in cls.__dict__), MISSING)
     if hasattr(type(of_class), "__set__"):
         return of_class  # a property goes before everything
-    if name in own:
+    if has_own(owner, name):
         return own[name]
     if of_class is not MISSING:
         return of_class

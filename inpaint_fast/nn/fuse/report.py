@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from inpaint_fast.nn.graphs import Graphed
 from inpaint_fast.ops.conv_block import Measured
 
 
@@ -46,6 +47,8 @@ class Report:
     left: list[Left] = field(default_factory=list)
     measured: dict[str, list[Measured]] = field(default_factory=dict)
     """With `tune=True`, for each convolution that was called: what was measured, for each kind of call."""
+    graphs: str = ""
+    """With `inference=True`, on a GPU: which kinds of calls are CUDA graphs, and why others are none."""
 
     def __str__(self) -> str:
         lines = [f"{len(self.swapped)} of {len(self.swapped) + len(self.left)} convolutions swapped"]
@@ -53,7 +56,7 @@ class Report:
             lines += [f"  {entry}", *(f"    {times}" for times in self.measured.get(entry.name, []))]
         if self.left:
             lines += ["left as they are:", *(f"  {entry}" for entry in self.left)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.graphs])])
 
 
 def acceleration_report(model: nn.Module) -> Report:
@@ -68,4 +71,6 @@ def acceleration_report(model: nn.Module) -> Report:
     for name, module in model.named_modules():
         if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
+    graphed = vars(model).get("forward")
+    report.graphs = str(graphed) if isinstance(graphed, Graphed) else ""
     return report

@@ -15,6 +15,7 @@ from dataclasses import fields
 from torch import nn
 from torch.jit import ScriptModule
 
+from inpaint_fast import _graphs
 from inpaint_fast._words import check_precision
 from inpaint_fast.nn.fuse.chain import CONVOLUTIONS, Chain, block_of, plain_class, undisturbed
 from inpaint_fast.nn.fuse.modules import REPLACEMENT, Fusion
@@ -24,10 +25,18 @@ from inpaint_fast.nn.fuse.report import Left, Report, Swapped
 from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.fuse.source import Unproved
 from inpaint_fast.nn.fuse.values import is_container, is_sequential
+from inpaint_fast.nn.graphs import Graphed
 from inpaint_fast.ops.conv_block import Kept, Tuning, keep_transformed
 
 
-def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast", tune: bool = False) -> nn.Module:
+def accelerate(
+    model: nn.Module,
+    *,
+    inference: bool = False,
+    precision: str = "fast",
+    tune: bool = False,
+    cuda_graph: bool = True,
+) -> nn.Module:
     """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
     In place. What is swapped, with one group:
@@ -64,9 +73,15 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
             and PyTorch's own operators on them, some 0.2 s for a layer, and keep what is faster here; as
             torch.backends.cudnn.benchmark does. Otherwise what was measured on other machines decides. Two runs may
             then differ by rounding. Not under torch.compile.
+        cuda_graph: with inference, where there is a GPU: calls of the model on CUDA tensors without gradients are
+            replayed as CUDA graphs, from the second call of a kind on (shapes, layouts, dtypes, other arguments), 8
+            kinds at most; results are the caller's own. Parameters may change in place; a graph is captured anew where
+            modules, settings, attributes or hooks have changed since. What a forward reads elsewhere (globals, files,
+            the clock) it reads once. A model that a graph cannot hold runs as it is, and the report says why.
 
     Returns:
-        model. `print(acceleration_report(model))` shows what was swapped, why the rest was left, and what was timed.
+        model. `print(acceleration_report(model))` shows what was swapped, why the rest was left, what was timed, and
+        which calls are graphs.
 
     Raises:
         TypeError: model is no nn.Module.
@@ -119,6 +134,8 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
         if ours and module.precision != precision:
             module.precision = precision
     vars(model)["_acceleration_report"] = report
+    if inference and cuda_graph and _graphs.cuda.is_available() and not isinstance(model, _LAYERS):
+        vars(model)["forward"] = Graphed(model)
     return model
 
 
@@ -159,11 +176,14 @@ def restore(model: nn.Module) -> nn.Module:
 
 _FUSIONS = "_inpaint_fast_fusions"  # of a module of somebody's, whose forward calls their modules
 _ORIGINAL = {fused: plain for plain, fused in REPLACEMENT.items()}
+_LAYERS = tuple(REPLACEMENT)  # whose chains ask whether they have a forward of their own
 
 
 def _forget(module: nn.Module) -> None:
     """Drop what was found, kept or measured of a module."""
     own = vars(module)
+    if isinstance(own.get("forward"), Graphed):
+        del own["forward"]
     own.pop(_FUSIONS, None)
     own.pop("_passes_on", None)
     if isinstance(module, (*_ORIGINAL, FusedSequential)):

@@ -9,13 +9,15 @@ other processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from inpaint_fast._graphs import is_capturing
 from inpaint_fast.ops._plans import check_tensor
 from inpaint_fast.ops._torch_private import is_ordinary
 
@@ -43,14 +45,32 @@ class Kept:
                 if t is not same or t._version != version or t.data_ptr() != pointer or t.stride() != strides:
                     break
             else:
+                if _noted is not None:
+                    _noted.append(found)
                 return found[1]
         if not is_ordinary(*present) or any(t.is_inference() for t in present):  # which have no version
+            return make()
+        if is_capturing():  # a graph makes it anew at each replay, and there is nothing yet
             return make()
         with torch.inference_mode(False), torch.no_grad():
             # The alias holds the memory, so that no other tensor can come to lie at the same address.
             found = [(t, t._version, t.data_ptr(), t.stride(), t.detach()) for t in present], make()
         self._values[name] = found
         return found[1]
+
+
+_noted: list[tuple[list[tuple], Any]] | None = None
+
+
+@contextmanager
+def noted() -> Iterator[list[tuple[list[tuple], Any]]]:
+    """Inside, notes what is kept and used: (the tensors that it was made of, each with its state, and the value)."""
+    global _noted
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
 
 
 # id of a weight -> the weight, which keeps the id its own, and what is kept of it.

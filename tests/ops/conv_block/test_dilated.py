@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run
+from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run, there
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -70,9 +70,9 @@ def sizes(implementation) -> tuple[tuple[int, ...], int]:
 def test_parity(implementation, winograd, activation, order, affine) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors = arguments(shape=shape, out=out, affine=affine)
+    tensors = there(arguments(shape=shape, out=out, affine=affine), implementation.device)
     settings = {"dilation": 2, "activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
-    seed = random(shape[0], out, *shape[2:])
+    seed = random(shape[0], out, *shape[2:]).to(implementation.device)
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
@@ -87,8 +87,8 @@ def test_parity(implementation, winograd, activation, order, affine) -> None:
 def test_dtypes(implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors = arguments(dtype, shape, out)
-    seed = random(shape[0], out, *shape[2:], dtype=dtype)
+    tensors = there(arguments(dtype, shape, out), implementation.device)
+    seed = random(shape[0], out, *shape[2:], dtype=dtype).to(implementation.device)
     settings = {"dilation": 3, "activation": "leaky_relu", "order": "act_norm"}
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     values = run(ipf.dilated_block, tensors, seed, backend=implementation.backend, **settings)
@@ -103,8 +103,8 @@ def test_dtypes(implementation, winograd, dtype) -> None:
 def test_layouts(implementation, winograd, layout, weight_layout, dilation) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors = arguments(shape=shape, out=out, affine=False)
-    seed = random(shape[0], out, *shape[2:])
+    tensors = there(arguments(shape=shape, out=out, affine=False), implementation.device)
+    seed = random(shape[0], out, *shape[2:]).to(implementation.device)
     settings = {"dilation": dilation, "activation": "relu"}
     exact = run(reference, exactly(tensors), seed.double(), **settings)
     tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
-from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run
+from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run, there
 from torch import Tensor
 
 import inpaint_fast as ipf
@@ -115,9 +115,9 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 def test_parity(block, implementation, winograd, activation, order, affine) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors = block.arguments(shape=shape, out=out, affine=affine)
+    tensors = there(block.arguments(shape=shape, out=out, affine=affine), implementation.device)
     settings = {"activation": activation, "order": order, "slope": DEFAULT_SLOPE.get(activation)}
-    seed = block.seed(shape, out)
+    seed = block.seed(shape, out).to(implementation.device)
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
     for value, wanted in zip(values, exact, strict=True):
@@ -132,7 +132,8 @@ def test_parity(block, implementation, winograd, activation, order, affine) -> N
 def test_dtypes(block, implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors, seed = block.arguments(dtype, shape, out), block.seed(shape, out, dtype)
+    tensors = there(block.arguments(dtype, shape, out), implementation.device)
+    seed = block.seed(shape, out, dtype).to(implementation.device)
     settings = {"activation": "leaky_relu", "order": "act_norm"}
     exact = run(block.reference, exactly(tensors), seed.double(), **settings)
     values = run(block, tensors, seed, backend=implementation.backend, **settings)
@@ -146,7 +147,8 @@ def test_dtypes(block, implementation, winograd, dtype) -> None:
 def test_layouts(block, implementation, winograd, layout, weight_layout) -> None:
     torch.manual_seed(0)
     shape, out = sizes(implementation)
-    tensors, seed = block.arguments(shape=shape, out=out, affine=False), block.seed(shape, out)
+    tensors = there(block.arguments(shape=shape, out=out, affine=False), implementation.device)
+    seed = block.seed(shape, out).to(implementation.device)
     exact = run(block.reference, exactly(tensors), seed.double(), activation="relu")
     tensors[:2] = laid_out(tensors[0], layout), laid_out(tensors[1], weight_layout)
     values = run(block, tensors, laid_out(seed, layout), backend=implementation.backend, activation="relu")

@@ -92,13 +92,18 @@ def copies(lists: Lists, dtype: torch.dtype | None = None) -> Lists:
 
 
 def check(
-    backend: str, lists: Lists, settings: Settings, scale: Tensor | None = None, found_inf: Tensor | None = None
+    backend: str,
+    lists: Lists,
+    settings: Settings,
+    scale: Tensor | None = None,
+    found_inf: Tensor | None = None,
+    rate: Tensor | None = None,
 ) -> None:
     """One step against float64, and against plain PyTorch in the same dtype."""
     exact, plain = copies(lists, torch.float64), copies(lists)
     for expected in (exact, plain):
-        reference_step(*expected, settings, scale, found_inf)
-    call(backend, "clipped_step", *lists, *astuple(settings), scale, found_inf)
+        reference_step(*expected, settings, scale, found_inf, rate)
+    call(backend, "clipped_step", *lists, *astuple(settings), scale, found_inf, rate)
     for ours, theirs, best in zip(lists[:5], plain[:5], exact[:5], strict=True):
         if ours:
             assert_as_good(*(torch.cat([t.flatten() for t in part]) for part in (ours, theirs, best)))
@@ -150,7 +155,7 @@ def test_full_tables_take_further_launches(count: int) -> None:
 def test_nothing_but_empty_tensors() -> None:
     for backend in BACKENDS:
         lists = lists_of([torch.empty(0), torch.empty(2, 0)], "adam")
-        call(backend, "clipped_step", *lists, *astuple(CASES["adam"][0]), None, None)
+        call(backend, "clipped_step", *lists, *astuple(CASES["adam"][0]), None, None, None)
         assert [step.item() for step in lists[5]] == [4, 5]
         call(backend, "weight_clip", lists[0], -1.0, 1.0)
 
@@ -212,7 +217,7 @@ def test_grad_scale_and_found_inf(backend: str, case: str) -> None:
     settings = replace(CASES[case][0], low=-0.5, high=0.5)
     check(backend, lists, settings, torch.tensor(8.0), torch.zeros(1))
     before = copies(lists)
-    call(backend, "clipped_step", *lists, *astuple(settings), torch.tensor(8.0), torch.ones(1))
+    call(backend, "clipped_step", *lists, *astuple(settings), torch.tensor(8.0), torch.ones(1), None)
     for part, same in zip(lists, before, strict=True):
         assert all(map(torch.equal, part, same))
 
@@ -227,18 +232,27 @@ def test_steps_count_once_each_time(backend: str) -> None:
     assert [step.item() for step in lists[5]] == [5.0 + i for i in range(len(sizes))]
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rate_on_the_device(backend: str, case: str) -> None:
+    """A factor of lr, in the decoupled weight decay, too."""
+    lists = lists_of([random(20), random(5, 3, seed=1).t()], case)
+    settings = replace(CASES[case][0], weight_decay=0.1, decoupled=CASES[case][0].rule == 1)
+    check(backend, lists, settings, rate=torch.tensor(0.25, dtype=torch.float64))
+
+
 def test_steps_on_the_host_give_the_same() -> None:
     lists = lists_of([random(50), random(7, 5, seed=1).t()], "amsgrad")
     host = copies(lists)
     host = (*host[:5], [step.reshape(1) for step in host[5]])  # so the emulation tells them from the device's
     numbers = astuple(CASES["amsgrad"][0])
     for each in (lists, host):
-        call("emulated", "clipped_step", *each, *numbers, None, None)
+        call("emulated", "clipped_step", *each, *numbers, None, None, None)
     for part, same in zip(lists[:5], host[:5], strict=True):
         assert all(map(torch.equal, part, same))
     assert [step.item() for step in host[5]] == [4, 5]
     with pytest.raises(RuntimeError, match="needed on the device"):
-        call("emulated", "clipped_step", *host, *numbers, None, torch.zeros(1))
+        call("emulated", "clipped_step", *host, *numbers, None, torch.zeros(1), None)
     assert [step.item() for step in host[5]] == [4, 5]
 
 
@@ -246,7 +260,7 @@ def test_steps_on_the_host_give_the_same() -> None:
 def test_nan_stays(backend: str) -> None:
     lists = lists_of([random(20)], "amsgrad")
     lists[1][0][3] = math.nan
-    call(backend, "clipped_step", *lists, *astuple(replace(CASES["amsgrad"][0], low=-0.5, high=0.5)), None, None)
+    call(backend, "clipped_step", *lists, *astuple(replace(CASES["amsgrad"][0], low=-0.5, high=0.5)), None, None, None)
     for part in lists[:5]:
         assert part[0].isnan().nonzero().flatten().tolist() == [3]
 
@@ -256,7 +270,7 @@ def test_bitwise_equal_on_repeat(backend: str) -> None:
     lists = lists_of([random(CHUNK + 5), random(9, 7, seed=1).t()], "amsgrad")
     again = copies(lists)
     for each in (lists, again):
-        call(backend, "clipped_step", *each, *astuple(CASES["amsgrad"][0]), None, None)
+        call(backend, "clipped_step", *each, *astuple(CASES["amsgrad"][0]), None, None, None)
     for part, same in zip(lists, again, strict=True):
         assert all(map(torch.equal, part, same))
 

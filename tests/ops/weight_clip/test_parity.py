@@ -186,7 +186,7 @@ def test_opcheck(implementation) -> None:
     torch.library.opcheck(clip, ([torch.randn(5, device=device), torch.randn(2, 3, device=device)], -0.5, 0.5))
     step = getattr(torch.ops.inpaint_fast, f"clipped_step{suffix}").default
     lists = lists_for("adam", torch.float32, device)
-    torch.library.opcheck(step, (*lists, *VARIANTS["adam"].__dict__.values(), None, None))
+    torch.library.opcheck(step, (*lists, *VARIANTS["adam"].__dict__.values(), None, None, None))
 
 
 def test_compile() -> None:
