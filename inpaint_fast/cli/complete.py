@@ -18,6 +18,8 @@ from inpaint_fast._names import printable
 from inpaint_fast.cli._jobs import SOFTWARE, MaskFolder, Rest, plan
 from inpaint_fast.cli._options import parse, said
 from inpaint_fast.completion import complete, load_network
+from inpaint_fast.completion.holes import grown
+from inpaint_fast.completion.originals import kept_format, write_like
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.mask_files import check_share, check_size
@@ -27,12 +29,12 @@ FILL_NAMES = {"mean": "ring_mean"}
 
 @dataclass(kw_only=True)
 class Complete:
-    """Fill the holes of pictures and write PNG files.
+    """Fill the holes of pictures and write PNG files, or with --keep files such as the pictures are.
 
     Every pixel outside the hole is written exactly as it was read. Pictures are read upright (EXIF) and as 8-bit sRGB;
-    transparency is laid on white. A picture that cannot be completed is named, and the others are. Nothing that exists
-    is written over but former results, which bear a mark in their header: the same command makes them anew, and leaves
-    them and the masks out where they lie among the pictures.
+    transparency is laid on white; --keep gives all of it back. A picture that cannot be completed is named, and the
+    others are. Nothing that exists is written over but former results, which bear a mark in their header: the same
+    command makes them anew, and leaves them and the masks out where they lie among the pictures.
     """
 
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PICTURE")]
@@ -51,10 +53,16 @@ class Complete:
     box: tuple[int, int, int, int] | None = None
     """One rectangular hole instead of a mask: left, top, width, height in pixels."""
     out: Path = Path("completed")
-    """A PNG file for one picture, or a folder. A result is named as its picture: of a.jpg a.png, but a.jpg.png where
-    there is another a."""
+    """A file for one picture, or a folder. A result is named as its picture: of a.jpg a.png, but a.jpg.png where there
+    is another a; with --keep a.jpg."""
+    keep: bool = False
+    """Write each result in its picture's own format (JPEG, PNG, TIFF, WebP), mode, depth (in grey 16 bits) and
+    orientation, with its transparency, ICC profile, resolution and EXIF. JPEG is compressed again, as it was before:
+    there pixels outside the hole change, too, by little."""
     invert_mask: bool = False
     """The other way round: black, or opaque, is the hole."""
+    grow: int = 0
+    """Make the hole larger by so many pixels each way, where a mask was drawn too close to what is to go."""
     mask_by: Literal["colour", "transparency"] | None = None
     """What tells the hole in masks with transparency: transparency unless all that is opaque has one colour; then it
     must be said, since strokes may mark the hole ("colour": transparent counts as black)."""
@@ -81,21 +89,29 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Complete, "inpaint-fast complete", argv)
     if (options.mask is None) == (options.box is None):
         raise ValueError("--mask or --box is expected, one of them: where the hole is")
+    if options.grow < 0:
+        raise ValueError(f"--grow: a number of pixels, 0 or more, is expected, got {options.grow}")
     # what is wrong for every picture is said here, once
     if options.mask is not None and options.masks is None:
         check_share(options.one_mask, options.mask)
     settings = completion_settings(options)
-    jobs, rest = plan(options.image, options.out, *options.more, mask=options.mask)
+    jobs, rest = plan(options.image, options.out, *options.more, mask=options.mask, keep=options.keep)
     shares: dict[Path, float] = {}
+    recompressed = 0
     for source, target in tqdm(jobs, unit="picture", disable=len(jobs) < 2 or None):
         try:
+            format = kept_format(source) if options.keep else "PNG"
             picture = read_image(source)
             mask = mask_of(options, source, picture)
-            if options.masks is not None:
+            if options.grow or options.masks is not None:
                 check_share(mask)
             completed = complete(picture, mask, **settings)
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_png(target, completed, software=SOFTWARE)
+            if options.keep:
+                write_like(target, completed, mask, source, software=SOFTWARE)
+            else:
+                write_png(target, completed, software=SOFTWARE)
+            recompressed += format == "JPEG"
             shares[target] = mask.float().mean().item()
         except Exception as error:  # of one picture, whatever a decoder or PyTorch raises: the others go on
             rest.refused[source] = said(error)
@@ -104,6 +120,9 @@ def main(argv: Sequence[str]) -> int:
         text = reason if name in reason else f"{name}: {reason}"
         print(printable(f"not completed: {text}", keep="\n"), file=sys.stderr)
     print(summary(shares, rest, options.out))
+    if recompressed:
+        which = "it is" if len(shares) == 1 else f"{recompressed} of them {'is' if recompressed == 1 else 'are'}"
+        print(f"{which} JPEG, compressed again as before: pixels outside the hole have changed, too, by little")
     return 0 if shares and not rest.refused else 1 if shares else 2
 
 
@@ -158,6 +177,12 @@ def mask_of(options: Complete, source: Path, picture: Tensor) -> Tensor:
     Raises:
         ValueError: there is none, or it may mean more than one thing.
     """
+    mask = _drawn_mask(options, source, picture)
+    return grown(mask[0], options.grow)[None] if options.grow else mask
+
+
+def _drawn_mask(options: Complete, source: Path, picture: Tensor) -> Tensor:
+    """The hole as it was drawn."""
     height, width = picture.shape[1:]
     if options.box is not None:
         return box(height, width, *options.box)

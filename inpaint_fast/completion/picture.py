@@ -18,6 +18,7 @@ from inpaint_fast._devices import device_of
 from inpaint_fast.completion.blend import blend_holes
 from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
+from inpaint_fast.completion.holes import grown
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import load_network
 from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
@@ -31,6 +32,7 @@ def complete(
     fill: str | None = None,
     device: torch.device | str | None = None,
     blend: bool = False,
+    grow: int = 0,
     caption: str | Sequence[str] | None = None,
     caption_encoder: CaptionEncoder | None = None,
 ) -> Tensor:
@@ -46,15 +48,17 @@ def complete(
         device: where the generator or the fill runs, "auto" for the first GPU if there is one; None: where the
             generator is (the CPU for a file).
         blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`).
+        grow: the hole is taken larger by so many pixels each way.
         caption: of the picture, one or several; expected by generators that read captions.
         caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
     Returns:
-        uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
+        uint8 (3, H, W); every pixel outside the hole is the picture's own, byte for byte.
 
     Raises:
-        TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, the mask holds NaN or other values, there is no such fill or device, weights are
+        TypeError: image, mask, weights or grow is of another type.
+        ValueError: shapes do not fit, the mask holds NaN or other values, grow is negative, there is no such fill or
+            device, weights are
             there beside a fill, the hole covers the whole picture, the network completes none, its answer is not
             finite, or captions are there where none are read, or not where they are.
         ImageError, WeightsError: a file cannot be used.
@@ -73,7 +77,7 @@ def complete(
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
         )
-    hole = hole_of(mask[0].cpu())
+    hole = grown(hole_of(mask[0].cpu()), grow)
     if not hole.any():
         return picture.clone()
     if hole.all():
