@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-VALUES = 2**24  # at most so many are solved for at a time: bounds the memory of a large hole in many channels
+VALUES = 2**22  # at most so many, or one channel, are solved for at a time: bounds the memory of a large hole
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (down, right) to the four neighbours
 BILINEAR = (9 / 16, 3 / 16, 3 / 16, 1 / 16)  # of a cell's four nearest coarse ones
 TRANSPOSED = tuple(down * right for down in (1 / 4, 3 / 4, 3 / 4, 1 / 4) for right in (1 / 4, 3 / 4, 3 / 4, 1 / 4))
@@ -46,16 +46,20 @@ def solve_laplace(
         ValueError: a pixel beside the hole is NaN or infinite.
         RuntimeError: the bound was reached; says how far it was.
     """
-    cells = _Cells(hole.flatten().nonzero()[:, 0], *hole.shape[1:])
+    keys = hole.flatten().nonzero()[:, 0]
+    cells = _Cells(keys.int() if hole.numel() < 2**31 else keys, *hole.shape[1:])
     if not len(pictures) or not cells.count:
         return pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     levels = _levels(cells)
     border = _border(pictures, cells, levels[0], cloned)
+    order = cells.order
+    del keys, cells  # of a large hole, hundreds of MB
     unit = border.abs().max().item() or 1.0  # whatever the pictures' range, float32 can tell the values apart
     relative = 1e-4 / 4 if tolerance is None else tolerance / unit
-    parts = (border / unit).split(max(1, VALUES // cells.count))
-    values = unit * torch.cat([_solve(levels, part, relative, max_steps) for part in parts])[:, cells.order]
-    return values if cloned is None else values + cloned[:, hole]
+    values = border.div_(unit)
+    for part in values.split(max(1, VALUES // len(order))):
+        part.copy_(_solve(levels, part, relative, max_steps).mul_(unit)[:, order])
+    return values if cloned is None else values.add_(cloned[:, hole])
 
 
 def _border(pictures: Tensor, cells: _Cells, level: _Level, cloned: Tensor | None) -> Tensor:
@@ -142,11 +146,13 @@ class _Cells:
         self.height, self.width, self.count = height, width, len(keys)
         black = (keys // width % height + keys % width) % 2
         self.reds = self.count - int(black.sum())
-        reds_before, blacks_before = (1 - black).cumsum(0) - 1, black.cumsum(0) - 1
+        blacks_before = black.cumsum(0, dtype=keys.dtype) - black
+        reds_before = torch.arange(self.count, dtype=keys.dtype, device=keys.device) - blacks_before
         self.ascending = keys
         self.order = torch.where(black > 0, self.reds + blacks_before, reds_before)
         """Where the cells of `ascending` are."""
-        self.keys = torch.empty_like(keys).scatter_(0, self.order, keys)
+        self.keys = torch.empty_like(keys)
+        self.keys[self.order] = keys
         self.grid, self.row, self.column = self.keys // (height * width), self.keys // width % height, self.keys % width
 
     def inside(self, down: int, right: int) -> Tensor:
