@@ -21,6 +21,7 @@ from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.holes import grown
 from inpaint_fast.completion.originals import kept_format, write_like
 from inpaint_fast.completion.picture import encoded_captions
+from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png
 from inpaint_fast.data.mask_files import check_share, check_size
 
@@ -42,7 +43,8 @@ class Complete:
     more: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PICTURE ...]")] = ()
     """More of them."""
     weights: Path | None = None
-    """A run's folder or its generator.safetensors."""
+    """A run's folder or its generator.safetensors; or weights of the package: "sharp" (the default) or "smooth", which
+    is closer to the truth on the average and blurred."""
     fill: Literal["harmonic", "ring_mean", "mean"] | None = None
     """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round
     all holes of the picture ("ring_mean", "mean" for short)."""
@@ -128,18 +130,16 @@ def main(argv: Sequence[str]) -> int:
 
 def completion_settings(options: Complete) -> dict[str, Any]:
     """What `complete` is given for every picture; what is wrong for all of them is said here, once."""
-    if (options.weights is None) == (options.fill is None):
-        raise ValueError(
-            "--weights or --fill is expected, one of them: a run's folder or its generator.safetensors; or harmonic or "
-            "ring_mean, which need no weights"
-        )
+    if options.weights is not None and options.fill is not None:
+        raise ValueError("--weights and --fill: one of them is expected, got both")
     device, caption = device_of(options.device), options.caption or None
-    if options.weights is None:
+    if options.fill is not None:
         if caption is not None:
             raise ValueError(f"--caption: --fill {options.fill} reads none")
         return {"fill": FILL_NAMES.get(options.fill, options.fill), "blend": options.blend, "device": device}
-    generator = load_network(options.weights).to(device)
-    encoder = load_caption_encoder(options.weights)
+    weights = options.weights or Path(SHIPPED[0])
+    generator = load_network(weights).to(device)
+    encoder = load_caption_encoder(weights)
     encoded_captions(generator, caption, encoder)
     return {"weights": generator, "blend": options.blend, "caption": caption, "caption_encoder": encoder}
 

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.completion.centres import complete_centres, fill_centres
+from inpaint_fast.completion.corrections import complete_residual, correct_regions
 from inpaint_fast.completion.fills import harmonic
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import complete_holes, fill_regions
 from inpaint_fast.data import Batch, hole_of
-from inpaint_fast.models import CentreGenerator, CompletionNetwork
+from inpaint_fast.models import CentreGenerator, CompletionNetwork, ResidualCompletionNetwork
 
 THIN = 8  # pixels: where a hole is no thicker, its surroundings know better than any network
 
@@ -30,11 +31,14 @@ class Kind(NamedTuple):
     """(generator, picture, hole, part, encoded captions) -> a picture of any size, that part of its hole filled."""
     takes: tuple[int, str] | None = None
     """Side and mask of the only batches that they complete; None: any."""
+    thin: int = THIN
+    """Pixels: no thicker holes are left to the harmonic fill; 0 where the generators correct that fill themselves."""
 
 
 KINDS = (
     Kind(CentreGenerator, complete_centres, fill_centres, takes=(64, "center")),
     Kind(CompletionNetwork, complete_holes, fill_regions),
+    Kind(ResidualCompletionNetwork, complete_residual, correct_regions, thin=0),
 )
 
 
@@ -69,9 +73,9 @@ def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
 
 
 def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
-    """The holes of a picture filled: by the generator where they are thick, harmonically where they are THIN.
+    """The holes of a picture filled: by the generator where they are thick, harmonically where they are thin.
 
-    Thick is what squares of more than THIN pixels cover that lie in the hole. A scratch, writing, the thin arms of a
+    Thick is what squares of more than `Kind.thin` pixels cover that lie in the hole. A scratch, writing, the thin arms of a
     large hole are not; they are filled last, so that they join what is known to what the generator gave.
 
     Args:
@@ -86,7 +90,8 @@ def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captio
     Raises:
         ValueError: it completes no pictures, or its answer is not finite.
     """
-    kind, thick = kind_of(generator), thick_part(hole, THIN + 1)
+    kind = kind_of(generator)
+    thick = thick_part(hole, kind.thin + 1)
     if thick.any():
         picture = kind.picture(generator, picture, hole, thick, captions)
     return harmonic(picture[None], (hole & ~thick)[None, None])[0]

@@ -1,8 +1,10 @@
 """A trained generator, a picture and a mask to a completed picture; any size, any holes.
 
 Thin holes are filled harmonically, thick ones by the generator: `inpaint_fast.completion.generators`. A
-`CompletionNetwork` fills holes anywhere: `inpaint_fast.completion.regions`. A `CentreGenerator`, which fills the centre
-of a small square, is led over a picture piece by piece: `inpaint_fast.completion.centres`.
+`CompletionNetwork` fills holes anywhere: `inpaint_fast.completion.regions`. What a
+`ResidualCompletionNetwork` knows better than the harmonic fill is added to that: `inpaint_fast.completion.corrections`.
+A `CentreGenerator`, which fills the centre of a small square, is led over a picture piece by piece:
+`inpaint_fast.completion.centres`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of
 from inpaint_fast.completion.holes import grown
 from inpaint_fast.completion.scaling import check_picture
-from inpaint_fast.completion.weights import load_network
+from inpaint_fast.completion.weights import SHIPPED, load_network
 from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
 
 
@@ -42,8 +44,10 @@ def complete(
         image: uint8 (3, H, W), or the file to read it from; any size.
         mask: (1, H, W), true or 1 in the hole, a soft one cut at half (`inpaint_fast.data.hole_of`); any shape and
             number of holes. Without one the picture comes back as is.
-        weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is. Where
-            a hole is thin (squares of 9 pixels do not fit in) it is not asked: "harmonic" is hard to beat there.
+        weights: a generator's safetensors file, a run's folder, or the generator itself, which is left as it is; or
+            "sharp" or "smooth", which the package ships. Without weights and fill: "sharp". Where a hole is thin
+            (squares of 9 pixels do not fit in) a generator of another kind than those is not asked: "harmonic" is hard
+            to beat there.
         fill: instead of weights: "harmonic" or "ring_mean", which learn nothing (`inpaint_fast.completion.fills`).
         device: where the generator or the fill runs, "auto" for the first GPU if there is one; None: where the
             generator is (the CPU for a file).
@@ -69,6 +73,8 @@ def complete(
     ):
         if not isinstance(value, kinds):
             raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
+    if weights is None and fill is None:
+        weights = SHIPPED[0]
     check_filler(weights, fill, caption)
     device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)

@@ -48,12 +48,12 @@ def fill_regions(
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
-    side = 4 * math.ceil(SURROUNDINGS * network.hole / 4)
-    for window, wanted, scale in _windows(part, network.hole):
-        region = _around(window, round(side / scale), hole.shape)
+    side = region_size(network.hole)
+    for window, wanted, scale in windows_and_scales(part, network.hole):
+        region = region_around(window, round(side / scale), hole.shape)
         size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
         small, unknown = reduced(picture, hole, region, size)
-        padded, padded_mask = _to_multiple_of_4(small[None]), _to_multiple_of_4(unknown[None].float())
+        padded, padded_mask = to_multiple_of_4(small[None]), to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
             filled = answer(network(padded.to(device), padded_mask.to(device))[0, :, : size[0], : size[1]])
         if scale == 1:
@@ -63,7 +63,12 @@ def fill_regions(
     return result
 
 
-def _windows(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
+def region_size(longest: int) -> int:
+    """Side in pixels of the region that a network sees, a multiple of 4, by the longest hole of its training."""
+    return 4 * math.ceil(SURROUNDINGS * longest / 4)
+
+
+def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
     """Windows that hold what is to be filled, what that is, and the scale at which the network sees it."""
     thick = thick_part(part, longest + 1)
     for box in hole_boxes(thick):
@@ -76,7 +81,7 @@ def _windows(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
         yield window, rest, 1
 
 
-def _around(window: Box, side: int, shape: tuple[int, int]) -> Region:
+def region_around(window: Box, side: int, shape: tuple[int, int]) -> Region:
     """A square about the window's centre, moved into the picture, and no longer than that."""
     height, width = (min(side, length) for length in shape)
     top, left, bottom, right = window
@@ -84,7 +89,7 @@ def _around(window: Box, side: int, shape: tuple[int, int]) -> Region:
     return Region(min(max(0, first_row), shape[0] - height), min(max(0, first_column), shape[1] - width), height, width)
 
 
-def _to_multiple_of_4(x: Tensor) -> Tensor:
+def to_multiple_of_4(x: Tensor) -> Tensor:
     """Rows and columns at the bottom and the right repeated until height and width are multiples of 4."""
     return F.pad(x, (0, -x.shape[-1] % 4, 0, -x.shape[-2] % 4), mode="replicate")
 

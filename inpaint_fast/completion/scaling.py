@@ -69,7 +69,9 @@ def answer(filled: Tensor) -> Tensor:
     return filled
 
 
-def enlarge_into(result: Tensor, hole: Tensor, box: tuple[int, int, int, int], region: Region, small: Tensor) -> None:
+def enlarge_into(
+    result: Tensor, hole: Tensor, box: tuple[int, int, int, int], region: Region, small: Tensor, *, add: bool = False
+) -> None:
     """Write the hole's pixels inside `box` from a region's completed picture, interpolated bilinearly.
 
     Args:
@@ -78,6 +80,7 @@ def enlarge_into(result: Tensor, hole: Tensor, box: tuple[int, int, int, int], r
         box: top, left, bottom, right (the last two excluded) of the part to write.
         region: what `small` shows.
         small: float (3, height, width) in [0, 1].
+        add: `small` is a correction in [-1, 1], added to what `result` holds.
     """
     top, left, bottom, right = box
     # grid_sample's coordinates: -1 and 1 are the region's edges
@@ -86,7 +89,7 @@ def enlarge_into(result: Tensor, hole: Tensor, box: tuple[int, int, int, int], r
         end = min(row + ROWS, bottom)
         y = (torch.arange(row, end) + 0.5 - region.top) * (2 / region.height) - 1
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None].float()
-        large = to_uint8(F.grid_sample(small[None], grid, align_corners=False, padding_mode="border"))[0]
+        large = F.grid_sample(small[None], grid, align_corners=False, padding_mode="border")[0]
         inside = hole[row:end, left:right]
         window = result[:, row:end, left:right]
-        window.copy_(torch.where(inside, large, window))
+        window.copy_(torch.where(inside, to_uint8(to_float(window) + large if add else large), window))

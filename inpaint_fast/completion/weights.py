@@ -24,6 +24,8 @@ from inpaint_fast.models import NETWORKS
 
 Result = TypeVar("Result")
 File = tuple[Path, dict[str, Tensor], dict[str, str]]  # its path, its tensors, its metadata
+SHIPPED = ("sharp", "smooth")
+"""Names of the weights in the package, `inpaint_fast/weights/`; the first is what is used where none are named."""
 PYTORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 MOST_HEADER = 4 << 20  # bytes of a file's names and shapes: of 50,000 tensors; the largest network has some hundred
 
@@ -62,8 +64,8 @@ def load_network(path: str | os.PathLike[str], *, kind: str = "generator") -> nn
     """Rebuild the network of a safetensors file that `save_network` wrote, in eval mode, on the CPU.
 
     Args:
-        path: the file; a run's folder, which stands for its newest checkpoint; or another folder, which stands for
-            `<folder>/<kind>.safetensors`.
+        path: the file; a run's folder, which stands for its newest checkpoint; another folder, which stands for
+            `<folder>/<kind>.safetensors`; or "sharp" or "smooth", the generators that the package ships.
         kind: "generator", or another network of the system: "critic", "discriminator", "decoder".
 
     Raises:
@@ -164,8 +166,20 @@ def newest(run: str | os.PathLike[str], read: Callable[[Path], Result]) -> Resul
         return found
 
 
+def shipped(name: str) -> Path:
+    """The file of shipped weights.
+
+    Raises:
+        WeightsError: a file or folder of that name lies in the current folder: which is meant?
+    """
+    if os.path.lexists(name):
+        here = Path.cwd() / name
+        raise WeightsError(name, f"the name of weights in the package, but {here} exists, too; write that path to use it")
+    return Path(__file__).parent.parent / "weights" / f"{name}.safetensors"
+
+
 def _read(path: str | os.PathLike[str], kind: str) -> File:
-    path = Path(path)
+    path = shipped(os.fspath(path)) if os.fspath(path) in SHIPPED else Path(path)
     if not path.is_dir():
         return _read_file(path, kind)
     if not checkpoints(path):

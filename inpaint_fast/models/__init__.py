@@ -7,6 +7,7 @@ from inpaint_fast.models.dcgan import DCGANCritic, DCGANGenerator
 from inpaint_fast.models.glcic import CompletionNetwork, ContextDiscriminator, GlobalDiscriminator, LocalDiscriminator
 from inpaint_fast.models.latent_gan import ConvAutoencoder, LatentCritic, LatentDecoder, LatentGenerator
 from inpaint_fast.models.mlp_gan import MLPCritic, MLPGenerator
+from inpaint_fast.models.residual import ResidualCompletionNetwork
 from inpaint_fast.models.unet_wgan import UNetGenerator, WassersteinCritic
 from inpaint_fast.models.unet_wgan_caption import CaptionUNetGenerator
 
@@ -16,7 +17,8 @@ NETWORKS = {
     for network in (
         CaptionUNetGenerator, CompletionNetwork, ContextCNN, ContextCritic, ContextDiscriminator, ConvAutoencoder,
         DCGANCritic, DCGANGenerator, GlobalDiscriminator, LatentCritic, LatentDecoder, LatentGenerator,
-        LocalDiscriminator, MLPCritic, MLPGenerator, NoiseGenerator, UNetGenerator, WassersteinCritic,
+        LocalDiscriminator, MLPCritic, MLPGenerator, NoiseGenerator, ResidualCompletionNetwork, UNetGenerator,
+        WassersteinCritic,
     )
 }  # fmt: skip
 
