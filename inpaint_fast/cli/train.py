@@ -102,7 +102,8 @@ def options_type(recipe: type[Recipe]) -> type:
             field(default=False, metadata={"help": published}),
         ),
     ]
-    options = make_dataclass(recipe.name, own, bases=(recipe,))
+    unchecked = {"__post_init__": lambda self: None}  # the recipe made of them says what is wrong
+    options = make_dataclass(recipe.name, own, bases=(recipe,), namespace=unchecked)
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options

@@ -174,7 +174,9 @@ def shipped(name: str) -> Path:
     """
     if os.path.lexists(name):
         here = Path.cwd() / name
-        raise WeightsError(name, f"the name of weights in the package, but {here} exists, too; write that path to use it")
+        raise WeightsError(
+            name, f"the name of weights in the package, but {here} exists, too; write that path to use it"
+        )
     return Path(__file__).parent.parent / "weights" / f"{name}.safetensors"
 
 

@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_says_where_it_ends_and_few_pictures_are_spread_over_
 def test_the_command(trained, other, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(trained), str(other)]) == 0
-    assert "report.html: 0." in capsys.readouterr().out and Path("report.html").exists()
+    assert capsys.readouterr().out.startswith("report.html: ") and Path("report.html").exists()
     (other / "pictures" / "step_000001.png").write_text("<svg onload=alert(1)>")
     assert main(["report", str(other)]) == 1
     captured = capsys.readouterr()
