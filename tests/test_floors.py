@@ -30,7 +30,18 @@ FLOORS = {
     name: floor
     for floor, names in enumerate(
         [
-            ["_words", "_layout", "_files", "_manifest", "_names", "_pickles", "_version", "_devices", "_extension"],
+            [
+                "_words",
+                "_layout",
+                "_files",
+                "_manifest",
+                "_names",
+                "_pickles",
+                "_version",
+                "_devices",
+                "_extension",
+                "_recent",
+            ],
             ["kernels"],
             ["ops"],
             ["nn", "optim"],

@@ -20,11 +20,13 @@ COMMANDS = {
     "demo": "train two systems on the photographs that come with the package and complete unseen ones",
     "train": "train a recipe on a folder of pictures",
     "recipes": "every recipe: its source, its networks, its hyperparameters",
+    "pack": "a folder of pictures into one file, decoded once, for training that never waits",
     "complete": "fill the holes of a picture, or of every picture in a folder",
     "convert": "public GLCIC weights (.pth) to safetensors, and back; nothing in them is executed",
     "export": "a completion network as ONNX or as a torch.export program",
     "report": "one page about runs, side by side: curves, held-out pictures, settings, warnings",
     "evaluate": "measure a trained generator on held-out pictures, beside fills that learn nothing",
+    "profile": "where the time of a training step goes, and a trace of it",
     "bench": "run a benchmark: an operator against what you would use instead",
     "info": "what is built, what runs where, and why something does not",
 }

@@ -3,7 +3,8 @@
 - `picture`: a picture of any size completed; `generators`: what they fill of it, and a batch completed by either kind.
 - `centres`, `regions`: how each kind fills a batch, and a picture; `holes`, `scaling`: where holes are and how thick,
   parts resized.
-- `fills`: without learning; `blend`: the seam; `laplace`: the solver of both.
+- `fills`: without learning; `blend`: the seam; `laplace`: the solver of both; `small_holes`: a hole's solution as one
+  matrix.
 - `adapt`: a generator fitted to one picture; `originals`: a result in the format and mode of its picture's file.
 - `weights`: networks to files and back; `convert`: public GLCIC weights; `graph`: a network for other runtimes.
 """

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inpaint_fast.completion.laplace import solve_laplace
+from inpaint_fast.completion.laplace import NOT_FINITE, solve_laplace
+from inpaint_fast.completion.small_holes import fill_of
 from inpaint_fast.data import hole_of
 
 NOTHING_KNOWN = 0.5  # what stands in a hole that covers the whole picture
@@ -35,8 +36,9 @@ def ring_mean(picture: Tensor, mask: Tensor, *, width: int = 2) -> Tensor:
 def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, max_steps: int = 100) -> Tensor:
     """Fill the hole with the solution of Laplace's equation, the known pixels around it as boundary values.
 
-    Each hole pixel becomes the mean of its neighbours (four, fewer at the picture's edge), in float64 on the way. Time
-    and memory go by the hole's pixels.
+    Each hole pixel becomes the mean of its neighbours (four, fewer at the picture's edge). Time and memory go by the
+    hole's pixels; a small hole that is the same in all pictures is one matrix product, exact to rounding
+    (`completion.small_holes`).
 
     Args:
         picture: (N, C, H, W), any range; what it holds inside the hole does not matter.
@@ -55,6 +57,13 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, m
         RuntimeError: the tolerance was not reached in `max_steps`.
     """
     hole = _hole(picture, mask)
+    if len(hole) > 1 and (hole == hole[:1]).all():
+        hole = hole[:1]
+    if len(hole) == 1 and (fill := fill_of(hole, picture.device)) is not None:
+        values = fill.values(picture)
+        if not values.isfinite().all():
+            raise ValueError(NOT_FINITE)
+        return fill.filled(picture, _in_dtype(values, picture.dtype))
     filled = picture.detach().clone(memory_format=torch.contiguous_format)
     # a hole that is the same for all makes one system of equations, with the channels of all pictures
     columns = filled.flatten(0, 1)[:, None] if len(hole) == 1 else filled.transpose(0, 1)
@@ -121,4 +130,6 @@ def _mean(picture: Tensor, part: Tensor) -> Tensor:
 
 
 def _in_dtype(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return values.to(dtype) if dtype.is_floating_point else values.round().to(dtype)
+    if dtype.is_floating_point:
+        return values.to(dtype)
+    return values.mul(2**20).round().div(2**20).round().to(dtype)  # a tie stays one, whatever float64 has rounded

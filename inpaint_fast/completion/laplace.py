@@ -20,6 +20,10 @@ from torch import Tensor
 
 VALUES = 2**22  # at most so many, or one channel, are solved for at a time: bounds the memory of a large hole
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (down, right) to the four neighbours
+PIXELS = 2**15  # a picture of at most so many is small
+NOT_FINITE = "picture: finite values are expected beside the hole, got NaN or infinities"
+FLOAT32_REACHES = 1e-5  # of the largest value: float32's own rounding is a hundredth of that
+SPARSE = 8  # a table of all pixels where they are at most so many times the cells: found at once, not searched for
 BILINEAR = (9 / 16, 3 / 16, 3 / 16, 1 / 16)  # of a cell's four nearest coarse ones
 TRANSPOSED = tuple(down * right for down in (1 / 4, 3 / 4, 3 / 4, 1 / 4) for right in (1 / 4, 3 / 4, 3 / 4, 1 / 4))
 
@@ -40,14 +44,18 @@ def solve_laplace(
             pixel as these do, as far as they can, and across its border not at all.
 
     Returns:
-        float64 (channels, cells): the values of `pictures[:, hole]`.
+        float64 (channels, cells): the values of `pictures[:, hole]`; those of small pictures in floating point are
+        worked out in float32 where that reaches the tolerance.
 
     Raises:
         ValueError: a pixel beside the hole is NaN or infinite.
         RuntimeError: the bound was reached; says how far it was.
     """
+    small = hole.shape[1] * hole.shape[2] <= PIXELS and pictures.is_floating_point()
     keys = hole.flatten().nonzero()[:, 0]
-    cells = _Cells(keys.int() if hole.numel() < 2**31 else keys, *hole.shape[1:])
+    if len(keys) > VALUES and hole.numel() < 2**31:
+        keys = keys.int()  # of a large hole half of what these take
+    cells = _Cells(keys, *hole.shape[1:])
     if not len(pictures) or not cells.count:
         return pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     levels = _levels(cells)
@@ -56,9 +64,10 @@ def solve_laplace(
     del keys, cells  # of a large hole, hundreds of MB
     unit = border.abs().max().item() or 1.0  # whatever the pictures' range, float32 can tell the values apart
     relative = 1e-4 / 4 if tolerance is None else tolerance / unit
+    exact = torch.float32 if relative >= FLOAT32_REACHES and small else torch.float64
     values = border.div_(unit)
     for part in values.split(max(1, VALUES // len(order))):
-        part.copy_(_solve(levels, part, relative, max_steps).mul_(unit)[:, order])
+        part.copy_(_solve(levels, part.to(exact), relative, max_steps)[:, order]).mul_(unit)
     return values if cloned is None else values.add_(cloned[:, hole])
 
 
@@ -72,28 +81,28 @@ def _border(pictures: Tensor, cells: _Cells, level: _Level, cloned: Tensor | Non
         if cloned is not None:
             total[:, beside] -= cloned[:, grid, row, column]
     if not total.isfinite().all():
-        raise ValueError("picture: finite values are expected beside the hole, got NaN or infinities")
+        raise ValueError(NOT_FINITE)
     return total
 
 
 def _solve(levels: Sequence[_Level], border: Tensor, tolerance: float, max_steps: int) -> Tensor:
-    """Conjugate gradients in float64, each row by itself, preconditioned by cycles in float32."""
-    neighbours, degree, count = levels[0].neighbours, levels[0].degree.double(), border.shape[1]
-    x, residual = torch.zeros_like(border), border
+    """Conjugate gradients in the border's dtype, each row by itself, preconditioned by cycles in float32."""
+    neighbours, degree, count = levels[0].neighbours, levels[0].degree.to(border.dtype), border.shape[1]
+    x, residual, tiny = torch.zeros_like(border), border, torch.finfo(border.dtype).tiny
     direction, before = border.new_zeros(len(border), count + 1), None
     for step in range(max_steps + 1):
-        error = _cycle(levels, residual.float())[:, :count].double()
+        error = _cycle(levels, residual.float())[:, :count].to(border.dtype)
         left = torch.stack([residual.abs().max(), error.abs().max()]).tolist()
         if max(left) <= tolerance:
             return x
         if step == max_steps:
             break
         energy = (residual * error).sum(dim=1, keepdim=True)
-        turn = 0.0 if before is None else energy / before.clamp(min=1e-300)
+        turn = 0.0 if before is None else energy / before.clamp(min=tiny)
         direction[:, :count] = error + turn * direction[:, :count]
         before = energy
         pressed = degree * direction[:, :count] - _sum(direction, neighbours)
-        length = energy / (direction[:, :count] * pressed).sum(dim=1, keepdim=True).clamp(min=1e-300)
+        length = energy / (direction[:, :count] * pressed).sum(dim=1, keepdim=True).clamp(min=tiny)
         x += length * direction[:, :count]
         residual = residual - length * pressed
     raise RuntimeError(
@@ -154,6 +163,11 @@ class _Cells:
         self.keys = torch.empty_like(keys)
         self.keys[self.order] = keys
         self.grid, self.row, self.column = self.keys // (height * width), self.keys // width % height, self.keys % width
+        pixels = (int(keys[-1]) // (height * width) + 1) * height * width if self.count else 0
+        self.table: Tensor | None = None
+        if pixels <= SPARSE * self.count:
+            self.table = torch.full((pixels,), self.count, dtype=torch.int32, device=keys.device)
+            self.table[keys] = self.order.int()
 
     def inside(self, down: int, right: int) -> Tensor:
         """Whether the grid has a cell, known or not, so many rows and columns from each."""
@@ -163,6 +177,9 @@ class _Cells:
     def find(self, grid: Tensor, row: Tensor, column: Tensor, inside: Tensor) -> Tensor:
         """Where those cells are, int32; `count` for those that are known, or not inside the grid."""
         keys = (grid * self.height + row) * self.width + column
+        if self.table is not None:
+            found = self.table.take(keys.clamp_(0, max(len(self.table) - 1, 0)).long())
+            return found.masked_fill_(~inside, self.count)
         at = torch.searchsorted(self.ascending, keys).clamp_(max=self.count - 1)
         return torch.where((self.ascending[at] == keys) & inside, self.order[at], self.count).int()
 

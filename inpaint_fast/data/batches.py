@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from inpaint_fast.data.crops import cut
 from inpaint_fast.data.images import ImageError, to_float
 from inpaint_fast.data.masks import Sampler, sampler
+from inpaint_fast.data.packed import PackedImages
 
 
 class Batch(NamedTuple):
@@ -103,27 +105,39 @@ class Batches:
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
         generator = generator_of(self.seed, "batch", index)
-        draws = torch.rand(self.batch_size, 4, generator=generator)[kept].tolist()
+        draws = torch.rand(self.batch_size, 4, generator=generator)[kept]
         places = range(index * self.batch_size, (index + 1) * self.batch_size)[kept]
-        image = torch.empty(len(places), 3, self.size, self.size, dtype=torch.uint8)
-        rows = []
-        for i, (place, (side_draw, top_draw, left_draw, flip_draw)) in enumerate(zip(places, draws, strict=True)):
-            row, picture = _read(self.images, self._picture(place))
-            rows.append(row)
+        rows = self._pictures(places)
+        if isinstance(self.images, PackedImages):
+            options = {"size": self.size, "crop": self.crop, "edge": self.edge, "flip": self.flip}
+            image = cut(self.images, rows, draws, **options)
+        else:
+            image, rows = self._read_and_cut(rows, draws)
+        captions = None if self.captions is None else self.captions[rows]
+        return Batch(image, _masks(self.mask, self.batch_size, self.size, generator, kept), captions)
+
+    def _read_and_cut(self, rows: Sequence[int], draws: Tensor) -> tuple[Tensor, list[int]]:
+        """A crop of each of these pictures, float32 (crops, 3, size, size), and which pictures they are of."""
+        image = torch.empty(len(rows), 3, self.size, self.size, dtype=torch.uint8)
+        found = []
+        for i, (row, (side_draw, top_draw, left_draw, flip_draw)) in enumerate(zip(rows, draws.tolist(), strict=True)):
+            row, picture = _read(self.images, row)
+            found.append(row)
             low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
             image[i] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
-        captions = None if self.captions is None else self.captions[rows]
-        return Batch(to_float(image), _masks(self.mask, self.batch_size, self.size, generator, kept), captions)
+        return to_float(image), found
 
-    def _picture(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.images))
-        last, order = self._order
-        if last != epoch:
-            order = torch.randperm(len(self.images), generator=generator_of(self.seed, "epoch", epoch)).tolist()
-            self._order = (epoch, order)
-        return order[place]
+    def _pictures(self, places: range) -> list[int]:
+        """Which pictures stand at these places of the sequence of all epochs."""
+        count, (last, order), found = len(self.images), self._order, []
+        for epoch, place in (divmod(place, count) for place in places):
+            if last != epoch:
+                order = torch.randperm(count, generator=generator_of(self.seed, "epoch", epoch)).tolist()
+                last, self._order = epoch, (epoch, order)
+            found.append(order[place])
+        return found
 
 
 def heldout_crops(
@@ -166,24 +180,31 @@ def heldout_crops(
     return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
 
-def prefetch(batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2) -> Iterator[tuple[int, Batch]]:
+def prefetch(
+    batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2, device: torch.device | None = None
+) -> Iterator[tuple[int, Batch]]:
     """Yield (index, batches[index]) for index = start, start + 1, ... in order, made ahead in one background thread.
 
     Args:
         batches: `Batches`, or anything else that makes a batch of an index.
         start, stop: the first index, and the one to stop before; None never stops.
         depth: at most this many batches are made ahead; 2.
+        device: where the batches go. What of them is not there yet is copied to a GPU from pinned memory, on a stream
+            of its own, beside what the GPU computes; None leaves them where they were made.
 
     An exception in the thread is raised here, at its place in the order. Closing the generator ends the thread.
     Raises ValueError for a depth below 1.
     """
     if depth < 1:
         raise ValueError(f"depth must be at least 1, got {depth}")
-    return _prefetched(batches, itertools.count(start) if stop is None else range(start, stop), depth)
+    device = torch.device("cpu") if device is None else device
+    return _prefetched(batches, itertools.count(start) if stop is None else range(start, stop), depth, device)
 
 
-def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) -> Iterator[tuple[int, Batch]]:
-    made: SimpleQueue[tuple[int, Batch] | BaseException | None] = SimpleQueue()
+def _prefetched(
+    batches: Indexed, indices: Iterator[int] | range, depth: int, device: torch.device
+) -> Iterator[tuple[int, Batch]]:
+    made: SimpleQueue[tuple[int, Batch, torch.cuda.Event | None] | BaseException | None] = SimpleQueue()
     free = Semaphore(depth)
     closed = Event()
 
@@ -193,11 +214,12 @@ def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) ->
                 free.acquire()
                 if closed.is_set():
                     return
-                made.put((index, batches[index]))
+                made.put((index, *_made(batches, index, device, stream)))
             made.put(None)
         except BaseException as error:
             made.put(error)
 
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     thread = Thread(target=make, name="prefetch", daemon=True)
     thread.start()
     try:
@@ -205,11 +227,29 @@ def _prefetched(batches: Indexed, indices: Iterator[int] | range, depth: int) ->
             free.release()
             if isinstance(item, BaseException):
                 raise item
-            yield item
+            index, batch, there = item
+            if there is not None:
+                current = torch.cuda.current_stream(device)
+                current.wait_event(there)
+                batch.map(lambda part: part.record_stream(current))  # noqa: B023  (called here and now)
+            yield index, batch
     finally:
         closed.set()
         free.release()
         thread.join()
+
+
+def _made(
+    batches: Indexed, index: int, device: torch.device, stream: torch.cuda.Stream | None
+) -> tuple[Batch, torch.cuda.Event | None]:
+    """The batch of an index on the device, and on a GPU what happens there once it is whole."""
+    if stream is None:
+        return batches[index], None
+    with torch.cuda.stream(stream):
+        batch = batches[index].map(
+            lambda part: part if part.is_cuda else part.pin_memory().to(device, non_blocking=True)
+        )
+        return batch, stream.record_event()
 
 
 def seed_of(seed: int, purpose: str, index: int) -> int:
@@ -256,12 +296,12 @@ def _square(picture: Tensor, side: int, top_draw: float, left_draw: float, size:
 def _masks(mask: Sampler, count: int, size: int, generator: Generator, kept: slice = slice(None)) -> Tensor:
     """These of the masks of a batch. All of them draw in turn, if they draw at all."""
     before = generator.get_state()
-    masks = [mask(size, size, generator)]
+    first = mask(size, size, generator)
     if torch.equal(generator.get_state(), before):  # nothing is drawn: one is like the other
-        masks *= count
+        chosen = first.expand(len(range(count)[kept]), *first.shape).contiguous()
     else:
-        masks += [mask(size, size, generator) for _ in range(count - 1)]
-    chosen = torch.stack(masks[kept])
+        masks = [first, *(mask(size, size, generator) for _ in range(count - 1))]
+        chosen = torch.stack(masks[kept])
     if chosen.dtype != torch.bool or chosen.shape[1:] != (1, size, size):
         raise TypeError(
             f"mask must give bool tensors of shape {(1, size, size)}, got {chosen.dtype} of {tuple(chosen.shape[1:])}"

@@ -5,16 +5,15 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from threading import Lock
 from typing import overload
 
 import torch
 from torch import Tensor
 
 from inpaint_fast._names import composed, printable
+from inpaint_fast._recent import Recent
 from inpaint_fast.data.images import ImageError, check_image, picture_suffixes, read_image
 from inpaint_fast.data.layouts import CAPTIONS_FILE, CELEBA_PARTITION, celeba_split, coco_json, coco_split
 
@@ -46,7 +45,7 @@ class ImageFolder(Sequence[Tensor]):
         root: the folder.
         paths: the picture files, in order.
         skipped: file -> reason, for every file that could not be read.
-        shared: whether it is trained on and measured on alike: the only picture of a folder, see `open_images`.
+        shared: whether it is trained on and measured on alike: the only picture of a folder, see `open_folder`.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -60,7 +59,7 @@ class ImageFolder(Sequence[Tensor]):
         self.paths: list[Path] = []
         self.skipped: dict[Path, str] = {}
         self.shared = False
-        self._cache = _Cache(cache_bytes)
+        self._cache: Recent[Path, Tensor] = Recent(cache_bytes)
         if not self.root.exists():
             raise FileNotFoundError(f"{self.root}: no such folder; expected a folder of pictures")
         if not self.root.is_dir():
@@ -125,11 +124,7 @@ class ImageFolder(Sequence[Tensor]):
 
     def fingerprint(self) -> str:
         """SHA-256 of the pictures' names in the folder and sizes in bytes, in order: whether they are the same."""
-        digest = hashlib.sha256()
-        for path in self.paths:
-            name = composed(self._name(path)).encode("utf-8", "surrogateescape")
-            digest.update(b"%s\0%d\0" % (name, path.stat().st_size))
-        return digest.hexdigest()
+        return digest_of((self._name(path), path.stat().st_size) for path in self.paths)
 
     def _reasons(self, skipped: Mapping[Path, str]) -> str:
         named = [f"{printable(self._name(path))}: {reason}" for path, reason in sorted(skipped.items())]
@@ -163,36 +158,17 @@ def picture_files(root: Path, unlisted: dict[Path, str]) -> Iterator[tuple[str, 
         yield folder, [name for name in files if name[0] != "." and name[name.rfind(".") :].lower() in suffixes]
 
 
+def digest_of(files: Iterable[tuple[str, int]]) -> str:
+    """SHA-256 of the names of files and their sizes in bytes, in order."""
+    digest = hashlib.sha256()
+    for name, size in files:
+        digest.update(b"%s\0%d\0" % (composed(name).encode("utf-8", "surrogateescape"), size))
+    return digest.hexdigest()
+
+
 def evenly(length: int, count: int) -> list[int]:
     """At most `count` positions, spread evenly from the first of `length` to the last."""
     return torch.linspace(0, length - 1, min(count, length), dtype=torch.float64).round().long().tolist()
-
-
-class _Cache:
-    """Tensors by path, the least recently used dropped where they would take more than `capacity` bytes."""
-
-    def __init__(self, capacity: int):
-        self.capacity = capacity
-        self._bytes = 0
-        self._kept: OrderedDict[Path, Tensor] = OrderedDict()
-        self._lock = Lock()
-
-    def __reduce__(self) -> tuple[type[_Cache], tuple[int]]:
-        return _Cache, (self.capacity,)
-
-    def get(self, path: Path, read: Callable[[Path], Tensor]) -> Tensor:
-        with self._lock:
-            if path in self._kept:
-                self._kept.move_to_end(path)
-                return self._kept[path]
-        image = read(path)  # outside the lock: threads decode different pictures side by side
-        with self._lock:
-            if path not in self._kept and image.nbytes <= self.capacity:
-                self._kept[path] = image
-                self._bytes += image.nbytes
-                while self._bytes > self.capacity:
-                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return image
 
 
 def samples(split: str = "train") -> ImageFolder:
@@ -210,7 +186,7 @@ def captions() -> dict[str, list[str]]:
     return coco_json(_SAMPLES / CAPTIONS_FILE)
 
 
-def open_images(
+def open_folder(
     name_or_path: str | os.PathLike[str], split: str = "train", *, cache_bytes: int = 1 << 30
 ) -> ImageFolder:
     """One split of a named set or of a folder of pictures.

@@ -18,6 +18,7 @@ from torch import Tensor
 from inpaint_fast._files import write_whole
 from inpaint_fast.data.folder import ImageFolder, captions
 from inpaint_fast.data.layouts import captions_of, read_captions
+from inpaint_fast.data.packed import PackedImages, packed_captions
 
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2  # ids
 MOST_LENGTH = 10_000  # ids of a caption, each of which is stored for each caption
@@ -159,15 +160,19 @@ class Vocabulary(CaptionEncoder):
 
 
 def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:
-    """Every caption of "samples" or of a folder, by picture; see `inpaint_fast.data.layouts`."""
-    return captions() if data == "samples" else read_captions(Path(data))
+    """Every caption of "samples", of a folder or of a packed file, by picture; see `inpaint_fast.data.layouts`."""
+    if data == "samples":
+        return captions()
+    return packed_captions(data) if Path(data).is_file() else read_captions(Path(data))
 
 
-def captions_for(images: ImageFolder, data: str | os.PathLike[str]) -> list[list[str]]:
+def captions_for(images: ImageFolder | PackedImages, data: str | os.PathLike[str]) -> list[list[str]]:
     """The captions of each picture that `open_images(data, ...)` gave, in its order.
 
     Raises:
         FileNotFoundError: the captions file; ValueError: a picture without a caption.
     """
+    if isinstance(images, PackedImages):
+        return captions_of(all_captions(data), images.paths, Path())
     root = images.root.parent if data == "samples" else Path(data)
     return captions_of(all_captions(data), images.paths, root)

@@ -61,10 +61,15 @@ class NesterovRMSprop(CheckedOptimizer):
             if params:
                 self._step_group(group, params)
             if group["clip"] is not None:
-                low, high = limits(group["clip"], "clip")
-                torch._foreach_clamp_min_(group["params"], low)
-                torch._foreach_clamp_max_(group["params"], high)
+                self.clip_group(group)
         return loss
+
+    @torch.no_grad()
+    def clip_group(self, group: dict[str, Any]) -> None:
+        """Bring a group's parameters within its bound: a pass of its own."""
+        low, high = limits(group["clip"], "clip")
+        torch._foreach_clamp_min_(group["params"], low)
+        torch._foreach_clamp_max_(group["params"], high)
 
     def _step_group(self, group: dict[str, Any], params: list[torch.Tensor]) -> None:
         check_dense(params)

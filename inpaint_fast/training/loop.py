@@ -167,7 +167,7 @@ def _follow(run: Run) -> None:
         said = Said(over=False, signal=None)
         while not said.over:
             run.load_state_dict(state)
-            with closing(prefetch(run.batches, run.steps_done)) as batches:
+            with closing(prefetch(run.batches, run.steps_done, device=run.device)) as batches:
                 while not ((said := run.processes.agree(signal=ending.received)).over or said.back):
                     if not said.signal:
                         run.step(next(batches)[1])
@@ -179,7 +179,7 @@ def _follow(run: Run) -> None:
 
 def _go_on(run: Run, looker: Progress, ending: EndSignals) -> None:
     """Steps, until the run is over, is ended by a signal, or has gone back to a checkpoint."""
-    with closing(prefetch(run.batches, run.steps_done)) as batches:
+    with closing(prefetch(run.batches, run.steps_done, device=run.device)) as batches:
         while not ending.received and not looker.done():
             if ending.hear(run.processes.agree(signal=ending.received).signal):
                 return

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from inpaint_fast.data import Digits
+from inpaint_fast.data import Digits, PackedImages
+from inpaint_fast.data.packed import is_packed
 from inpaint_fast.models.mlp_gan import SIDE, MLPCritic, MLPGenerator
 from inpaint_fast.optim import ClippedAdam
 from inpaint_fast.training.adversarial import classifying
@@ -44,8 +45,8 @@ class MLPGAN(NoiseRecipe):
     literal_range: bool = False
     """Real digits in [0, 1] as in the program, although the generator's tanh gives [-1, 1]."""
 
-    def open_images(self, split: str) -> Digits:
-        return Digits(self.data, split)
+    def open_images(self, split: str) -> Digits | PackedImages:
+        return PackedImages(self.data, split) if is_packed(self.data) else Digits(self.data, split)
 
     def build(self) -> System:
         return MLPGANSystem(self)

@@ -15,7 +15,17 @@ from torch import Tensor, nn
 from typeguard import TypeCheckError, check_type
 
 from inpaint_fast.completion import complete_batch
-from inpaint_fast.data import Batch, Batches, CaptionEncoder, Digits, ImageFolder, Indexed, heldout_crops, open_images
+from inpaint_fast.data import (
+    Batch,
+    Batches,
+    CaptionEncoder,
+    Digits,
+    ImageFolder,
+    Indexed,
+    PackedImages,
+    heldout_crops,
+    open_images,
+)
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import Evaluation
 from inpaint_fast.training.guard import Guard
@@ -65,8 +75,8 @@ class Recipe(ABC):
     may have moved; that they are the same is seen."""
 
     data: str = "samples"
-    """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), or "samples", the
-    photographs that come with the package."""
+    """A folder of pictures (searched recursively; train/ and heldout/ inside it are used), a file that `inpaint-fast
+    pack` made of one, or "samples", the photographs that come with the package."""
     steps: int = 20_000
     """Generator steps to train for."""
     seconds: float | None = None
@@ -196,7 +206,7 @@ class Recipe(ABC):
         """Steps after which the run looks at held-out pictures besides every `evaluate_every`: the ends of phases."""
         return ()
 
-    def open_images(self, split: str) -> ImageFolder | Digits:
+    def open_images(self, split: str) -> ImageFolder | PackedImages | Digits:
         """The pictures of a split, "train" or "heldout"."""
         return open_images(self.data, split)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inpaint_fast.completion.weights import copy_networks
-from inpaint_fast.data import Batch, captions_for
+from inpaint_fast.data import Batch, PackedImages, captions_for
 from inpaint_fast.data.batches import seed_of
 from inpaint_fast.nn import accelerate
 from inpaint_fast.training.joint_norm import join_norms
@@ -37,6 +37,8 @@ class Run:
         self.processes = processes or Processes()
         self.device = self.processes.device(recipe.device)
         self.images, self.heldout_images = recipe.open_images("train"), recipe.open_images("heldout")
+        if isinstance(self.images, PackedImages):
+            self.images.use(self.device)
         measured = self.heldout_images.spread(recipe.heldout_pictures)
         self.caption_encoder, captions, heldout_captions = recipe.caption_encoder(), None, None
         texts: list[list[list[str]]] = []

@@ -134,7 +134,7 @@ def test_known_pixels_that_are_no_numbers(value) -> None:
 
 def test_it_says_when_it_has_not_converged() -> None:
     with pytest.raises(RuntimeError, match="max_steps: 2 .*residual"):
-        harmonic(torch.rand(1, 1, H, W), HOLES["a disc"][None, None], tolerance=1e-12, max_steps=2)
+        solve_laplace(torch.rand(1, 1, H, W), HOLES["a disc"][None], tolerance=1e-12, max_steps=2)
 
 
 def cost(monkeypatch: pytest.MonkeyPatch, picture: torch.Tensor, hole: torch.Tensor) -> tuple[torch.Tensor, int, int]:
