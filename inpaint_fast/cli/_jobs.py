@@ -1,4 +1,4 @@
-"""The pictures that `complete` was given, the PNG files that it makes of them, and what it leaves alone.
+"""The pictures that `complete` was given, the files that it makes of them, and what it leaves alone.
 
 A result bears a mark in its header. Such a file is a former result: it may be made anew, and it is not completed again
 where it lies among pictures in a folder, or where `photos/*` takes it in from the folder of results. Nothing else that
@@ -14,13 +14,15 @@ from typing import NamedTuple
 
 from inpaint_fast._names import composed
 from inpaint_fast._version import __version__
+from inpaint_fast.completion.originals import MODES, kept_format
 from inpaint_fast.data import ImageError, ImageFolder
-from inpaint_fast.data.images import picture_suffixes, readable_suffixes, software_of
+from inpaint_fast.data.images import picture_suffixes, readable_suffixes, software_of, suffixes_of
 
 MARK = "inpaint-fast complete"
 SOFTWARE = f"{MARK} {__version__}"
 """What stands in the header of a result."""
 MASK, RESULT = "mask", "former result"
+RESULT_SUFFIXES = frozenset(suffix for format in MODES for suffix in suffixes_of(format))
 
 
 class Job(NamedTuple):
@@ -28,7 +30,7 @@ class Job(NamedTuple):
 
     source: Path
     target: Path
-    """The PNG file to write."""
+    """The file to write."""
 
 
 class Rest(NamedTuple):
@@ -40,24 +42,26 @@ class Rest(NamedTuple):
     """Pictures that cannot be completed, and why."""
 
 
-def plan(image: Path, out: Path, *more: Path, mask: Path | None = None) -> tuple[list[Job], Rest]:
+def plan(image: Path, out: Path, *more: Path, mask: Path | None = None, keep: bool = False) -> tuple[list[Job], Rest]:
     """What to do, in order; nothing is read but headers, and nothing written.
 
     Args:
         image, more: pictures, or folders of them.
-        out: a PNG file for one picture, or a folder.
+        out: a file for one picture, or a folder.
         mask: the file or folder of masks; they are no pictures to complete.
+        keep: results are of the pictures' formats and names; otherwise they are PNG files.
 
     Raises:
         ValueError: `out` is neither, or the pictures' folder is the masks' too.
-        ImageError: the one folder holds no readable picture.
+        ImageError: the one folder holds no readable picture; or with `keep`, the one picture cannot be kept.
     """
     rest = Rest(Counter(), {})
-    into_file = _is_file(out, several=bool(more) or image.is_dir())
+    into_file = _is_file(out, several=bool(more) or image.is_dir(), original=image if keep else None)
     found = _found((image, *more), None if into_file else out, mask, rest)
     rest.left_out.update(file.own for file in found if file.own is not None)
     chosen = [file for file in found if file.own is None]
-    targets = [out] if into_file else [out / name for name in results([file.inside for file in chosen])]
+    names = [file.inside for file in chosen]
+    targets = [out] if into_file else [out / name for name in (names if keep else results(names))]
     jobs = [Job(file.path, target) for file, target in zip(chosen, targets, strict=False)]  # none where it is left out
     kept = {os.path.realpath(file.path) for file in found if file.own != RESULT}
     return _allowed(jobs, kept, rest), rest
@@ -104,8 +108,13 @@ def _found(arguments: tuple[Path, ...], out: Path | None, mask: Path | None, res
     return list(found.values())
 
 
-def _is_file(out: Path, *, several: bool) -> bool:
+def _is_file(out: Path, *, several: bool, original: Path | None) -> bool:
     """Whether the result goes into this very file; False: into a folder of this name.
+
+    Args:
+        out: what was named.
+        several: there may be several results.
+        original: the picture whose format the result is to have; None: it is a PNG file.
 
     Raises:
         ValueError: it can be neither.
@@ -116,10 +125,13 @@ def _is_file(out: Path, *, several: bool) -> bool:
         if out.suffix.lower() in readable_suffixes() or os.path.lexists(out):
             raise ValueError(f"--out: a folder is expected for several pictures, got {out}")
         return False
-    if out.suffix.lower() in readable_suffixes() - {".png"} or (out.suffix.lower() != ".png" and os.path.lexists(out)):
-        expected = "a .png file or a folder is expected (only PNG keeps every pixel)"
-        raise ValueError(f"--out: {expected}, got {out}")
-    return out.suffix.lower() == ".png"
+    format = "PNG" if original is None else kept_format(original)
+    if out.suffix.lower() in suffixes_of(format):
+        return True
+    if out.suffix.lower() in readable_suffixes() or os.path.lexists(out):
+        why = "only PNG keeps every pixel; or --keep" if original is None else f"{original} is {format}"
+        raise ValueError(f"--out: a {suffixes_of(format)[0]} file or a folder is expected ({why}), got {out}")
+    return False
 
 
 def results(names: list[Path]) -> list[Path]:
@@ -163,7 +175,7 @@ def _allowed(jobs: list[Job], kept: set[str], rest: Rest) -> list[Job]:
 
 def is_result(path: Path) -> bool:
     """Whether this command wrote the file."""
-    return path.suffix.lower() == ".png" and (software_of(path) or "").startswith(MARK)
+    return path.suffix.lower() in RESULT_SUFFIXES and str(software_of(path)).startswith(MARK)
 
 
 def _same(one: Path, other: Path) -> bool:

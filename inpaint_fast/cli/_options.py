@@ -41,12 +41,21 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
 
 
 def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path) -> None:
-    """Raise ValueError where a file to write has none of these suffixes, or is a file to keep, named by what it is."""
+    """Raise ValueError where a file to write has none of these suffixes, or is a file to keep, named by what it is;
+    FileNotFoundError where its folder is not there."""
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{option}: a {' or '.join(suffixes)} file is expected, got {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option}: {path} is to be written in a folder that is not there")
     for name, file in kept.items():
         if os.path.realpath(path) == os.path.realpath(file):  # unlike Path.resolve it does not stop at a loop of links
             raise ValueError(f"{option}: {path} would be written over the {name}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError where --seed is none that PyTorch's generators take."""
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"--seed: a whole number of 64 bits is expected, got {seed}")
 
 
 def check_name(name: str, names: Collection[str], kind: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +21,21 @@ from inpaint_fast._devices import device_of
 from inpaint_fast._files import write_whole
 from inpaint_fast._names import printable
 from inpaint_fast._version import __version__
-from inpaint_fast.cli._options import check_output, parse
+from inpaint_fast.cli._options import check_output, check_seed, parse
 from inpaint_fast.completion import complete_batch, load_network
 from inpaint_fast.completion.generators import kind_of, placed
 from inpaint_fast.data import captions_for, heldout_crops, load_caption_encoder, open_images, write_png
+from inpaint_fast.data.images import software_of
 from inpaint_fast.training import Evaluation, area_table, table
 from inpaint_fast.training.perceptual import Perceptual
 from inpaint_fast.training.pictures import grid
+from inpaint_fast.training.recipe import MOST_PICTURES
 
 Mask = Literal["center", "rectangle", "free_form"]
+SOFTWARE = "inpaint-fast evaluate"
+"""What stands in the header of a picture that the command wrote, before the version."""
+STARTS = {"csv": b"size,mask,area,pictures,completed_by,", "json": b'{\n "inpaint_fast": '}
+"""How the other files begin that it writes."""
 
 
 @dataclass
@@ -58,7 +65,8 @@ class Evaluate:
     device: str = "auto"
     """Where to complete: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
     csv: Path | None = None
-    """Also write all figures to this CSV file: a line for each size, mask, tenth of hole area, and fill."""
+    """Also write all figures to this CSV file: a line for each size, mask, tenth of hole area, and fill. Of these three
+    files nothing is written over but what this command wrote."""
     json: Path | None = None
     """Also write all figures, with the settings that they hold for, to this JSON file."""
     metrics: tuple[Literal["fid", "kid", "lpips"], ...] = ()
@@ -145,15 +153,29 @@ def _check(options: Evaluate) -> None:
     for option, suffix in (("csv", ".csv"), ("json", ".json"), ("picture", ".png")):
         if path := getattr(options, option):
             check_output(f"--{option}", path, [suffix])
-            if not path.parent.is_dir():
-                raise FileNotFoundError(f"--{option}: {path} is to be written in a folder that is not there")
+            if os.path.lexists(path) and not _is_former(path, option):
+                raise FileExistsError(f"--{option}: {path} is none that this command wrote; name another file")
     for option in ("size", "mask"):
         if not getattr(options, option):
             raise ValueError(f"--{option}: one at least is expected, got none")
     if bool(options.metrics) != bool(options.metrics_weights):
         raise ValueError("--metrics and --metrics-weights: both or none is expected")
-    if options.heldout_pictures < 1:
-        raise ValueError(f"--heldout-pictures: at least 1 is expected, got {options.heldout_pictures}")
+    for option, most in (("heldout_crops", MOST_PICTURES), ("heldout_pictures", math.inf)):
+        if not 1 <= (value := getattr(options, option)) <= most:
+            limit = f"1 to {most:,}" if value > most else "at least 1"
+            raise ValueError(f"--{option.replace('_', '-')}: {limit} is expected, got {value:,}")
+    check_seed(options.seed)
+
+
+def _is_former(path: Path, option: str) -> bool:
+    """Whether a file that is there was written by this command for this option; an empty one may have been."""
+    if not path.is_file():
+        return False
+    if option == "picture":
+        return path.stat().st_size == 0 or str(software_of(path)).startswith(SOFTWARE)
+    with open(path, "rb") as file:
+        start = file.read(len(STARTS[option]))
+    return start in (b"", STARTS[option])
 
 
 def _check_takes(generator: nn.Module, options: Evaluate) -> None:
@@ -179,7 +201,7 @@ def _write(options: Evaluate, rows: list[dict[str, object]], picture: Tensor) ->
         text = json.dumps({**about, "rows": rows}, indent=1, allow_nan=False) + "\n"
         write_whole(options.json, lambda file: file.write(text.encode()))
     if options.picture:
-        write_png(options.picture, picture)
+        write_png(options.picture, picture, software=f"{SOFTWARE} {__version__}")
     for option, path in (("figures", options.csv), ("figures", options.json), ("picture", options.picture)):
         if path:
             print(f"{option}: {printable(path)}")

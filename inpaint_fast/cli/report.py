@@ -38,6 +38,5 @@ def main(argv: Sequence[str]) -> int:
     left_out = write_report(options.runs, options.out, pictures=options.pictures)
     for sentence in left_out:
         print(f"left out: {printable(sentence)}", file=sys.stderr)
-    count = f"{len(options.runs)} run{'s' * (len(options.runs) > 1)}"
-    print(f"{printable(options.out)}: {count}, {options.out.stat().st_size / 1e6:.1f} MB")
+    print(f"{printable(options.out)}: {options.out.stat().st_size / 1e6:.1f} MB")
     return 1 if left_out else 0

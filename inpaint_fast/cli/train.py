@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     else:
         if run is not None and config is not None:
             raise ValueError("--config: with --resume the settings are those of the run")
+        if run is not None and os.path.isfile(run):
+            raise ValueError(f"--resume: the folder of a run is expected, got the file {printable(run)}")
         before = read_recipe(config or run)
         if args and not args[0].startswith("-"):
             if args[0] != before.name:
@@ -54,12 +57,12 @@ def main(argv: Sequence[str]) -> int:
 def taken(args: Sequence[str], option: str) -> tuple[str | None, list[str]]:
     """The value of an option of this command itself, if it is among these arguments, and the others."""
     for i, word in enumerate(args):
-        if word == option:
-            if i + 1 == len(args):
-                raise ValueError(f"{option}: a path is expected after it")
-            return args[i + 1], [*args[:i], *args[i + 2 :]]
-        if word.startswith(f"{option}="):
-            return word.removeprefix(f"{option}="), [*args[:i], *args[i + 1 :]]
+        if word == option or word.startswith(f"{option}="):
+            after = 2 if word == option else 1
+            value = word.removeprefix(f"{option}=") if after == 1 else next(iter(args[i + 1 :]), "")
+            if not value:
+                raise ValueError(f"{option}: a path is expected after it, got nothing")
+            return value, [*args[:i], *args[i + after :]]
     return None, list(args)
 
 
@@ -99,7 +102,8 @@ def options_type(recipe: type[Recipe]) -> type:
             field(default=False, metadata={"help": published}),
         ),
     ]
-    options = make_dataclass(recipe.name, own, bases=(recipe,))
+    unchecked = {"__post_init__": lambda self: None}  # the recipe made of them says what is wrong
+    options = make_dataclass(recipe.name, own, bases=(recipe,), namespace=unchecked)
     paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options

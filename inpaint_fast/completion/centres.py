@@ -8,7 +8,7 @@ brought back. Memory stays bounded by the picture itself, whatever the size of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -45,7 +45,12 @@ def complete_centres(generator: CentreGenerator, batch: Batch) -> Tensor:
 
 
 def fill_centres(
-    generator: CentreGenerator, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None
+    generator: CentreGenerator,
+    picture: Tensor,
+    hole: Tensor,
+    part: Tensor,
+    captions: Tensor | None,
+    told: Callable[[float], object] = lambda done: None,
 ) -> Tensor:
     """Fill a part of the holes of a picture.
 
@@ -55,6 +60,7 @@ def fill_centres(
         hole: bool (H, W), true in the hole.
         part: bool (H, W), true where to fill it.
         captions: (1, captions, ...), encoded, where the generator reads them.
+        told: called with the fraction of the work that is done.
 
     Returns:
         uint8 (3, H, W); pixels outside the part are the picture's own.
@@ -72,6 +78,7 @@ def fill_centres(
             completed[..., CENTRE, CENTRE] = answer(generator(*(tensor.to(device) for tensor in inputs)))
         for box, square, filled in zip(some, squares, completed, strict=True):
             enlarge_into(result, part, box, square, filled)
+        told(min(1.0, (start + AT_ONCE) / len(boxes)))
     return result
 
 

@@ -1,17 +1,25 @@
 """Holes of any shape, filled harmonically and then corrected by a `ResidualCompletionNetwork`.
 
 The fill has the picture's own resolution, and joins what is known without a seam. The correction comes from regions
-round the hole, as those of `inpaint_fast.completion.regions`: of the size that the network was trained on, which where a
-hole is thicker are reduced to it. It is enlarged and added, so that what it does not know leaves the fill as it is.
+round the hole, as those of `inpaint_fast.completion.regions`: of the size that the network was trained on, to which
+those round thicker holes are reduced. It is enlarged and added, so that what it does not know leaves the fill as it is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from inpaint_fast.completion.fills import harmonic, paste
-from inpaint_fast.completion.regions import region_around, region_size, to_multiple_of_4, windows_and_scales
+from inpaint_fast.completion.regions import (
+    region_around,
+    region_size,
+    scaled_size,
+    to_multiple_of_4,
+    windows_and_scales,
+)
 from inpaint_fast.completion.scaling import answer, enlarge_into, reduced
 from inpaint_fast.data import Batch
 from inpaint_fast.models.residual import ResidualCompletionNetwork
@@ -26,7 +34,12 @@ def complete_residual(network: ResidualCompletionNetwork, batch: Batch, *, at_on
 
 
 def correct_regions(
-    network: ResidualCompletionNetwork, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None = None
+    network: ResidualCompletionNetwork,
+    picture: Tensor,
+    hole: Tensor,
+    part: Tensor,
+    captions: Tensor | None = None,
+    told: Callable[[float], object] = lambda done: None,
 ) -> Tensor:
     """Fill a part of the holes of a picture.
 
@@ -36,6 +49,7 @@ def correct_regions(
         hole: bool (H, W), true in the hole.
         part: bool (H, W), true where to fill it.
         captions: None: it reads none.
+        told: called with the fraction of the work that is done.
 
     Returns:
         uint8 (3, H, W); pixels outside the part are the picture's own.
@@ -43,13 +57,15 @@ def correct_regions(
     device = next(network.parameters()).device
     filled = harmonic(picture[None], hole[None, None])[0]
     result = torch.where(part, filled, picture)
-    for window, wanted, scale in windows_and_scales(part, network.hole):
+    found = list(windows_and_scales(part, network.hole))
+    for done, (window, wanted, scale) in enumerate(found, 1):
         region = region_around(window, round(region_size(network.hole) / scale), hole.shape)
-        size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+        size = scaled_size(region, scale)
         small, unknown = reduced(picture, hole, region, size)
         known = harmonic(small[None], unknown[None])
         inputs = (to_multiple_of_4(x).to(device) for x in (known, unknown[None].float()))
         with torch.inference_mode():
             correction = answer(network.correction(*inputs)[0, :, : size[0], : size[1]])
         enlarge_into(result, wanted, window, region, correction, add=True)
+        told(done / len(found))
     return result

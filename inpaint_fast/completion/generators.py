@@ -21,6 +21,10 @@ from inpaint_fast.nn import accelerate
 THIN = 8  # pixels: where a hole is no thicker, its surroundings know better than any network
 
 
+Told = Callable[[float], object]
+"""What is called with the fraction of the work that is done."""
+
+
 class Kind(NamedTuple):
     """How the generators of one kind complete."""
 
@@ -28,18 +32,22 @@ class Kind(NamedTuple):
     """Their class."""
     batch: Callable[[nn.Module, Batch], Tensor]
     """(generator, batch) -> the batch's pictures completed."""
-    picture: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], Tensor]
-    """(generator, picture, hole, part, encoded captions) -> a picture of any size, that part of its hole filled."""
+    picture: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None, Told], Tensor]
+    """(generator, picture, hole, part, encoded captions, told) -> a picture of any size, that part of its hole filled;
+    `told` is called with the fraction that is done."""
     takes: tuple[int, str] | None = None
     """Side and mask of the only batches that they complete; None: any."""
+    prepared: Callable[[Tensor, Tensor], Tensor] | None = None
+    """(picture, mask) -> what such a network is called with, beside the mask, to fill a picture of its own size, any
+    multiples of 4; None: it fills none but those of `takes`, and cannot be adapted."""
     thin: int = THIN
     """Pixels: no thicker holes are left to the harmonic fill; 0 where the generators correct that fill themselves."""
 
 
 KINDS = (
     Kind(CentreGenerator, complete_centres, fill_centres, takes=(64, "center")),
-    Kind(CompletionNetwork, complete_holes, fill_regions),
-    Kind(ResidualCompletionNetwork, complete_residual, correct_regions, thin=0),
+    Kind(CompletionNetwork, complete_holes, fill_regions, prepared=lambda picture, mask: picture),
+    Kind(ResidualCompletionNetwork, complete_residual, correct_regions, prepared=harmonic, thin=0),
 )
 
 
@@ -73,17 +81,20 @@ def complete_batch(generator: nn.Module, batch: Batch) -> Tensor:
         return kind.batch(generator, batch)
 
 
-def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captions: Tensor | None = None) -> Tensor:
+def complete_picture(
+    generator: nn.Module, picture: Tensor, hole: Tensor, captions: Tensor | None = None, *, told: Told | None = None
+) -> Tensor:
     """The holes of a picture filled: by the generator where they are thick, harmonically where they are thin.
 
-    Thick is what squares of more than `Kind.thin` pixels cover that lie in the hole. A scratch, writing, the thin arms of a
-    large hole are not; they are filled last, so that they join what is known to what the generator gave.
+    Thick is what squares of more than `Kind.thin` pixels cover that lie in the hole. A scratch, writing, the thin arms
+    of a large hole are not; they are filled last, so that they join what is known to what the generator gave.
 
     Args:
         generator: in eval mode.
         picture: uint8 (3, H, W), any size; what it holds inside the hole does not matter.
         hole: bool (H, W), true in the hole; it does not cover everything.
         captions: (1, captions, ...), encoded, where the generator reads them.
+        told: called with the fraction of the work that is done, now and then.
 
     Returns:
         uint8 (3, H, W); known pixels as they were.
@@ -94,7 +105,7 @@ def complete_picture(generator: nn.Module, picture: Tensor, hole: Tensor, captio
     kind = kind_of(generator)
     thick = thick_part(hole, kind.thin + 1)
     if thick.any():
-        picture = kind.picture(generator, picture, hole, thick, captions)
+        picture = kind.picture(generator, picture, hole, thick, captions, told or (lambda done: None))
     return harmonic(picture[None], (hole & ~thick)[None, None])[0]
 
 

@@ -56,6 +56,20 @@ def thick_part(hole: Tensor, side: int) -> Tensor:
     return ~_all_in_squares(~F.pad(corners, (side - 1,) * 4), side)
 
 
+def grown(hole: Tensor, pixels: int) -> Tensor:
+    """A mask, bool (H, W), grown by so many pixels each way: its dilation by a square.
+
+    Raises:
+        TypeError, ValueError: pixels is no whole number, or negative.
+    """
+    if not isinstance(pixels, int) or isinstance(pixels, bool):
+        raise TypeError(f"grow: a whole number of pixels is expected, got {pixels!r}")
+    if pixels < 0:
+        raise ValueError(f"grow: 0 or more pixels are expected, got {pixels}")
+    pixels = min(pixels, max(hole.shape))
+    return ~_all_in_squares(~F.pad(hole, (pixels,) * 4), 2 * pixels + 1)
+
+
 def thickness(hole: Tensor) -> int:
     """The side, in pixels, of the largest square inside a mask, bool (H, W)."""
     low, high = 0, min(hole.shape)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-VALUES = 2**24  # at most so many are solved for at a time: bounds the memory of a large hole in many channels
+VALUES = 2**22  # at most so many, or one channel, are solved for at a time: bounds the memory of a large hole
 STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))  # (down, right) to the four neighbours
 PIXELS = 2**15  # a picture of at most so many is small
 NOT_FINITE = "picture: finite values are expected beside the hole, got NaN or infinities"
@@ -52,18 +52,23 @@ def solve_laplace(
         RuntimeError: the bound was reached; says how far it was.
     """
     small = hole.shape[1] * hole.shape[2] <= PIXELS and pictures.is_floating_point()
-    cells = _Cells(hole.flatten().nonzero()[:, 0], *hole.shape[1:])
+    keys = hole.flatten().nonzero()[:, 0]
+    if len(keys) > VALUES and hole.numel() < 2**31:
+        keys = keys.int()  # of a large hole half of what these take
+    cells = _Cells(keys, *hole.shape[1:])
     if not len(pictures) or not cells.count:
         return pictures.new_zeros(len(pictures), cells.count, dtype=torch.float64)
     levels = _levels(cells)
     border = _border(pictures, cells, levels[0], cloned)
+    order = cells.order
+    del keys, cells  # of a large hole, hundreds of MB
     unit = border.abs().max().item() or 1.0  # whatever the pictures' range, float32 can tell the values apart
     relative = 1e-4 / 4 if tolerance is None else tolerance / unit
-    border = (border / unit).to(torch.float32 if relative >= FLOAT32_REACHES and small else torch.float64)
-    parts = border.split(max(1, VALUES // cells.count))
-    solved = torch.cat([_solve(levels, part, relative, max_steps) for part in parts])[:, cells.order]
-    values = unit * solved.double()
-    return values if cloned is None else values + cloned[:, hole]
+    exact = torch.float32 if relative >= FLOAT32_REACHES and small else torch.float64
+    values = border.div_(unit)
+    for part in values.split(max(1, VALUES // len(order))):
+        part.copy_(_solve(levels, part.to(exact), relative, max_steps)[:, order]).mul_(unit)
+    return values if cloned is None else values.add_(cloned[:, hole])
 
 
 def _border(pictures: Tensor, cells: _Cells, level: _Level, cloned: Tensor | None) -> Tensor:
@@ -150,11 +155,13 @@ class _Cells:
         self.height, self.width, self.count = height, width, len(keys)
         black = (keys // width % height + keys % width) % 2
         self.reds = self.count - int(black.sum())
-        reds_before, blacks_before = (1 - black).cumsum(0) - 1, black.cumsum(0) - 1
+        blacks_before = black.cumsum(0, dtype=keys.dtype) - black
+        reds_before = torch.arange(self.count, dtype=keys.dtype, device=keys.device) - blacks_before
         self.ascending = keys
         self.order = torch.where(black > 0, self.reds + blacks_before, reds_before)
         """Where the cells of `ascending` are."""
-        self.keys = torch.empty_like(keys).scatter_(0, self.order, keys)
+        self.keys = torch.empty_like(keys)
+        self.keys[self.order] = keys
         self.grid, self.row, self.column = self.keys // (height * width), self.keys // width % height, self.keys % width
         pixels = (int(keys[-1]) // (height * width) + 1) * height * width if self.count else 0
         self.table: Tensor | None = None
@@ -171,7 +178,7 @@ class _Cells:
         """Where those cells are, int32; `count` for those that are known, or not inside the grid."""
         keys = (grid * self.height + row) * self.width + column
         if self.table is not None:
-            found = self.table.take(keys.clamp_(0, max(len(self.table) - 1, 0)))
+            found = self.table.take(keys.clamp_(0, max(len(self.table) - 1, 0)).long())
             return found.masked_fill_(~inside, self.count)
         at = torch.searchsorted(self.ascending, keys).clamp_(max=self.count - 1)
         return torch.where((self.ascending[at] == keys) & inside, self.order[at], self.count).int()

@@ -11,18 +11,25 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from inpaint_fast._devices import device_of
+from inpaint_fast.completion.adapt import NothingGained, adapt_to_picture
 from inpaint_fast.completion.blend import blend_holes
 from inpaint_fast.completion.fills import FILLS
 from inpaint_fast.completion.generators import at_rest, complete_picture, kind_of, placed
+from inpaint_fast.completion.holes import grown
 from inpaint_fast.completion.scaling import check_picture
 from inpaint_fast.completion.weights import SHIPPED, load_network
 from inpaint_fast.data import CaptionEncoder, hole_of, load_caption_encoder, read_image
+
+Progress = Callable[[str, float], object]
+"""What is called with what is being done, and how much of it is done, a fraction."""
 
 
 def complete(
@@ -33,6 +40,9 @@ def complete(
     fill: str | None = None,
     device: torch.device | str | None = None,
     blend: bool = False,
+    grow: int = 0,
+    adapt: float | None = None,
+    progress: Progress | None = None,
     caption: str | Sequence[str] | None = None,
     caption_encoder: CaptionEncoder | None = None,
 ) -> Tensor:
@@ -50,17 +60,24 @@ def complete(
         device: where the generator or the fill runs, "auto" for the first GPU if there is one; None: where the
             generator is (the CPU for a file).
         blend: draw the completion into the picture's colours at the holes' edges (`inpaint_fast.completion.blend`).
+        grow: the hole is taken larger by so many pixels each way.
+        adapt: seconds for which a copy of the generator first learns from the known pixels of this very picture
+            (`inpaint_fast.completion.adapt`, which says what was gained). Where that is nothing, a warning says so and
+            the generator is used as it is.
+        progress: called now and then with what is being done, "adapting" or "completing", and how much of it is done, a
+            fraction.
         caption: of the picture, one or several; expected by generators that read captions.
         caption_encoder: what the generator was trained with; None: the one in the run's folder.
 
     Returns:
-        uint8 (3, H, W); every pixel outside the mask is the picture's own, byte for byte.
+        uint8 (3, H, W); every pixel outside the hole is the picture's own, byte for byte.
 
     Raises:
-        TypeError: image, mask or weights is of another type.
-        ValueError: shapes do not fit, the mask holds NaN or other values, there is no such fill or device, weights are
-            there beside a fill, the hole covers the whole picture, the network completes none, its answer is not
-            finite, or captions are there where none are read, or not where they are.
+        TypeError: image, mask, weights or grow is of another type.
+        ValueError: shapes do not fit, the mask holds NaN or other values, grow is negative, there is no such fill or
+            device, weights are there beside a fill, the hole covers the whole picture, the network completes none or
+            cannot be adapted, its answer is not finite, or captions are there where none are read, or not where they
+            are.
         ImageError, WeightsError: a file cannot be used.
     """
     for name, value, kinds, expected in (
@@ -71,7 +88,7 @@ def complete(
             raise TypeError(f"{name}: {expected} is expected, got {type(value).__name__}")
     if weights is None and fill is None:
         weights = SHIPPED[0]
-    check_filler(weights, fill, caption)
+    check_filler(weights, fill, caption, adapt)
     device = device_of(device) if isinstance(device, str) else device
     picture = image if isinstance(image, Tensor) else read_image(image)
     check_picture("image", picture)
@@ -79,7 +96,7 @@ def complete(
         raise ValueError(
             f"mask: shape (1, {picture.shape[1]}, {picture.shape[2]}) is expected, got {tuple(mask.shape)}"
         )
-    hole = hole_of(mask[0].cpu())
+    hole = grown(hole_of(mask[0].cpu()), grow)
     if not hole.any():
         return picture.clone()
     if hole.all():
@@ -93,13 +110,19 @@ def complete(
         generator = placed(load_network(weights), torch.device(device or "cpu"))
         caption_encoder = caption_encoder or load_caption_encoder(weights)
     captions = encoded_captions(generator, caption, caption_encoder)
+    tell = progress or (lambda doing, done: None)
+    if adapt is not None:
+        adapted = adapt_to_picture(generator, picture, hole[None], seconds=adapt, progress=partial(tell, "adapting"))
+        if not adapted.gained:
+            warnings.warn(str(adapted), NothingGained, stacklevel=2)
+        generator = adapted.network
     with at_rest(generator), torch.random.fork_rng(devices=[]):  # noise that fills the hole: always the same
         torch.manual_seed(0)
-        completed = complete_picture(generator, picture, hole, captions)
+        completed = complete_picture(generator, picture, hole, captions, told=partial(tell, "completing"))
     return blend_holes(completed, picture, hole[None]) if blend else completed
 
 
-def check_filler(weights: object, fill: object, caption: object) -> None:
+def check_filler(weights: object, fill: object, caption: object, adapt: object) -> None:
     """Raise TypeError or ValueError where these say nothing of what fills the hole, or two things."""
     names = " or ".join(map(repr, FILLS))
     if fill is None:
@@ -110,8 +133,8 @@ def check_filler(weights: object, fill: object, caption: object) -> None:
             )
     elif fill not in FILLS:
         raise ValueError(f"fill: {names} is expected, got {fill!r}")
-    elif weights is not None or caption is not None:
-        other = "caption" if weights is None else "weights"
+    elif others := [n for n, v in (("weights", weights), ("caption", caption), ("adapt", adapt)) if v is not None]:
+        other = others[0]
         raise ValueError(f"fill and {other}: one of them is expected, got both; {fill!r} learns and reads nothing")
 
 

@@ -11,7 +11,7 @@ size.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -33,7 +33,12 @@ def complete_holes(network: CompletionNetwork, batch: Batch, *, at_once: int = 1
 
 
 def fill_regions(
-    network: CompletionNetwork, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None = None
+    network: CompletionNetwork,
+    picture: Tensor,
+    hole: Tensor,
+    part: Tensor,
+    captions: Tensor | None = None,
+    told: Callable[[float], object] = lambda done: None,
 ) -> Tensor:
     """Fill a part of the holes of a picture.
 
@@ -43,15 +48,17 @@ def fill_regions(
         hole: bool (H, W), true in the hole.
         part: bool (H, W), true where to fill it.
         captions: None: it reads none.
+        told: called with the fraction of the work that is done.
 
     Returns:
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
     side = region_size(network.hole)
-    for window, wanted, scale in windows_and_scales(part, network.hole):
+    found = list(windows_and_scales(part, network.hole))
+    for done, (window, wanted, scale) in enumerate(found, 1):
         region = region_around(window, round(side / scale), hole.shape)
-        size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+        size = scaled_size(region, scale)
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = to_multiple_of_4(small[None]), to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
@@ -60,12 +67,18 @@ def fill_regions(
             _write(result, wanted, window, region, filled)
         else:
             enlarge_into(result, wanted, window, region, filled)
+        told(done / len(found))
     return result
 
 
 def region_size(longest: int) -> int:
     """Side in pixels of the region that a network sees, a multiple of 4, by the longest hole of its training."""
     return 4 * math.ceil(SURROUNDINGS * longest / 4)
+
+
+def scaled_size(region: Region, scale: float) -> tuple[int, int]:
+    """Height and width at which the network sees a region: as it is, or reduced to multiples of 4."""
+    return region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
 
 
 def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:

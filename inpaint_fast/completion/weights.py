@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ Result = TypeVar("Result")
 File = tuple[Path, dict[str, Tensor], dict[str, str]]  # its path, its tensors, its metadata
 SHIPPED = ("sharp", "smooth")
 """Names of the weights in the package, `inpaint_fast/weights/`; the first is what is used where none are named."""
+PYTORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 MOST_HEADER = 4 << 20  # bytes of a file's names and shapes: of 50,000 tensors; the largest network has some hundred
 
 
@@ -172,7 +174,9 @@ def shipped(name: str) -> Path:
     """
     if os.path.lexists(name):
         here = Path.cwd() / name
-        raise WeightsError(name, f"the name of weights in the package, but {here} exists, too; write that path to use it")
+        raise WeightsError(
+            name, f"the name of weights in the package, but {here} exists, too; write that path to use it"
+        )
     return Path(__file__).parent.parent / "weights" / f"{name}.safetensors"
 
 
@@ -243,6 +247,12 @@ def _opened(path: Path) -> Iterator[safe_open]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError, ValueError) as error:
+        if path.suffix.lower() in PYTORCH_SUFFIXES:
+            command = f"inpaint-fast convert {shlex.quote(str(path))} --out {shlex.quote(path.stem)}.safetensors"
+            raise WeightsError(
+                path,
+                f"a safetensors file is expected, not one of PyTorch; of GLCIC's weights this makes one: {command}",
+            ) from None
         raise WeightsError(path, f"not a whole safetensors file ({error})") from error
 
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def read_image(path: Source) -> Tensor:
         ImageError: no such file, not a regular file, empty, not a picture, damaged or truncated, or of more than
             `MAX_PIXELS` pixels, which is found in the header before anything is decoded.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image = _upright(image)
         if image.mode.startswith(DEEP):
             image = _deep_grey(image).convert("RGB")
@@ -81,27 +82,27 @@ def read_image(path: Source) -> Tensor:
 def open_image(path: Source) -> Image.Image:
     """The same picture as `read_image`, as a Pillow image: "RGBA" where the file has transparency, otherwise "RGB"; of
     more than 8 bits a channel, which `full_scale` belongs to, in the mode that it is stored in."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return _upright(image)
 
 
 def check_image(path: str | os.PathLike[str]) -> None:
     """Raise `ImageError` where the header shows that `read_image` would fail. Decodes nothing: about 0.1 ms."""
-    with _opened(path):
+    with opened(path):
         pass
 
 
 def stored_size(path: Source) -> tuple[int, int]:
     """Height and width as they are stored, before the EXIF orientation is applied. Raises as `check_image`."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.height, image.width
 
 
 def software_of(path: str | os.PathLike[str]) -> str | None:
-    """What wrote a picture, where its header says so (see `write_png`); None also where it is no picture."""
+    """What wrote a picture, where its header or EXIF says so; None also where it is no picture."""
     try:
-        with _opened(path) as image:
-            return image.info.get("Software")
+        with opened(path) as image:
+            return image.info.get("Software") or image.getexif().get(Base.Software)
     except ImageError:
         return None
 
@@ -110,6 +111,16 @@ def readable_suffixes() -> frozenset[str]:
     """File suffixes of the formats that `read_image` reads, in lower case with the dot: ".jpg", ".png", ..."""
     formats = _formats()
     return frozenset(suffix.lower() for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
+def suffixes_of(format: str) -> list[str]:
+    """File suffixes of one of Pillow's formats, the usual one first: of "JPEG" ".jpg", ".jpeg", ..."""
+    Image.init()
+    usual = {"JPEG": ".jpg", "TIFF": ".tif"}.get(format, f".{format.lower()}")
+    return sorted(
+        (suffix.lower() for suffix, name in Image.registered_extensions().items() if name == format),
+        key=lambda suffix: (suffix != usual, suffix),
+    )
 
 
 def picture_suffixes() -> frozenset[str]:
@@ -165,7 +176,7 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
+def opened(source: Source) -> Iterator[Image.Image]:
     """The picture with its header read. Whatever fails in here or in the block becomes an ImageError."""
     start = b""
     try:
@@ -238,6 +249,21 @@ def full_scale(image: Image.Image) -> float:
     else:  # Pillow has 16-bit PNG files in mode I, too
         scales = (255, 65535) if image.mode == "I" and image.format == "TIFF" else (65535,)
     return next((scale for scale in scales if scale >= peak), peak)
+
+
+def from_srgb(image: Image.Image, original: Image.Image, mode: str) -> Image.Image:
+    """An sRGB picture in the colours and the mode, "RGB" or "CMYK", of an original: where `read_image` applies its ICC
+    profile, the way back."""
+    profile = original.info.get("icc_profile")
+    if not profile:
+        return image.convert(mode)
+    try:
+        target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "sRGB" in ImageCms.getProfileDescription(target):
+            return image.convert(mode)
+        return ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ImportError):  # as in `_to_srgb`
+        return image.convert(mode)
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:

@@ -6,7 +6,8 @@ import os
 import platform
 import re
 import sys
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -24,11 +25,23 @@ else:
     import tomli as tomllib
 
 CONFIG = "config.toml"
+PATHS = ("data", "init", "word_vectors")
+"""Settings that name files and folders. "samples" names none."""
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """Its settings as a run keeps them: tuples for lists, paths as strings from the root on, since whoever goes on with
+    the run may do so from another folder."""
+    settings = {field.name: _plain(getattr(recipe, field.name)) for field in fields(recipe)}
+    for name in PATHS:
+        if settings.get(name) not in (None, "samples"):
+            settings[name] = os.path.abspath(settings[name])
+    return settings
 
 
 def config_toml(recipe: Recipe) -> str:
     """The recipe, and what runs it, as TOML, which has no word for None: settings that are None are listed as such."""
-    settings = asdict(recipe)
+    settings = settings_of(recipe)
     head = {
         "recipe": recipe.name, "inpaint_fast": __version__, "torch": str(torch.__version__),
         "python": platform.python_version(), "platform": platform.platform(), "threads": torch.get_num_threads(),
@@ -98,11 +111,24 @@ def expect_same_run(recipe: Recipe, folder: Path) -> None:
     before = read_recipe(folder)
     if recipe.name != before.name:
         raise ValueError(f"recipe: the run in {folder} is one of {before.name}, got {recipe.name}")
-    for field in fields(recipe):
-        old, new = (_plain(getattr(each, field.name)) for each in (before, recipe))
-        if field.name not in recipe.free and old != new:
+    expect_settings(recipe, settings_of(before), folder)
+
+
+def expect_settings(recipe: Recipe, began: Mapping[str, Any], folder: Path) -> None:
+    """See that a recipe has the settings with which a run began, where what was learned depends on them.
+
+    Args:
+        recipe: by which the run is to go on.
+        began: `settings_of` the run, from its config.toml or, which nobody edits, from its checkpoint.
+        folder: of the run.
+
+    Raises:
+        ValueError: says which one is another.
+    """
+    for name, now in settings_of(recipe).items():
+        if name not in recipe.free and name in began and began[name] != now:
             raise ValueError(
-                f"{field.name}: the run in {folder} goes on with {old!r}, with which it began, got {new!r}; "
+                f"{name}: the run in {folder} goes on with {began[name]!r}, with which it began, got {now!r}; "
                 f"--init {folder} starts a new run from its networks"
             )
 

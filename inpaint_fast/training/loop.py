@@ -21,6 +21,7 @@ from inpaint_fast._names import printable
 from inpaint_fast._words import check_number
 from inpaint_fast.completion.weights import WeightsError
 from inpaint_fast.data import prefetch
+from inpaint_fast.training.config import expect_settings, settings_of
 from inpaint_fast.training.display import Display, display, introduce, say
 from inpaint_fast.training.ending import Ended, EndSignals
 from inpaint_fast.training.evaluation import evaluations_since_best
@@ -72,6 +73,8 @@ def train(
         FileNotFoundError, ValueError: with `resume`: `out` holds no run, no whole checkpoint, or a run with another
             recipe or other pictures.
         ProcessLost: another process of the run has ended.
+        RuntimeError: it is called under torch.no_grad, inference_mode or autocast, or PyTorch's default dtype is not
+            float32.
         TrainingError: a weight, a running statistic, an optimizer's state or a held-out metric is no longer a number,
             or too many steps in a row had to be skipped; what was saved last is kept. Or the end could not be saved.
 
@@ -88,12 +91,26 @@ def train(
         raise ValueError(f"line_every: a time of at least 0 is expected, got {line_every}")
     if tensorboard:
         expect_tensorboard()
+    _expect_plain_modes()
     with joined() as processes:
         if processes.rank == 0:
             _lead(recipe, out, processes, resume, Watching(progress, line_every, tensorboard))
         else:
             _follow(Run(recipe, processes))
     return Path(out)
+
+
+def _expect_plain_modes() -> None:
+    """Raise RuntimeError where a mode of PyTorch that the caller is in would reach into the run."""
+    modes = {
+        "torch.inference_mode()": torch.is_inference_mode_enabled(),
+        "torch.no_grad()": not torch.is_grad_enabled(),
+        **{f"torch.autocast({device!r})": torch.is_autocast_enabled(device) for device in ("cpu", "cuda")},
+        f"torch.set_default_dtype({torch.get_default_dtype()})": torch.get_default_dtype() != torch.float32,
+    }
+    for mode, on in modes.items():
+        if on:
+            raise RuntimeError(f"train: it is called under {mode}, which it does not take; call it outside of that")
 
 
 class Watching(NamedTuple):
@@ -180,6 +197,7 @@ def _reopened(
     records = Records(out, recipe, resume=True)
     try:
         state = records.newest_state()
+        expect_settings(recipe, state.get("settings", {}), records.folder)  # config.toml may have been edited
         if is_over(recipe, state):
             records.give_back()
             return None, records, state
@@ -320,6 +338,7 @@ class Progress:
         """All that a run goes on from."""
         return {
             "data": self.run.data,
+            "settings": settings_of(self.run.recipe),
             "run": self.run.state_dict(),
             "seconds": self.seconds,
             "sums": self.sums,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -32,6 +33,13 @@ from inpaint_fast.training.parts import part_count, parts_of
 from inpaint_fast.training.precision import Precision
 from inpaint_fast.training.processes import Processes
 from inpaint_fast.training.rates import rate_factor
+
+NOT_NEGATIVE = ("lr", "lr_decay", "_weight", "alpha", "clip_penalty")
+"""Ends of the names of settings that are no less than 0."""
+TIMES = ("seconds", "checkpoint_minutes")
+"""Settings that may be infinite."""
+MOST_PICTURES = 1 << 16
+"""In a batch, and held-out crops from a picture: more is a slip, for which no machine's memory is enough."""
 
 
 @dataclass
@@ -141,11 +149,12 @@ class Recipe(ABC):
         self._expect_types()
         self.expect_at_least(steps=0, batch_size=1, evaluate_every=1, heldout_crops=1, heldout_pictures=1)
         self.expect_at_least(checkpoint_every=1, keep=1, max_skipped=1, micro_batch=1, warmup=0, patience=1)
+        self._expect_ranges()
         if not 0 <= self.lr_end <= 1:
             raise ValueError(f"lr_end: a fraction between 0 and 1 is expected, got {self.lr_end}")
         if self.ema is not None and not 0 < self.ema < 1:
             raise ValueError(f"ema: a decay between 0 and 1, both excluded, is expected, got {self.ema}")
-        for name in ("seconds", "checkpoint_minutes"):
+        for name in TIMES:
             if (value := getattr(self, name)) is not None and not value >= 0:
                 raise ValueError(f"{name}: a time of at least 0 is expected, got {value}")
 
@@ -170,6 +179,22 @@ class Recipe(ABC):
             except TypeCheckError as error:
                 raise TypeError(f"{field.name}: {value!r}: {error}") from None
             setattr(self, field.name, value)
+
+    def _expect_ranges(self) -> None:
+        """Raise ValueError where a number cannot be what its setting's name says."""
+        for field in fields(self):
+            name, value = field.name, getattr(self, field.name)
+            numbers = [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, float)]
+            if not all(map(math.isfinite, numbers)) and name not in TIMES:
+                raise ValueError(f"{name}: a finite number is expected, got {value}")
+            if name.endswith("betas") and not all(0 <= beta < 1 for beta in value):
+                raise ValueError(f"{name}: two numbers from 0 to 1, 1 excluded, are expected, got {value}")
+            if name.endswith(NOT_NEGATIVE) and value is not None and value < 0:
+                raise ValueError(f"{name}: a number of at least 0 is expected, got {value}")
+            if name in ("batch_size", "heldout_crops") and value > MOST_PICTURES:
+                raise ValueError(f"{name}: at most {MOST_PICTURES:,} pictures are expected, got {value:,}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed: a whole number of 64 bits is expected, got {self.seed}")
 
     def expect_at_least(self, **leasts: int) -> None:
         """Raise ValueError where one of these settings is set, and smaller."""

@@ -60,6 +60,7 @@ class Records:
 
     Raises:
         FileExistsError: it holds another run already, or weights, or another process is writing there.
+        NotADirectoryError: it is a file, or in one.
         FileNotFoundError, ValueError: with `resume`: it is no run's, or of a run with other settings.
         ValueError: its name is not UTF-8.
     """
@@ -83,7 +84,7 @@ class Records:
         if resume:
             expect_same_run(recipe, self.folder)
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
         self._owner, self._last_owner = own_folder(self.folder)
         if resume:
             return
@@ -212,6 +213,12 @@ class Records:
             self._write(f"{CHECKPOINTS}/best.json", text)
 
     # ---- files ----
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):  # of it, or of one above
+            raise NotADirectoryError(f"out: a folder is expected, got {self.folder}, where a file is") from None
 
     def _expect_nothing(self, patterns: tuple[str, ...]) -> None:
         for pattern in patterns:

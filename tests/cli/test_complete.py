@@ -350,6 +350,6 @@ class TestNames:
         for name in (*self.NAMES, "\U0001f642", "tab\t", "\x7f", "\u00a0", "C:\\new", ""):
             text = config_toml(UNetL2(data=f"photos/{name}", seconds=float("inf"), lr=1e-05))
             settings = tomllib.loads(text.encode().decode())["settings"]
-            assert settings["data"] == f"photos/{name}".replace("\udce9", "\\udce9")
+            assert settings["data"] == os.path.abspath(f"photos/{name}").replace("\udce9", "\\udce9")
             assert settings["seconds"] == float("inf") and settings["lr"] == 1e-05
             assert settings["flip"] is True and settings["crop"] == [64, 320]

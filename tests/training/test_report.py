@@ -49,6 +49,12 @@ class Page(HTMLParser):
         return [had for name, had in self.elements if name == tag and attributes.items() <= had.items()]
 
 
+BAD_LINES = (
+    "", "{", "[1]", '{"step": 1}', '{"step": "1", "seconds": 2}', '{"step": NaN, "seconds": 2}', "null", "[" * 100_000,
+    "\x00",
+)  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     tiny = {"filters": 2, "batch_size": 4, "heldout_crops": 1, "evaluate_every": 1, "critic_steps": 1}
@@ -141,11 +147,11 @@ def test_a_run_that_goes_on_says_where_it_ends_and_few_pictures_are_spread_over_
 def test_the_command(trained, other, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(trained), str(other)]) == 0
-    assert "report.html: 2 runs" in capsys.readouterr().out and Path("report.html").exists()
+    assert capsys.readouterr().out.startswith("report.html: ") and Path("report.html").exists()
     (other / "pictures" / "step_000001.png").write_text("<svg onload=alert(1)>")
     assert main(["report", str(other)]) == 1
     captured = capsys.readouterr()
-    assert "step_000001.png is no PNG picture" in captured.err and "1 run," in captured.out
+    assert "step_000001.png is no PNG picture" in captured.err
     assert len(Page(Path("report.html")).all("img")) == 3
 
 
@@ -165,9 +171,9 @@ def test_mistakes_are_named_and_nothing_is_written(trained, tmp_path, capsys, mo
     run.mkdir()
     (run / "config.toml").write_text((trained / "config.toml").read_text())
     assert "no rows yet" in refused(run)
-    for line in ("", "{", "[1]", '{"step": 1}', '{"step": "1", "seconds": 2}', "null", "[" * 100_000, "\x00"):
-        (run / "metrics.jsonl").write_text(f'{{"step": 0, "seconds": 0}}\n{line}\n')
-        assert "metrics.jsonl, line 2" in refused(run)
+    for line in BAD_LINES:
+        (run / "metrics.jsonl").write_text(f"{line}\n")
+        assert "metrics.jsonl: a row at least, with step and seconds, is expected, got line 1" in refused(run)
     (run / "metrics.jsonl").write_text("")
     assert "a row at least" in refused(run)
     (run / "metrics.jsonl").write_text('{"step": 0, "seconds": 0}\n')
@@ -180,9 +186,38 @@ def test_mistakes_are_named_and_nothing_is_written(trained, tmp_path, capsys, mo
     assert Path("report.html").read_text() == "<html>somebody's own</html>"
 
 
+@pytest.mark.parametrize("line", BAD_LINES)
+def test_a_line_that_is_no_row_is_left_out_and_said(trained, tmp_path, line) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    whole = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(f"{line}\n{whole}{line}\n")
+    (said,) = write_report([run], tmp_path / "report.html")
+    assert f"{run / 'metrics.jsonl'}, line 1: " in said and "and 1 more" in said
+    assert [row["step"] for row in read_runs([run])[0][0].rows] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("damage", ["config", "rows", "nothing", "latin1"])
+def test_a_run_that_cannot_be_read_does_not_end_the_report_of_the_others(trained, tmp_path, damage) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    if damage == "nothing":
+        shutil.rmtree(run)
+    else:
+        name, data = {
+            "config": ("config.toml", b"recipe = "),
+            "rows": ("metrics.jsonl", b'{"step": NaN, "seconds": 1}\n{"st'),
+            "latin1": ("config.toml", b"\xe9"),
+        }[damage]
+        (run / name).write_bytes(data)
+    (said,) = write_report([run, trained], tmp_path / "report.html")
+    assert said.startswith(str(run)) and (tmp_path / "report.html").exists()
+    assert [each.name for each in read_runs([run, trained])[0]] == [trained.name]
+
+
 def test_runs_of_one_name_are_told_apart(trained, tmp_path) -> None:
     shutil.copytree(trained, tmp_path / "x" / trained.name)
-    assert [run.name for run in read_runs([trained, tmp_path / "x" / trained.name])] == [
+    assert [run.name for run in read_runs([trained, tmp_path / "x" / trained.name])[0]] == [
         str(trained), str(tmp_path / "x" / trained.name),
     ]  # fmt: skip
 

@@ -187,8 +187,35 @@ def test_a_folder_without_a_run_or_with_another_process_in_it(run: Path, tmp_pat
 def test_a_checkpoint_of_another_run_does_not_fit(run: Path, tmp_path, photos: Path) -> None:
     other = train(UNetL2(data=str(photos), steps=9, **TINY | {"filters": 3}), tmp_path / "other", progress=False)
     shutil.copytree(checkpoints(other)[-1], run / "checkpoints" / "step_000009")
-    with pytest.raises(WeightsError, match="its checkpoint does not fit its config.toml"):
+    with pytest.raises(ValueError, match="filters: the run in .* goes on with 3, with which it began, got 2"):
         train(replace(read_recipe(run), steps=20), run, resume=True, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("edited", "words"), [("lr = 0.5", "lr: .* with 0.001, with which it began, got 0.5"), ("", "")]
+)
+def test_an_edited_configuration_is_not_believed(run: Path, capsys, edited: str, words: str) -> None:
+    config = run / "config.toml"
+    config.write_text(re.sub(r"\nlr = .*", f"\n{edited}", config.read_text()))
+    before = contents(run)
+    code, error = shell("--resume", run, "--steps", 5), capsys.readouterr().err
+    if edited:
+        assert code == 2 and re.search(words, error) and contents(run) == before
+    else:  # the line is gone: the default is what it was
+        assert code == 0
+
+
+def test_a_run_goes_on_from_another_folder_than_it_began_in(photos: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(photos.parent)
+    first = train(UNetL2(data="photos", steps=1, **TINY), tmp_path / "first", progress=False)
+    monkeypatch.chdir(first.parent)
+    recipe = UNetL2(data=str(photos), init="first", steps=1, **TINY)
+    train(recipe, "second", progress=False)
+    train(replace(recipe, steps=2), "second", resume=True, progress=False)
+    monkeypatch.chdir(photos)
+    for run in (first, tmp_path / "second"):
+        assert shell("--resume", run, "--steps", 3) == 0
+        assert rows_of(run)[-1]["step"] == 3
 
 
 # ---- repeating ----

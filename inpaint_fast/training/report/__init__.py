@@ -28,11 +28,11 @@ def write_report(
         pictures: at most so many of each run, spread evenly over its time.
 
     Returns:
-        A sentence for each picture that is left out, because it is none.
+        A sentence for each run, row and picture that is left out, because it is none or damaged.
 
     Raises:
-        FileNotFoundError: a folder is none of a run, or its run has not measured anything yet.
-        ValueError: a file in it is damaged, a run is named twice, or pictures is less than 1.
+        FileNotFoundError, ValueError: no run can be read; it is the reason of the first.
+        ValueError: a run is named twice, or pictures is less than 1.
         FileExistsError: `out` is something else than such a page.
     """
     if pictures < 1:
@@ -40,6 +40,7 @@ def write_report(
     out = Path(out)
     if out.exists() and (not out.is_file() or f'content="{GENERATOR}"'.encode() not in out.read_bytes()[:4096]):
         raise FileExistsError(f"{out} is no report of this command, and would be written over; name another file")
-    text, left_out = page(read_runs([runs] if isinstance(runs, str | os.PathLike) else runs), pictures=pictures)
+    read, left_out = read_runs([runs] if isinstance(runs, str | os.PathLike) else runs)
+    text, no_pictures = page(read, pictures=pictures)
     write_whole(out, lambda file: file.write(text.encode()))
-    return left_out
+    return left_out + no_pictures

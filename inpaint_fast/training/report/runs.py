@@ -43,12 +43,13 @@ class RecordedRun:
         return [(row[along], row[key]) for row in self.rows if key in row and along in row]
 
 
-def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[RecordedRun]:
-    """The runs in these folders.
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> tuple[list[RecordedRun], list[str]]:
+    """The runs in these folders; and a sentence for each run, and for each file's lines, that is left out because it
+    cannot be read.
 
     Raises:
-        FileNotFoundError: a folder is none of a run, or its run has not measured anything yet.
-        ValueError: none is named, one is named twice, or a file there is damaged; the message names it.
+        FileNotFoundError, ValueError: no run can be read; it is the reason of the first. Or none is named, or one is
+            named twice.
     """
     paths = [Path(os.path.abspath(folder)) for folder in folders]
     if not paths:
@@ -57,10 +58,24 @@ def read_runs(folders: Sequence[str | os.PathLike[str]]) -> list[RecordedRun]:
         raise ValueError(f"runs: {twice[0]} is named twice")
     own = [path.name for path in paths]
     names = [path.name if own.count(path.name) == 1 else os.fspath(path) for path in paths]
-    return [_read_run(Path(folder), printable(name)) for folder, name in zip(folders, names, strict=True)]
+    runs: list[RecordedRun] = []
+    left_out: list[str] = []
+    failures: list[Exception] = []
+    for folder, name in zip(folders, names, strict=True):
+        try:
+            run, sentences = _read_run(Path(folder), printable(name))
+        except (OSError, ValueError) as error:
+            failures.append(error)
+            left_out.append(str(error))
+        else:
+            runs.append(run)
+            left_out += sentences
+    if not runs:
+        raise failures[0]
+    return runs, left_out
 
 
-def _read_run(folder: Path, name: str) -> RecordedRun:
+def _read_run(folder: Path, name: str) -> tuple[RecordedRun, list[str]]:
     metrics, config, health = (folder / file for file in ("metrics.jsonl", "config.toml", "health.txt"))
     if not config.is_file():
         raise FileNotFoundError(f"{folder}: the folder of a run is expected, with a config.toml in it")
@@ -76,25 +91,28 @@ def _read_run(folder: Path, name: str) -> RecordedRun:
     not_set = about.pop("not_set", [])
     if isinstance(not_set, list):
         settings = settings | {str(setting): None for setting in not_set}
-    return RecordedRun(name, _rows(metrics), about, settings, dict(sorted(pictures.items())), warnings)
+    rows, left_out = _rows(metrics)
+    return RecordedRun(name, rows, about, settings, dict(sorted(pictures.items())), warnings), left_out
 
 
-def _rows(path: Path) -> list[dict[str, float]]:
-    rows = []
+def _rows(path: Path) -> tuple[list[dict[str, float]], list[str]]:
+    """The rows of a file, and a sentence where some of its lines are none: it was cut off, or edited."""
+    rows, bad = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         try:
-            row = json.loads(line)
-            rows.append({key: float(value) for key, value in row.items() if _is_finite(value)})
-            if not {"step", "seconds"} <= rows[-1].keys():
-                raise ValueError
+            row = {key: float(value) for key, value in json.loads(line).items() if _is_finite(value)}
         except (ValueError, AttributeError, RecursionError):
-            raise ValueError(
-                f"{path}, line {number}: a row is expected, names and numbers with step and seconds among them, "
-                f"got {line[:60]!r}"
-            ) from None
+            row = {}
+        if {"step", "seconds"} <= row.keys():
+            rows.append(row)
+        else:
+            bad.append(f"line {number}: {line[:60]!r}")
     if not rows:
-        raise ValueError(f"{path}: a row at least is expected, got none")
-    return rows
+        got = bad[0] if bad else "none"
+        raise ValueError(f"{path}: a row at least, with step and seconds, is expected, got {got}")
+    more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+    expected = "a row, names and numbers with step and seconds among them, is expected"
+    return rows, [f"{path}, {bad[0]}{more}: {expected}"] if bad else []
 
 
 def _is_finite(value: object) -> bool:

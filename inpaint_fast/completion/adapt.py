@@ -1,0 +1,308 @@
+"""A generator fitted to one picture: a copy of its weights learns from what the picture has round its holes.
+
+The picture is its own training set. The mask's holes, moved to known places, are holes whose truth is known; they are
+cut out with their surroundings at the size at which the generator will see the true ones, and the copy learns to fill
+them. Some of these places are held out: what lies there is as unknown in training as the true holes are. One half of
+them says when the copy is best, the other half what was gained; where that is nothing, the generator itself stays.
+
+Norms keep their running statistics: a batch of crops that look alike would spoil them.
+
+Source of the idea: Shocher, Cohen, Irani, "Zero-shot super-resolution using deep internal learning" (2018).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from inpaint_fast._words import check_number
+from inpaint_fast.completion.generators import KINDS, Kind, kind_of
+from inpaint_fast.completion.holes import thick_part
+from inpaint_fast.completion.regions import region_around, region_size, scaled_size, windows_and_scales
+from inpaint_fast.completion.scaling import Region, check_picture, reduced
+from inpaint_fast.data import hole_of
+from inpaint_fast.nn import accelerate
+from inpaint_fast.ops import masked_l2
+from inpaint_fast.optim import ClippedAdam
+
+RATE = 1e-3  # Adam's
+BATCH = 8  # examples
+EXAMPLES = 256  # are made; then they come again
+DECAY = 0.97  # of the average of the weights over the steps: it is what is measured and kept
+HELD_OUT = 1 / 4  # of the known pixels, at most
+PLACES = 24  # held out, at most
+LEAST = 1 / 4  # of a moved hole that must lie on what is known
+TRIES = 400  # of places, before there is said to be none
+SHAPES = 64  # of holes, spread over all there are
+FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
+PATIENCE = 5  # measurements without a better one
+
+
+class Adapted(NamedTuple):
+    """A generator for one picture, and how much better it is there than it was."""
+
+    network: nn.Module
+    """The adapted copy, in eval mode; or the generator itself, where nothing was gained."""
+    before: float
+    """PSNR in dB of the generator on the half of the held-out places that decides: of the mean squared error of all
+    their pixels. NaN: there were none."""
+    after: float
+    """That of the copy."""
+    steps: int
+    """Of the training, up to the weights that were chosen."""
+
+    @property
+    def gained(self) -> bool:
+        """Whether the network is the adapted copy."""
+        return self.after > self.before
+
+    def __str__(self) -> str:
+        if math.isnan(self.before):
+            return "not adapted, the weights are used as they are: no hole is thick, or nothing known is as large"
+        what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps, on known pixels held out"
+        return f"adapted: {what}" if self.gained else f"nothing gained, the weights are used as they are: {what}"
+
+
+class NothingGained(UserWarning):
+    """A generator was to be adapted to a picture, and is used as it is."""
+
+
+def adapt_to_picture(
+    generator: nn.Module,
+    picture: Tensor,
+    mask: Tensor,
+    *,
+    seconds: float = 20,
+    steps: int | None = None,
+    seed: int = 0,
+    progress: Callable[[float], object] | None = None,
+) -> Adapted:
+    """Train a copy of a generator on the known pixels of the picture that it is to complete.
+
+    Args:
+        generator: a `CompletionNetwork` or `ResidualCompletionNetwork`; left as it is. The copy is where it is.
+        picture: uint8 (3, H, W); what it holds inside the hole does not matter.
+        mask: (1, H, W), true or 1 in the hole, a soft one cut at half.
+        seconds: to train for, at most; it ends earlier where nothing is gained any more.
+        steps: to train for, at most; None: as many as there is time for. The weights after so many steps are always the
+            same on one machine.
+        seed: of the places.
+        progress: called after each step with the fraction of the seconds, or of the steps, that have gone.
+
+    Returns:
+        The network to complete this picture with, and what was gained. `str()` of it is a sentence.
+
+    Raises:
+        TypeError: the generator or a number is of another type.
+        ValueError: the generator is of a kind that cannot be adapted, the picture or the mask has another shape, or a
+            number is out of its range.
+    """
+    kind = expect_adaptable(generator, seconds)
+    check_picture("picture", picture)
+    if mask.shape != (1, *picture.shape[1:]):
+        raise ValueError(f"mask: shape {(1, *picture.shape[1:])} is expected, got {tuple(mask.shape)}")
+    hole = hole_of(mask[0].cpu())
+    with torch.inference_mode(False), torch.enable_grad():
+        found = _Examples(kind, generator, picture, hole, torch.Generator().manual_seed(seed))
+        if not found.held_out:
+            return Adapted(generator, math.nan, math.nan, 0)
+        return _trained(generator, found, seconds, steps, progress)
+
+
+def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
+    """How the generator completes; arguments and errors as `adapt_to_picture`."""
+    kind = kind_of(generator)
+    if kind.prepared is None:
+        names = " or ".join(each.network.__name__ for each in KINDS if each.prepared is not None)
+        raise ValueError(f"adapt: a {names} is expected, got a {type(generator).__name__}, which cannot be adapted")
+    if not 0 < check_number("adapt", seconds) < math.inf:
+        raise ValueError(f"adapt: a number of seconds, more than 0, is expected, got {seconds}")
+    return kind
+
+
+def _trained(
+    generator: nn.Module,
+    examples: _Examples,
+    seconds: float,
+    steps: int | None,
+    progress: Callable[[float], object] | None,
+) -> Adapted:
+    begun = time.perf_counter()
+    choosing, telling = examples.held_out[::2], examples.held_out[1::2] or examples.held_out
+    network = copy.deepcopy(generator).eval().requires_grad_(True)
+    average, best = copy.deepcopy(network), copy.deepcopy(network)
+    if examples.device.type == "cpu":
+        accelerate(network)
+    optimizer = ClippedAdam(network.parameters(), lr=RATE)
+    least, best_step, due, waited = _error(network, choosing), 0, FIRST, 0
+    for step in range(1, 1 + (steps or 10**9)):
+        batch = examples.batch(step)
+        loss = sum(_losses(network, batch)) / sum(3 * example.wanted.sum() for example in batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        _move(average, network, 1 - min(DECAY, step / (step + FIRST)))
+        gone = max((time.perf_counter() - begun) / seconds, step / steps if steps else 0.0)
+        if progress is not None:
+            progress(min(gone, 1.0))
+        if step >= due or gone >= 1:
+            due, waited = step + max(FIRST, int(step * GROWTH)), waited + 1
+            if (error := _error(average, choosing)) < least:
+                least, best_step, waited = error, step, 0
+                best.load_state_dict(average.state_dict())
+        if gone >= 1 or waited == PATIENCE:
+            break
+    before, after = (-10 * math.log10(max(_error(each, telling), 1e-10)) for each in (generator, best))
+    return Adapted(best if after > before else generator, before, after, best_step)
+
+
+def _move(average: nn.Module, network: nn.Module, share: float) -> None:
+    """Move the weights of one network by this share towards those of another."""
+    with torch.no_grad():
+        for mean, parameter in zip(average.parameters(), network.parameters(), strict=True):
+            mean.lerp_(parameter, share)
+
+
+class _Example(NamedTuple):
+    """A part of the picture as the network sees it, with a moved hole whose truth is known."""
+
+    picture: Tensor
+    """float32 (3, height, width) in [0, 1], multiples of 4."""
+    mask: Tensor
+    """bool (1, height, width), true in the moved hole and where nothing is known."""
+    wanted: Tensor
+    """bool (1, height, width), true in the moved hole, where it lies on what is known."""
+    prepared: Tensor
+    """float32 (3, height, width), what the network is called with."""
+
+
+class _Shape(NamedTuple):
+    """What the mask has round one of its holes, as the network sees it."""
+
+    region: Region
+    middle: tuple[float, float]
+    """Row and column of the hole's."""
+    scale: float
+    mask: Tensor
+    """bool (1, height, width)."""
+
+
+class _Examples:
+    """Holes of the mask at known places of the picture.
+
+    Args:
+        kind, generator: that will see them.
+        picture: uint8 (3, H, W).
+        hole: bool (H, W).
+        draws: where the places come from.
+    """
+
+    def __init__(self, kind: Kind, generator: nn.Module, picture: Tensor, hole: Tensor, draws: Generator) -> None:
+        self.device = next(generator.parameters()).device
+        self._prepared, self._picture, self._draws = kind.prepared, picture, draws
+        self._shapes = _shapes(picture, hole, thick_part(hole, kind.thin + 1), generator.hole)
+        self._unknown, self._made = hole, []
+        self.held_out = self._hold_out() if self._shapes else []
+
+    def batch(self, step: int) -> list[_Example]:
+        """Those of a step, from 1 on."""
+        if len(self._made) < EXAMPLES:
+            new = [example for example, _ in self._moved(BATCH)]
+            self._made += self._ready(new)
+            return self._made[-len(new) :]
+        order = torch.randperm(len(self._made), generator=self._draws)[:BATCH]
+        return [self._made[i] for i in order]
+
+    def _hold_out(self) -> list[_Example]:
+        """Some examples, whose wanted pixels are unknown from then on."""
+        most, known, examples = HELD_OUT * int((~self._unknown).sum()), ~self._unknown, []
+        while len(examples) < PLACES and (found := next(self._moved(1), None)) is not None:
+            example, (top, left, height, width) = found[0], map(int, found[1])
+            unknown = self._unknown.clone()
+            part = unknown[top : top + height, left : left + width]
+            part |= F.interpolate(example.wanted[None].float(), size=part.shape)[0, 0] > 0
+            if examples and int((unknown & known).sum()) > most:
+                break
+            self._unknown = unknown
+            examples.append(example)
+        return self._ready(examples)
+
+    def _moved(self, count: int) -> Iterator[tuple[_Example, Region]]:
+        """So many examples at random places, if there are any; not prepared yet."""
+        for _ in range(TRIES * count):
+            which, down, right = torch.rand(3, generator=self._draws).tolist()
+            shape = self._shapes[int(which * len(self._shapes))]
+            if (found := self._at(shape, down, right)) is not None:
+                yield found
+                count -= 1
+                if not count:
+                    return
+
+    def _at(self, shape: _Shape, down: float, right: float) -> tuple[_Example, Region] | None:
+        """The hole with its middle at a place, given as fractions of the picture, if enough is known there."""
+        lengths, size = self._unknown.shape, tuple(shape.mask.shape[1:])
+        starts, shifts = [], []
+        for first, extent, middle, length, fraction in zip(
+            shape.region[:2], shape.region[2:], shape.middle, lengths, (down, right), strict=True
+        ):
+            start = first + int(fraction * length - middle)
+            starts.append(min(max(0, start), length - extent))
+            shifts.append(round((start - starts[-1]) * shape.scale))
+        moved = F.pad(shape.mask, (shifts[1], -shifts[1], shifts[0], -shifts[0]))
+        region = Region(*starts, *shape.region[2:])
+        small, unknown = reduced(self._picture, self._unknown, region, size)
+        wanted = moved & ~unknown
+        if wanted.sum() < max(1, LEAST * shape.mask.sum()):
+            return None
+        return _Example(small, moved | unknown, wanted, small), region
+
+    def _ready(self, examples: Sequence[_Example]) -> list[_Example]:
+        """Examples with what the network is called with, on its device."""
+        ready: list[_Example] = []
+        for some in _of_one_size(examples):
+            picture, mask, wanted = (torch.stack(parts).to(self.device) for parts in list(zip(*some, strict=True))[:3])
+            ready += map(_Example, picture, mask, wanted, self._prepared(picture, mask))
+        return ready
+
+
+def _shapes(picture: Tensor, hole: Tensor, part: Tensor, longest: int) -> list[_Shape]:
+    """The holes that a network fills, as it will see them; some of them where there are many."""
+    shapes, found = [], list(windows_and_scales(part, longest))
+    for i in range(0, len(found), -(-len(found) // SHAPES) or 1):
+        (top, left, bottom, right), _, scale = found[i]
+        region = region_around(found[i][0], round(region_size(longest) / scale), hole.shape)
+        size = scaled_size(region, scale)
+        _, unknown = reduced(picture, hole, region, tuple(max(4, length - length % 4) for length in size))
+        shapes.append(_Shape(region, ((top + bottom) / 2, (left + right) / 2), scale, unknown))
+    return shapes
+
+
+def _of_one_size(examples: Sequence[_Example]) -> list[list[_Example]]:
+    sizes: dict[torch.Size, list[_Example]] = {}
+    for example in examples:
+        sizes.setdefault(example.picture.shape, []).append(example)
+    return list(sizes.values())
+
+
+def _losses(network: nn.Module, examples: Sequence[_Example]) -> list[Tensor]:
+    """Squared errors of the network where they count, summed; one for each size."""
+    return [
+        masked_l2(network(prepared, mask), picture, wanted, reduction="sum")
+        for picture, mask, wanted, prepared in (
+            map(torch.stack, zip(*some, strict=True)) for some in _of_one_size(examples)
+        )
+    ]
+
+
+def _error(network: nn.Module, examples: Sequence[_Example]) -> float:
+    """The mean squared error of the network where it counts."""
+    with torch.no_grad():
+        total = sum(loss.item() for loss in _losses(network, examples))
+    return total / sum(3 * int(example.wanted.sum()) for example in examples)
