@@ -36,7 +36,11 @@ plus a few units in the last place. *PyTorch's tolerance*: `torch.testing.assert
 CPU, Triton interpreted; and CUDA and Triton on a GPU where there is one. *Every kernel*: all of these but the reference.
 """
 ALL_DTYPES = "float32, float64, float16, bfloat16"
-RUNS_ON = {"implementation": "every implementation", "kernel": "every kernel"}
+RUNS_ON = {
+    "implementation": "every implementation",
+    "kernel": "every kernel",
+    "mode": "CUDA's source, by each of its codes",
+}
 PARTS = {
     "ops": "Operators", "optim": "Optimizers", "nn": "Networks, accelerated", "losses": "Losses", "models": "Networks",
     "data": "Data", "completion": "Completion", "training": "Systems", "benchmarks": "Published networks",
@@ -83,12 +87,17 @@ def proofs_of(path: Path, root: Path = ROOT) -> Iterator[Proof]:
         return
     tree = ast.parse(text)
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    numbers = {
+        ast.unparse(node.targets[0]): ast.unparse(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
     for function in functions.values():
         for mark in (each for each in function.decorator_list if _is_call(each, "pytest.mark.proves")):
-            yield _proof(mark, function, functions, path.relative_to(root).as_posix())
+            yield _proof(mark, function, path.relative_to(root).as_posix(), _tolerance(function, functions, numbers))
 
 
-def _proof(mark: ast.Call, function: ast.FunctionDef, functions: dict[str, ast.FunctionDef], file: str) -> Proof:
+def _proof(mark: ast.Call, function: ast.FunctionDef, file: str, tolerance: str) -> Proof:
     name, words = f"{file}::{function.name}", {each.arg: ast.literal_eval(each.value) for each in mark.keywords}
     subjects = tuple(ast.literal_eval(each) for each in mark.args)
     part = Path(file).parts[1]
@@ -96,17 +105,17 @@ def _proof(mark: ast.Call, function: ast.FunctionDef, functions: dict[str, ast.F
         raise ParityError(f"{name}: proves(SUBJECT, ..., equals=, source=, within=, dtypes=) is expected")
     if part not in PARTS:
         raise ParityError(f"{name}: a test in one of {', '.join(PARTS)} is expected")
-    within = words.get("within") or _tolerance(function, functions)
+    within = words.get("within") or tolerance
     if not within:
         raise ParityError(f"{name}: it compares by nothing that is known; within= is expected to say how close")
     arguments = {argument.arg for argument in function.args.args}
     on = next((text for argument, text in RUNS_ON.items() if argument in arguments), "as it runs unasked")
     return Proof(part, subjects, words["equals"], words.get("source", ""), on,
-                 words.get("dtypes") or _dtypes(function, functions), within, name)  # fmt: skip
+                 words.get("dtypes") or _dtypes(function), within, name)  # fmt: skip
 
 
-def _dtypes(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> str:
-    """What `dtype` is parametrised by; else float64 where the test or its helpers compute in it, or float32."""
+def _dtypes(function: ast.FunctionDef) -> str:
+    """What `dtype` is parametrised by; else PyTorch's own, float32."""
     for each in function.decorator_list:
         if _is_call(each, "pytest.mark.parametrize") and ast.literal_eval(each.args[0]) == "dtype":
             text = ast.unparse(each.args[1])
@@ -116,34 +125,35 @@ def _dtypes(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) ->
     return "float32"
 
 
-def _tolerance(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef]) -> str:
+def _tolerance(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef], numbers: dict[str, str]) -> str:
     """How close the comparisons of a test, and of the functions that it calls, ask to be."""
     found: dict[str, None] = {}
-    for call in _calls(function, functions, set()):
-        callee = ast.unparse(call.func)
-        if callee == "assert_as_good":
+    for node in _nodes(function, functions, set()):
+        if isinstance(node, ast.Compare) and _is_call(node.left, "relative_error"):
+            limit = ast.unparse(node.comparators[0])
+            found[f"relative error {numbers.get(limit, limit)}"] = None
+        elif _is_call(node, "assert_as_good"):
             found["as good as PyTorch"] = None
-        elif callee == "torch.equal":
+        elif _is_call(node, "torch.equal"):
             found["bit for bit"] = None
-        elif callee.endswith("assert_close"):
-            limits = {each.arg: ast.unparse(each.value) for each in call.keywords if each.arg in ("rtol", "atol")}
-            if limits in ({"rtol": "0", "atol": "0"}, {"rtol": "0.0", "atol": "0.0"}):
-                found["bit for bit"] = None
-            else:
-                found[", ".join(f"{key} {value}" for key, value in limits.items()) or "PyTorch's tolerance"] = None
+        elif _is_call(node, "torch.testing.assert_close"):
+            limits = {each.arg: ast.unparse(each.value) for each in node.keywords if each.arg in ("rtol", "atol")}
+            exact = limits and set(limits.values()) <= {"0", "0.0"}
+            words = ", ".join(f"{key} {value}" for key, value in limits.items()) or "PyTorch's tolerance"
+            found["bit for bit" if exact else words] = None
     return "; ".join(found)
 
 
-def _calls(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef], seen: set[str]) -> Iterator[ast.Call]:
+def _nodes(function: ast.FunctionDef, functions: dict[str, ast.FunctionDef], seen: set[str]) -> Iterator[ast.AST]:
+    """What stands in a function and in those of its module that it names."""
     seen.add(function.name)
     for node in ast.walk(ast.Module(function.body, [])):
-        if isinstance(node, ast.Call):
-            yield node
+        yield node
         if isinstance(node, ast.Name) and node.id in functions and node.id not in seen:
-            yield from _calls(functions[node.id], functions, seen)
+            yield from _nodes(functions[node.id], functions, seen)
 
 
-def _is_call(node: ast.expr, name: str) -> bool:
+def _is_call(node: ast.AST, name: str) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func) == name
 
 
