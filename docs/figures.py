@@ -1,12 +1,12 @@
-"""The figures of README.md and docs/*.md, written from the CSVs that were measured: benchmarks/results/, docs/pictures.csv.
+"""The figures of README.md and docs/*.md, from the CSVs that were measured: benchmarks/results/, docs/pictures.csv.
 
     python docs/figures.py            writes them into the pages            (`make figures`)
     python docs/figures.py --check    exit code 1 and the difference, where a page says anything else
 
-`FIGURES` describes each once. In one of the pages it stands between `<!-- figures: NAME -->` and `<!-- /NAME -->`, which
-no page shows: a table with the two on lines of their own, a figure in a sentence inside its line (at the start of a line
-the mark would end the paragraph). A new one needs its entry here and the two marks there. One whose CSV is not there
-has no marks; one whose CSV is there needs them.
+`FIGURES` describes each once. In one of the pages it stands between `<!-- figures: NAME -->` and `<!-- /NAME -->`,
+which no page shows: a table with the two on lines of their own, a figure in a sentence inside its line (at the start of
+a line the mark would end the paragraph). A new one needs its entry here and the two marks there. One whose CSV is not
+there has no marks; one whose CSV is there needs them.
 
 Every figure is rounded the same way. Times have two significant digits, from 100 ms on they are whole, and from 1 s on
 in seconds. Multiples (the peer's median divided by ours) have one decimal, below 1.2 two: 0.96x and 1.02x are not 1.0x.

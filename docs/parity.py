@@ -27,13 +27,14 @@ ROOT = Path(__file__).parents[1]
 PAGE = "docs/parity.md"
 HEAD = """# The parity book
 
-What each operator, network and system is proved equal to, by which test. `python docs/parity.py` writes this page from the tests
-(`make figures`), and a test compares it with them.
+What each operator, network and system is proved equal to, by which test. `python docs/parity.py` writes this page from
+the tests (`make figures`), and a test compares it with them.
 
-*As good as PyTorch*: the error against float64 is at most twice that of the same expression in plain PyTorch and the same dtype,
-plus a few units in the last place. *PyTorch's tolerance*: `torch.testing.assert_close` as it comes, a relative 1.3e-6 and an absolute
-1e-5 in float32, 1e-7 both in float64. *Every implementation*: reference, C++ by each instruction set, the CUDA source emulated on a
-CPU, Triton interpreted; and CUDA and Triton on a GPU where there is one. *Every kernel*: all of these but the reference.
+*As good as PyTorch*: the error against float64 is at most twice that of the same expression in plain PyTorch and the
+same dtype, plus a few units in the last place. *PyTorch's tolerance*: `torch.testing.assert_close` as it comes, a
+relative 1.3e-6 and an absolute 1e-5 in float32, 1e-7 both in float64. *Every implementation*: reference, C++ by each
+instruction set, the CUDA source emulated on a CPU, Triton interpreted; and CUDA and Triton on a GPU where there is one.
+*Every kernel*: all of these but the reference.
 """
 ALL_DTYPES = "float32, float64, float16, bfloat16"
 RUNS_ON = {

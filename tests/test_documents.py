@@ -2,8 +2,8 @@
 
 A fence of three backticks that says `python` is run as one; a bare one holds commands. Other languages (`text`, `toml`)
 are shown and not run. Before a fence may stand `<!-- run by: WHAT -->`: a test file or a make target which runs it
-elsewhere, or `<!-- needs a GPU -->`. What takes minutes is cut short by options that come after those printed (`SHORT`);
-`make test-documents` runs the README as it is printed.
+elsewhere, or `<!-- needs a GPU -->`. What takes minutes is cut short by options that come after those printed
+(`SHORT`); `make test-documents` runs the README as it is printed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def documents() -> dict[str, list[Block]]:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What documents speak of: photos/, photo.png, more.jpg, their masks, two runs, weights, as small as they may be."""
+    """What documents speak of: photos/, photo.png, more.jpg, their masks, two runs, weights, all of them small."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "photos").mkdir()
     (folder / "masks").mkdir()

@@ -34,9 +34,9 @@ def test_no_operator_network_or_system_is_left_out() -> None:
 
 
 def test_nothing_is_proved_of_what_is_not_there() -> None:
-    public = {name for module in (ipf, ipf.optim, ipf.nn, ipf.losses, ipf.models, ipf.completion, ipf.training, ipf.data)
-              for name in module.__all__}  # fmt: skip
-    assert PROVED <= public | set(RECIPES) | {"every recipe"}
+    modules = (ipf, ipf.optim, ipf.nn, ipf.losses, ipf.models, ipf.completion, ipf.training, ipf.data)
+    public = {name for module in modules for name in module.__all__}
+    assert public | set(RECIPES) | {"every recipe"} >= PROVED
 
 
 SOURCE = """

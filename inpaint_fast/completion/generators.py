@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +24,9 @@ class Kind(NamedTuple):
 
     network: type[nn.Module]
     """Their class."""
-    batch: Callable[[nn.Module, Batch], Tensor]
+    batch: Callable[[Any, Batch], Tensor]
     """(generator, batch) -> the batch's pictures completed."""
-    picture: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None], Tensor]
+    picture: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None], Tensor]
     """(generator, picture, hole, part, encoded captions) -> a picture of any size, that part of its hole filled."""
     takes: tuple[int, str] | None = None
     """Side and mask of the only batches that they complete; None: any."""

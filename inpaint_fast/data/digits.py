@@ -26,7 +26,13 @@ _FILES = {"train": "train", "heldout": "t10k"}
 
 
 def read_idx(path: str | os.PathLike[str]) -> Tensor:
-    """A file of unsigned bytes as a uint8 tensor of its dimensions; gzipped where its name ends in .gz.
+    """Read a file of MNIST's format.
+
+    Args:
+        path: of a file of unsigned bytes, gzipped where its name ends in .gz.
+
+    Returns:
+        uint8, any shape: that of its heading.
 
     Raises:
         FileNotFoundError; ImageError: no idx file of unsigned bytes, or not as long as its heading says.

@@ -164,7 +164,11 @@ def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:
 
 
 def captions_for(images: ImageFolder, data: str | os.PathLike[str]) -> list[list[str]]:
-    """The captions of each picture that `open_images(data, ...)` gave, in its order.
+    """The captions of each picture, in the order of the pictures.
+
+    Args:
+        images: what `open_images(data, ...)` gave.
+        data: the folder, or "samples".
 
     Raises:
         FileNotFoundError: the captions file; ValueError: a picture without a caption.

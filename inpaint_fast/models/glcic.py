@@ -159,7 +159,18 @@ class LocalDiscriminator(_Discriminator):
 
 
 class GlobalDiscriminator(_Discriminator):
-    """Features of the whole picture, as `LocalDiscriminator`; 160 pixels (23,971,840 parameters), 256 (25,808,384)."""
+    """Features of the whole picture, as `LocalDiscriminator`.
+
+    Args:
+        size: side of the picture in pixels, a multiple of 4: 160 (23,971,840 parameters), 256 (25,808,384).
+        channels, features, order: as there.
+
+    Shapes:
+        picture (N, 3, size, size), RGB in [0, 1]; output (N, features), at least 0. `groups`: as there.
+
+    Raises:
+        ValueError: an argument is not one of these; in the call, another shape.
+    """
 
     def __init__(self, size: int = 160, channels: int = 64, features: int = 1024, order: str = "act_norm") -> None:
         super().__init__(size, channels, features, order)

@@ -381,7 +381,7 @@ def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[s
 
 
 def _differentiable_grads(
-    ctx: Any, grad: Tensor, operands: tuple[Tensor | None, ...], mean: Tensor, invstd: Tensor, wanted: list[bool]
+    ctx: Any, grad: Tensor, operands: tuple[Any, ...], mean: Tensor, invstd: Tensor, wanted: list[bool]
 ) -> list[Tensor | None]:
     """The gradients by the reference, as functions of grad and the operands that can be differentiated again."""
     # Views, so that one operand's gradient does not run on into another that it was computed from.

@@ -121,7 +121,7 @@ class _OnePass(CheckedOptimizer):
             for param, state in zip(params, states, strict=True):
                 if not state:
                     self._start(group, param, state, names)
-        lists = (
+        lists: tuple[list[Any], ...] = (
             params,
             [param.grad for param in params],
             *([] if name is None else [state[name] for state in states] for name in names),
@@ -141,9 +141,10 @@ class _OnePass(CheckedOptimizer):
         for i, (param, first) in enumerate(zip(params, new, strict=True)):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
-            part = ([tensors[i] for i in places] if tensors else [] for tensors in lists)
-            on_device = (None if x is None else x.to(device, non_blocking=True) for x in (scale, found_inf))
-            clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
+            part = tuple([tensors[i] for i in places] if tensors else [] for tensors in lists)
+            scales = (None if x is None else x.to(device, non_blocking=True) for x in (scale, found_inf))
+            on_device = dict(zip(("grad_scale", "found_inf"), scales, strict=True))
+            clipped_step(*part, settings=replace(settings, first=first), backend=self.backend, **on_device)
 
     @property
     def _counts(self) -> bool:
