@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -140,3 +142,7 @@ def test_what_a_user_writes_runs() -> None:
 def test_the_package_says_that_it_is_typed() -> None:
     assert (ROOT / "inpaint_fast" / "py.typed").is_file()
     assert '"inpaint_fast" = ["py.typed"]' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_networks_are_named_where_type_checkers_look() -> None:
+    assert set(ipf.models.__all__) == {"NETWORKS", "CentreGenerator", *ipf.models.NETWORKS}

@@ -48,10 +48,12 @@ def fill_regions(
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
+    height, width = hole.shape
     side = 4 * math.ceil(SURROUNDINGS * network.hole / 4)
     for window, wanted, scale in _windows(part, network.hole):
-        region = _around(window, round(side / scale), hole.shape)
-        size = region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+        region = _around(window, round(side / scale), (height, width))
+        rows, columns = (max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+        size = (int(region[2]), int(region[3])) if scale == 1 else (rows, columns)
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = _to_multiple_of_4(small[None]), _to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
@@ -72,7 +74,8 @@ def _windows(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
         for window in windows(thick, box, side):
             yield window, thick, longest / side
     rest = part & ~thick
-    for window in windows(rest, (0, 0, *rest.shape), longest):
+    height, width = rest.shape
+    for window in windows(rest, (0, 0, height, width), longest):
         yield window, rest, 1
 
 

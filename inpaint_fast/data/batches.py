@@ -149,8 +149,8 @@ def heldout_crops(
         seed: of the crops and the masks.
 
     Returns:
-        A batch of `per_image` rows for each picture, in order, from the largest crop to the smallest, (rows, 3, size,
-        size) pictures in [0, 1] and their holes. A picture that cannot be read is left out.
+        A batch of `per_image` rows for each picture, in order, from the largest crop to the smallest; pictures are
+        (N, 3, size, size) in [0, 1]. A picture that cannot be read is left out.
 
     Raises:
         ValueError: an argument is out of range.
@@ -158,6 +158,7 @@ def heldout_crops(
     """
     _check(images, captions, size=size, crop=crop, edge=edge, per_image=per_image)
     crops, masks, rows = [], [], []
+    failure: ImageError | None = None
     for i in range(len(images)):
         try:
             picture = images[i]
@@ -171,7 +172,7 @@ def heldout_crops(
             crops.append(_square(picture, side, top_draw, left_draw, size))
         masks.append(_masks(sampler(mask) if isinstance(mask, str) else mask, per_image, size, generator))
         rows += [i] * per_image
-    if not crops:
+    if failure is not None and not crops:
         raise failure
     return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
@@ -235,12 +236,14 @@ def generator_of(seed: int, purpose: str, index: int) -> Generator:
 
 def _read(images: Sequence[Tensor], position: int) -> tuple[int, Tensor]:
     """The picture at `position`, or the next one that can be read, and its own position."""
+    failure = None
     for offset in range(len(images)):
         row = (position + offset) % len(images)
         try:
             return row, images[row]
         except ImageError as error:
             failure = error
+    assert failure is not None  # there are pictures: see `_check`
     raise failure
 
 

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,4 +97,5 @@ class Digits(Sequence[Tensor]):
 
     def fingerprint(self) -> str:
         """SHA-256 of the digits: whether they are the same."""
-        return hashlib.sha256(self.images.contiguous().numpy()).hexdigest()
+        array: Any = self.images.contiguous().numpy()
+        return hashlib.sha256(array).hexdigest()

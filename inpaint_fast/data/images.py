@@ -241,6 +241,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         if "sRGB" in ImageCms.getProfileDescription(source):  # converting would move levels by rounding alone
             return image
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        return image if converted is None else converted  # never: None is what it returns where it works in place
     except (ImageCms.PyCMSError, OSError, ImportError):  # a profile that is damaged or belongs to another mode
         return image

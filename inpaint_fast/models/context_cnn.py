@@ -106,14 +106,17 @@ class ContextCNN(CentreGenerator):
         self.decoder = nn.Sequential(*decoder, nn.Conv2d(before, 3, 1))
         self.output = Output(output, residual=residual)
         if lasagne:
-            glorot_(self.encoder), glorot_(self.code), glorot_(self.expand), glorot_(self.decoder)
+            for part in (self.encoder, self.code, self.expand, self.decoder):
+                glorot_(part)
             if isinstance(self.captions, nn.Module) and hasattr(self.captions, "dense"):
                 glorot_(self.captions)
         if self.caption_bias is not None:
-            nn.init.zeros_(self.caption_bias.weight), nn.init.zeros_(self.caption_bias.bias)
+            nn.init.zeros_(self.caption_bias.weight)
+            nn.init.zeros_(self.caption_bias.bias)
         if residual:
             last: Any = self.decoder[-1]
-            nn.init.zeros_(last.weight), nn.init.zeros_(last.bias)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(
         self, picture: Tensor, captions: Tensor | None = None, *, unclipped: bool = False

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class CompletionNetwork(nn.Sequential):
     """
 
     reads_captions = False
+
+    mean_pixel: Tensor
 
     def __init__(
         self,
@@ -130,7 +133,8 @@ class _Discriminator(nn.Sequential):
             raise ValueError(
                 f"{type(self).__name__}: shape (N, 3, {self.size}, {self.size}) is expected, got {tuple(picture.shape)}"
             )
-        *convolutions, linear = self
+        layers: list[Any] = list(self)
+        *convolutions, linear = layers
         for layer in convolutions:
             for module in layer:
                 picture = _normalised(module, picture, groups) if _is_norm(module) else module(picture)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import fields
+from typing import TypeVar
 
 from torch import nn
 from torch.jit import ScriptModule
@@ -26,8 +27,10 @@ from inpaint_fast.nn.fuse.source import Unproved
 from inpaint_fast.nn.fuse.values import is_container, is_sequential
 from inpaint_fast.ops.conv_block import Kept, Tuning, keep_transformed
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "fast", tune: bool = False) -> nn.Module:
+
+def accelerate(model: Network, *, inference: bool = False, precision: str = "fast", tune: bool = False) -> Network:
     """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
     In place. What is swapped, with one group and zero padding:
@@ -121,7 +124,7 @@ def accelerate(model: nn.Module, *, inference: bool = False, precision: str = "f
     return model
 
 
-def restore(model: nn.Module) -> nn.Module:
+def restore(model: Network) -> Network:
     """Undo `accelerate`: every module has the class again that it had.
 
     In place. What torch.jit.script, torch.fx or another tool that knows torch.nn's own classes cannot take is plain
