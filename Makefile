@@ -4,7 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
-.PHONY: help demo pictures figures test test-long test-faults test-finite test-sanitized fuzz lint format bench build clean
+REQUIREMENTS ?= requirements.txt
+
+.PHONY: help demo pictures figures docs test test-long test-documents test-faults test-finite test-sanitized coverage \
+  fuzz lint format bench build wheels test-wheels clean
 
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -18,14 +21,26 @@ pictures: build  ## a short run of every recipe: docs/<recipe>.png, docs/picture
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/figures.py
 
-figures:         ## the README's figures, from benchmarks/results/ and docs/pictures.csv (needs Python alone)
+figures:         ## the figures of README.md and docs/, from the CSVs, and docs/parity.md, from the tests (needs Python alone)
 	$(PYTHON) docs/figures.py
+	$(PYTHON) docs/parity.py
+
+docs: build      ## the API reference, from the docstrings: build/docs/index.html
+	$(BIN)/python -W error docs/reference.py
 
 test: build      ## every test but the long sweeps
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
+
+test-documents: build  ## the README as it is printed, every block and command of docs/ (a few minutes)
+	$(BIN)/python -m pytest -m "long or not long" tests/test_documents.py
+
+coverage: build  ## make test with the lines of Python that it runs; files below 90 % by name (kernels are interpreted, unseen)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal --cov=inpaint_fast --cov-report=
+	$(BIN)/python -m coverage json -q -o build/coverage.json
+	$(BIN)/python tests/covered.py build/coverage.json
 
 test-faults: build  ## every fault that docs/reliability.md tells of, as often as it says (some 20 minutes)
 	INPAINT_FAST_FAULTS=whole $(BIN)/python -m pytest -rP tests/faults
@@ -52,7 +67,8 @@ SANITIZED_FLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c)
 SANITIZED_TESTS ?= $(addprefix tests/ops/,$(addsuffix .py,conv_block/test_dilated conv_block/test_resampling \
   masked_l2/test_parity norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim tests/fuzz
 
-lint: $(VENV)/.installed  ## ruff and clang-format, changing nothing
+lint: $(VENV)/.installed  ## ruff, clang-format and pyright, changing nothing
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
@@ -72,12 +88,18 @@ build: $(VENV)/.built  ## the virtual environment and the compiled extension
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.txt
+	for file in $(REQUIREMENTS); do $(BIN)/pip install --quiet -r $$file || exit 1; done
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(SOURCES)
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps -e .
 	touch $@
+
+wheels: $(VENV)/.installed  ## wheels as a release ships them, without and with CUDA kernels, in dist/
+	$(BIN)/python tests/wheels.py build
+
+test-wheels: wheels  ## each installed into an empty environment and tested outside the checkout
+	$(BIN)/python tests/wheels.py try
 
 clean:           ## remove everything that was built; keep the sources
 	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so

@@ -1,12 +1,12 @@
-"""The figures of the README, written from the CSVs that were measured: benchmarks/results/ and docs/pictures.csv.
+"""The figures of README.md and docs/*.md, from the CSVs that were measured: benchmarks/results/, docs/pictures.csv.
 
-    python docs/figures.py            writes them into README.md            (`make figures`)
-    python docs/figures.py --check    exit code 1 and the difference, where README.md says anything else
+    python docs/figures.py            writes them into the pages            (`make figures`)
+    python docs/figures.py --check    exit code 1 and the difference, where a page says anything else
 
-`FIGURES` describes each once. In the README it stands between `<!-- figures: NAME -->` and `<!-- /NAME -->`, which no
-page shows: a table with the two on lines of their own, a figure in a sentence inside its line (at the start of a line
-the mark would end the paragraph). A new one needs its entry here and the two marks there. One whose CSV is not there
-has no marks; one whose CSV is there needs them.
+`FIGURES` describes each once. In one of the pages it stands between `<!-- figures: NAME -->` and `<!-- /NAME -->`,
+which no page shows: a table with the two on lines of their own, a figure in a sentence inside its line (at the start of
+a line the mark would end the paragraph). A new one needs its entry here and the two marks there. One whose CSV is not
+there has no marks; one whose CSV is there needs them.
 
 Every figure is rounded the same way. Times have two significant digits, from 100 ms on they are whole, and from 1 s on
 in seconds. Multiples (the peer's median divided by ours) have one decimal, below 1.2 two: 0.96x and 1.02x are not 1.0x.
@@ -32,6 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results/amd_epyc_avx512_2_cores"
+DEVICES = "benchmarks/results/*/*.csv"
 PICTURES = "docs/pictures.csv"
 OURS = "inpaint_fast"
 MISSING = "-"
@@ -40,8 +41,12 @@ Rows = list[dict[str, str]]
 """A CSV: column -> cell."""
 
 
+Render = Callable[[Rows], str] | Callable[[dict[str, Rows]], str]
+"""The rows of one CSV to Markdown, or those of several, by their paths."""
+
+
 class FigureError(ValueError):
-    """A CSV or README.md is not as it should be; says which, what came and what is expected."""
+    """A CSV or a page is not as it should be; says which, what came and what is expected."""
 
 
 # ---- numbers as text ----
@@ -103,6 +108,10 @@ class Medians:
         """How many times longer than ours the fastest of the peers takes; None unless all of them were measured."""
         ours, *theirs = (self.of(case, implementation) for implementation in (OURS, *peers))
         return None if None in (ours, *theirs) else min(theirs) / ours
+
+    def least(self, case: str, implementations: Iterable[str]) -> float | None:
+        """The median of the fastest of these that were measured; None where none was."""
+        return min(filter(None, (self.of(case, each) for each in implementations)), default=None)
 
     def cases(self) -> list[str]:
         return list(dict.fromkeys(case for case, _ in self._ms))
@@ -175,17 +184,47 @@ def pictures(rows: Rows) -> str:
             row["cpu_seconds"],
             psnr if ring in (MISSING, usual) else f"{psnr} ({ring})",
             decimals(row["sharpness"]),
-            f'<img src="docs/{row["recipe"]}.png" width="330">',
+            f'<img src="{row["recipe"]}.png" width="330">',
         ]
 
     usual = ring_mean(rows)
     return table(["`inpaint-fast train ...`", "seconds", "PSNR dB", "sharpness", ""], map(line, rows))
 
 
+def devices(csvs: dict[str, Rows]) -> str:
+    """A table for each folder of results, of the cases in `HEADLINES` that were measured there."""
+    folders: dict[str, dict[str, Rows]] = {}
+    for path, rows in csvs.items():
+        folders.setdefault(Path(path).parent.name, {})[Path(path).stem] = rows
+    return "".join(text for _, results in sorted(folders.items()) if (text := device(results)))
+
+
+def device(results: dict[str, Rows]) -> str:
+    """The headlines of one device; "" where none was measured.
+
+    Args:
+        results: benchmark -> the rows of its CSV.
+    """
+    lines = []
+    for (stem, case), label in HEADLINES.items():
+        medians = Medians(results.get(stem, []))
+        if (ours := medians.of(case, OURS)) is not None:
+            peers = medians.least(case, EAGER), medians.least(case, COMPILERS)
+            lines.append([label, duration(ours), *(multiple(peer and peer / ours) for peer in peers)])
+    if not lines:
+        return ""
+    row = next(iter(results.values()))[0]
+    threads = "" if row["device"].startswith("NVIDIA") else f", {row['threads']} cores"
+    about = f"{row['device']}{threads}, torch {row['torch'].partition('+')[0]}"
+    return table([f"**{about}**", "ours", "eager PyTorch, its best", "torch.compile, its best"], lines)
+
+
 # ---- the figures ----
 
 LAYOUTS = {"eager": "eager", "eager, channels_last": "eager_channels_last"}
 COMPILED = {**LAYOUTS, "torch.compile": "compile"}
+EAGER = (*LAYOUTS.values(), "foreach_loop_clamp", "foreach_foreach_clamp", "fused_loop_clamp", "loop", "foreach")
+COMPILERS = ("compile", "compile_freezing", "compile_default", "compile_max-autotune", "compile_reduce-overhead")
 DEPLOYED = {"torch.compile, frozen": "compile_freezing", "OpenVINO": "openvino", "ONNX Runtime": "onnxruntime"}
 RESAMPLING = {"inference": ("infer_{}",), "training": ("train_{}",)}
 SIDES = (28, 56, 100, 128)
@@ -197,13 +236,34 @@ NETWORKS = (
     ("cyclegan", 1, 128), ("cyclegan", 1, 256), ("lama", 1, 128), ("lama", 1, 256),
 )  # fmt: skip
 
+HEADLINES = {
+    ("masked_l2", "train_16x3x256x256"): "masked L2 and its gradient, 16x3x256x256, fresh memory",
+    ("masked_l2", "train_16x3x256x256_reused"): "masked L2 and its gradient, 16x3x256x256, reused memory",
+    ("masked_l2", "fp32_train_16x3x256x256"): "masked L2 and its gradient, 16x3x256x256",
+    ("masked_l2", "bf16_train_16x3x256x256"): "masked L2 and its gradient, 16x3x256x256, bf16",
+    ("weight_clip", "rmsprop_50m"): "RMSprop and clip, 50 M parameters",
+    ("weight_clip", "adam_critic"): "Adam and clip, the critic of `unet_wgan`",
+    ("dilated_block", "infer_b1_c256_64x64_d4"): "dilated block, inference, 256 channels, 64x64, d = 4",
+    ("dilated_block", "bf16_infer_b1_c256_64x64_d4"): "dilated block, inference, 256 channels, 64x64, d = 4, bf16",
+    ("dilated_block", "train_b4_c256_64x64_d2"): "dilated block, forward + backward, batch 4, d = 2",
+    ("dilated_block", "bf16_train_b16_c256_64x64_d2"): "dilated block, forward + backward, batch 16, d = 2, bf16",
+    ("networks", "cyclegan_1_256"): "CycleGAN's generator accelerated, 256x256",
+    ("glcic", "infer_b1_256"): "GLCIC completes 256x256",
+    ("glcic", "bf16_infer_b1_256"): "GLCIC completes 256x256, bf16",
+    ("glcic", "train_completion_b4_256"): "GLCIC, training step of phase 1, 4 of 256x256",
+    ("glcic", "train_completion_b16_256"): "GLCIC, training step of phase 1, 16 of 256x256",
+    ("training", "context_gan"): "`context_gan`, training step, 32 of 64x64",
+    ("training", "unet_wgan"): "`unet_wgan`, training step, 32 of 64x64",
+}
+"""(benchmark, case) -> what the table of a device calls it; devices have cases of their own."""
+
 
 def measured(stem: str, kind: Callable[..., str], **description: object) -> tuple[str, Callable[[Rows], str]]:
     """A figure of one of the kinds above, from a benchmark's CSV."""
     return f"{RESULTS}/{stem}.csv", partial(kind, **description)
 
 
-FIGURES: dict[str, tuple[str, Callable[[Rows], str]]] = {
+FIGURES: dict[str, tuple[str, Render]] = {
     "masked_l2": measured(
         "masked_l2",
         speeds,
@@ -329,13 +389,20 @@ FIGURES: dict[str, tuple[str, Callable[[Rows], str]]] = {
     ),
     "ring_mean": (PICTURES, ring_mean),
     "pictures": (PICTURES, pictures),
+    "devices": (DEVICES, devices),  # last: of what is wrong in a CSV, those that read it alone name it
 }
 
 
-# ---- into the README ----
+# ---- into the pages ----
 
 MARKED = re.compile(r"<!-- figures: (\w+) -->(?:(?!<!--).)*<!-- /\1 -->", re.DOTALL)
 """A figure between its marks, with no comment inside: where a mark is missing, no text is taken for the figure."""
+
+
+def pages(root: Path) -> dict[str, str]:
+    """Name -> text, of README.md and the pages of docs/."""
+    paths = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    return {path.relative_to(root).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
 def read(path: Path) -> Rows:
@@ -353,51 +420,60 @@ def read(path: Path) -> Rows:
 def rendered(root: Path) -> dict[str, str]:
     """Name -> Markdown, of the figures whose CSV is there. Raises FigureError, which names the file."""
     texts, once = {}, cache(read)
-    for name, (path, render) in FIGURES.items():
-        if (root / path).exists():
-            try:
-                texts[name] = render(once(root / path))
-            except KeyError as error:
-                raise FigureError(f"{path}: there is no column {error}") from error
-            except (ValueError, csv.Error) as error:
-                raise FigureError(f"{path}: {error}") from error
+    for name, (pattern, render) in FIGURES.items():
+        found = {path.relative_to(root).as_posix(): path for path in sorted(root.glob(pattern))}
+        try:
+            csvs = {}
+            for place, path in found.items():
+                csvs[place] = once(path)
+            place = pattern
+            if csvs:
+                texts[name] = render(csvs if "*" in pattern else csvs[pattern])
+        except KeyError as error:
+            raise FigureError(f"{place}: there is no column {error}") from error
+        except (ValueError, csv.Error) as error:
+            raise FigureError(f"{place}: {error}") from error
     return texts
 
 
-def fill(text: str, figures: dict[str, str]) -> str:
-    """README.md's text with these figures between their marks. Raises FigureError unless every figure has a pair."""
-    names = re.findall(r"<!-- figures: (.*?) -->", text)
-    closed = MARKED.findall(text)
-    for name in names:
+def fill(texts: dict[str, str], figures: dict[str, str]) -> dict[str, str]:
+    """The pages with these figures between their marks. Raises FigureError unless every figure has one pair of them."""
+    opened = [(page, name) for page, text in texts.items() for name in re.findall(r"<!-- figures: (.*?) -->", text)]
+    closed = [name for text in texts.values() for name in MARKED.findall(text)]
+    for page, name in opened:
         if name not in FIGURES:
-            raise FigureError(f"README.md: {name!r} is no figure; one of {', '.join(FIGURES)} is expected")
+            raise FigureError(f"{page}: {name!r} is no figure; one of {', '.join(FIGURES)} is expected")
         if name not in figures:
-            raise FigureError(f"README.md has the figures {name!r}, but {FIGURES[name][0]} is not there")
+            raise FigureError(f"{page} has the figures {name!r}, but {FIGURES[name][0]} is not there")
     for name in figures:
-        if names.count(name) != 1 or closed.count(name) != 1:
-            raise FigureError(f"README.md: <!-- figures: {name} --> and then <!-- /{name} --> are expected, once")
-    return MARKED.sub(lambda found: f"<!-- figures: {found[1]} -->{figures[found[1]]}<!-- /{found[1]} -->", text)
+        if [name for _, name in opened].count(name) != 1 or closed.count(name) != 1:
+            raise FigureError(f"<!-- figures: {name} --> and then <!-- /{name} --> are expected, once, in one page")
+
+    def put(found: re.Match[str]) -> str:
+        return f"<!-- figures: {found[1]} -->{figures[found[1]]}<!-- /{found[1]} -->"
+
+    return {page: MARKED.sub(put, text) for page, text in texts.items()}
 
 
 def main(argv: Sequence[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 and the difference, if any")
     options = parser.parse_args(argv)
-    readme = root / "README.md"
     try:
-        old = readme.read_text(encoding="utf-8")
+        old = pages(root)
         new = fill(old, rendered(root))
-        if options.check:
-            lines = (text.splitlines(keepends=True) for text in (old, new))
-            sys.stdout.writelines(difflib.unified_diff(*lines, "README.md", "README.md, by the CSVs", n=0))
-            return int(old != new)
-        if old != new:
-            write_whole = runpy.run_path(str(ROOT / "inpaint_fast/_files.py"))["write_whole"]  # the package loads torch
-            write_whole(readme, lambda file: file.write(new.encode()))
+        for page in old:
+            if options.check:
+                lines = (text[page].splitlines(keepends=True) for text in (old, new))
+                sys.stdout.writelines(difflib.unified_diff(*lines, page, f"{page}, by the CSVs", n=0))
+            elif old[page] != new[page]:
+                # Not imported: the package loads torch.
+                write_whole = runpy.run_path(str(ROOT / "inpaint_fast/_files.py"))["write_whole"]
+                write_whole(root / page, lambda file, text=new[page]: file.write(text.encode()))
+        return int(options.check and old != new)
     except (FigureError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ Operators are here; models, losses, data, training and completion are in the mod
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inpaint_fast import _extension  # noqa: F401  (first: it says so when the compiled operators are missing)
+from inpaint_fast import ops as ops  # public, though nobody here asks for it
 from inpaint_fast._version import __version__
 from inpaint_fast.ops import (
     BackendError,
@@ -26,10 +27,16 @@ from inpaint_fast.ops import (
     use_backend,
 )
 
+if TYPE_CHECKING:  # what __getattr__ imports when it is used
+    from inpaint_fast import completion, data, losses, models, nn, optim, training
+    from inpaint_fast.completion import complete
+    from inpaint_fast.nn import accelerate, restore
+
 _MODULES = ("completion", "data", "losses", "models", "nn", "optim", "training")
 __all__ = [
-    "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "dilated_block", "masked_l2",
-    "masked_l2_composite", "norm_act", "restore", "strided_block", "transposed_block", "use_backend", *_MODULES,
+    "BackendError", "__version__", "accelerate", "clip_weights_", "complete", "completion", "data", "dilated_block",
+    "losses", "masked_l2", "masked_l2_composite", "models", "nn", "norm_act", "ops", "optim", "restore",
+    "strided_block", "training", "transposed_block", "use_backend",
 ]  # fmt: skip
 
 
@@ -44,4 +51,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return list(__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickletools
 import re
+from typing import Any
 
 
 class PickleError(ValueError):
@@ -28,6 +29,7 @@ def scan(data: bytes, *, names: str | None = None, pickles: int = 1) -> int:
     stream = io.BytesIO(data)
     try:
         for _ in range(pickles):
+            argument: Any
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST") and not (names and re.fullmatch(names, argument)):
                     raise PickleError(f"it holds Python objects or code ({argument})")

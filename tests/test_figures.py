@@ -1,4 +1,4 @@
-"""docs/figures.py: the README says what the CSVs say, and nothing beside its marks is a figure that was typed in."""
+"""docs/figures.py: the pages say what the CSVs say, and nothing beside the marks is a figure that was typed in."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docs" / "figures.py"
 figures = SimpleNamespace(**runpy.run_path(str(SCRIPT)))
 RENDERED = figures.rendered(ROOT)
+PAGES = figures.pages(ROOT)
+BENCHMARKS, SYSTEMS = "docs/benchmarks.md", "docs/systems.md"
 TRAINING, BLOCK, GLCIC = (f"{figures.RESULTS}/{stem}.csv" for stem in ("training", "dilated_block", "glcic"))
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """The README and its CSVs, to be broken."""
-    for path in ["README.md", *{path for path, _ in figures.FIGURES.values() if (ROOT / path).exists()}]:
+    """The pages and their CSVs, to be broken."""
+    csvs = {path.relative_to(ROOT) for pattern, _ in figures.FIGURES.values() for path in ROOT.glob(pattern)}
+    for path in [*PAGES, *csvs]:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / path, tmp_path / path)
     return tmp_path
@@ -42,30 +45,33 @@ def speeds(**medians: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.strip().splitlines()]
 
 
-# ---- the README ----
+# ---- the pages ----
 
 
-def test_the_readme_says_what_the_csvs_say_and_python_alone_tells() -> None:
+def test_the_pages_say_what_the_csvs_say_and_python_alone_tells() -> None:
     bare = subprocess.run([sys.executable, "-I", "-S", SCRIPT, "--check"], capture_output=True, text=True)
     assert (bare.returncode, bare.stdout, bare.stderr) == (0, "", "")
 
 
 def test_no_comparison_is_typed_in() -> None:
-    rest = figures.MARKED.sub("", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert re.findall(r".*(?:\b\d+\.\d+x|\d %|\d times (?:as|longer|faster|slower)\b).*", rest) == []
+    """In the pages that hold figures; others tell of what no CSV has."""
+    for page, text in PAGES.items():
+        rest, count = figures.MARKED.subn("", text)
+        typed = re.findall(r".*(?:\b\d+\.\d+x|\d %|\d times (?:as|longer|faster|slower)\b).*", rest)
+        assert not count or typed == [], page
 
 
 def test_no_mark_of_a_sentence_begins_a_line() -> None:
     """There it would begin a block of HTML, and the sentence would end before it."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert re.findall(r"^<!-- figures: \w+ -->(?!\n)", text, re.MULTILINE) == []
+    for text in PAGES.values():
+        assert re.findall(r"^<!-- figures: \w+ -->(?!\n)", text, re.MULTILINE) == []
 
 
 def test_no_row_and_no_column_is_empty() -> None:
     """As they are where a case or an implementation has another name in the CSV."""
     for name, text in RENDERED.items():
-        if text.startswith("\n"):
-            _, _, *rows = ([cell.strip() for cell in line.split("|")[2:-1]] for line in text.strip().splitlines())
+        for each in filter(None, text.split("\n\n") if text.startswith("\n") else ()):
+            _, _, *rows = ([cell.strip() for cell in line.split("|")[2:-1]] for line in each.strip().splitlines())
             assert all(set(cells) != {"-"} for cells in [*rows, *zip(*rows, strict=True)]), name
 
 
@@ -75,8 +81,8 @@ def test_no_row_and_no_column_is_empty() -> None:
 @pytest.mark.parametrize(
     ("path", "pattern", "new"),
     [
-        ("README.md", r"(\| `dcgan` \|.*?\|) [\d.]+x", r"\1 99.9x"),
-        ("README.md", r"[\d.]+(?=<!-- /ring_mean -->)", "99.99"),
+        (BENCHMARKS, r"(\| `dcgan` \|.*?\|) [\d.]+x", r"\1 99.9x"),
+        (SYSTEMS, r"[\d.]+(?=<!-- /ring_mean -->)", "99.99"),
         (TRAINING, r"(dcgan,eager,.*?),[\d.]+", r"\1,99999"),
         (BLOCK, r'(c256_64x64_d2,inpaint_fast_nchw,".*?"),[\d.]+', r"\1,99999"),
         (figures.PICTURES, r"\ndcgan,", r"\ndcgan,--no-accelerate "),
@@ -84,26 +90,26 @@ def test_no_row_and_no_column_is_empty() -> None:
 )
 def test_a_change_is_shown_and_written(copy: Path, capsys, path: str, pattern: str, new: str) -> None:
     change(copy / path, pattern, new)
-    before = (copy / "README.md").read_bytes()
+    before = figures.pages(copy)
     assert figures.main(["--check"], copy) == 1
     shown = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("-") for line in shown) == sum(line.startswith("+") for line in shown) == 2
-    assert (copy / "README.md").read_bytes() == before
+    assert figures.pages(copy) == before
     assert figures.main([], copy) == figures.main(["--check"], copy) == 0
-    assert ((copy / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()) == (path == "README.md")
+    assert (figures.pages(copy) == PAGES) == path.endswith(".md")
 
 
 def test_a_benchmark_that_is_new_asks_for_its_marks(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = copy / figures.RESULTS / "networks.csv"
     rows = (f"unet_1_256,{name},,{ms}\n" for name, ms in [("inpaint_fast", 1150.4), ("tuned", 1100), ("eager", 2301)])
     csv.write_text("case,implementation,backend,median_ms\n" + "".join(rows))
-    readme = copy / "README.md"
-    readme.write_bytes(re.sub(rb"<!-- (figures: |/)networks -->", b"", readme.read_bytes()))
+    page = copy / BENCHMARKS
+    page.write_bytes(re.sub(rb"<!-- (figures: |/)networks -->", b"", page.read_bytes()))
     assert figures.main([], copy) == 1
     assert "<!-- figures: networks --> and then <!-- /networks --> are expected" in capsys.readouterr().err
-    change(readme, "\n## Install\n", "\n<!-- figures: networks -->\n<!-- /networks -->\n\n## Install\n")
+    change(page, r"\Z", "\n<!-- figures: networks -->\n<!-- /networks -->\n")
     assert figures.main([], copy) == 0
-    written = readme.read_text(encoding="utf-8")
+    written = page.read_text(encoding="utf-8")
     assert "\n| `unet`, 1 of 256x256 | 1.2 s | 0.96x | - | 2.0x |\n" in written
     assert "\n| `lama`, 1 of 256x256 | - | - | - | - |\n" in written
     csv.unlink()
@@ -114,10 +120,15 @@ def test_a_benchmark_that_is_new_asks_for_its_marks(copy: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("path", "pattern", "new", "message"),
     [
-        ("README.md", "<!-- /clip -->", "", "README.md: <!-- figures: clip --> and then <!-- /clip --> are expected"),
-        ("README.md", "<!-- figures: clip -->", "", "README.md: <!-- figures: clip --> and then <!-- /clip --> are"),
-        ("README.md", "<!-- figures: clip -->", r"\g<0>\n\g<0>", "README.md: <!-- figures: clip --> and then"),
-        ("README.md", "<!-- figures: clip -->", "<!-- figures: clip-alone -->", "README.md: 'clip-alone' is no figure"),
+        (BENCHMARKS, "<!-- /clip -->", "", "<!-- figures: clip --> and then <!-- /clip --> are expected"),
+        (BENCHMARKS, "<!-- figures: clip -->", "", "<!-- figures: clip --> and then <!-- /clip --> are"),
+        (BENCHMARKS, "<!-- figures: clip -->", r"\g<0>\n\g<0>", "<!-- figures: clip --> and then"),
+        (
+            BENCHMARKS,
+            "<!-- figures: clip -->",
+            "<!-- figures: clip-alone -->",
+            "benchmarks.md: 'clip-alone' is no figure",
+        ),
         (GLCIC, "median_ms", "median", "glcic.csv: there is no column 'median_ms'"),
         (GLCIC, r"(?s).*", "", "glcic.csv: there are no rows in it"),
         (TRAINING, r"(dcgan,eager,.*?),[\d.]+", r"\1,fast", "training.csv: median_ms of eager in dcgan: a positive"),
@@ -129,10 +140,10 @@ def test_a_benchmark_that_is_new_asks_for_its_marks(copy: Path, capsys: pytest.C
 )
 def test_what_cannot_be_read_is_named_and_nothing_is_written(copy, capsys, path, pattern, new, message) -> None:
     change(copy / path, pattern, new)
-    before = (copy / "README.md").read_bytes()
+    before = figures.pages(copy)
     assert figures.main([], copy) == 1
     assert message in capsys.readouterr().err
-    assert (copy / "README.md").read_bytes() == before
+    assert figures.pages(copy) == before
 
 
 # ---- numbers as text ----

@@ -52,6 +52,10 @@ def test_what_is_installed_is_every_package() -> None:
         for path in (ROOT / top).rglob("__init__.py")
         for folder in [path.relative_to(ROOT / top).parent.parts]
     }
+    samples = ROOT / "inpaint_fast/data/samples"
+    found |= {
+        ".".join(path.parent.relative_to(ROOT).parts) for path in samples.rglob("*") if path.is_file()
+    }  # folders of data alone are packages to setuptools, too
     assert set(named) == found and named == sorted(named)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import docstring_parser
 import tyro
@@ -31,13 +31,15 @@ def parse(options: type[Options], prog: str, args: Sequence[str], *, default: Op
     """
     if "" in args:
         raise ValueError("an empty argument: a variable that is not set? Where a folder is meant, . is this one")
-    texts: dict[str, str] = {}
+    texts: dict[str, Any] = {}
     for each in reversed([cls for cls in options.__mro__ if is_dataclass(cls)]):
         texts |= {entry.arg_name: entry.description for entry in docstring_parser.parse_from_object(each).params}
-    for field in fields(options):
+    field: Any
+    for field in fields(options):  # pyright: ignore[reportArgumentType]
         if field.name in texts:  # as running text: left to tyro, it would keep the line breaks of the source
             field.metadata = {"help": " ".join(texts[field.name].split())}
-    return tyro.cli(options, prog=prog, args=args, **({} if default is None else {"default": default}))
+    more: Any = {} if default is None else {"default": default}
+    return tyro.cli(options, prog=prog, args=args, **more)
 
 
 def check_output(option: str, path: Path, suffixes: Sequence[str], **kept: Path) -> None:

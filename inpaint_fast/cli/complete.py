@@ -19,9 +19,9 @@ from inpaint_fast.cli._jobs import SOFTWARE, MaskFolder, Rest, plan
 from inpaint_fast.cli._options import parse, said
 from inpaint_fast.completion import complete, load_network
 from inpaint_fast.completion.adapt import adapt_to_picture, expect_adaptable
+from inpaint_fast.completion.generators import placed
 from inpaint_fast.completion.holes import grown
 from inpaint_fast.completion.originals import kept_format, write_like
-from inpaint_fast.completion.generators import placed
 from inpaint_fast.completion.picture import encoded_captions
 from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data import box, load_caption_encoder, read_image, read_mask, write_png

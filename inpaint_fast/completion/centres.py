@@ -9,6 +9,7 @@ brought back. Memory stays bounded by the picture itself, whatever the size of t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ HOLE[..., CENTRE, CENTRE] = True
 
 def generator_inputs(
     generator: CentreGenerator, image: Tensor, mask: Tensor, captions: Tensor | None
-) -> tuple[Tensor, ...]:
+) -> tuple[Any, ...]:
     """What it is called with: the prefilled pictures, and captions where it reads them."""
     if generator.prefill == "harmonic":  # a known hole: no mask is read, so that a GPU is not waited for
         fill = fill_of(HOLE, image.device)
@@ -87,9 +88,9 @@ def _pieces(part: Tensor, box: Box) -> Iterator[Box]:
 
     Compact: hardly longer than wide, and half as long as it is a square fits in, as into a disc or a triangle.
     """
-    if (box := tight(part, box)) is None:
+    if (found := tight(part, box)) is None:
         return
-    top, left, bottom, right = box
+    top, left, bottom, right = box = found
     height, width = bottom - top, right - left
     side = max(height, width)
     if side <= 1.5 * min(height, width) and side <= 2 * thickness(part[top:bottom, left:right]) + 2:

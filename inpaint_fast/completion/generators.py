@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +30,9 @@ class Kind(NamedTuple):
 
     network: type[nn.Module]
     """Their class."""
-    batch: Callable[[nn.Module, Batch], Tensor]
+    batch: Callable[[Any, Batch], Tensor]
     """(generator, batch) -> the batch's pictures completed."""
-    picture: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor | None, Told], Tensor]
+    picture: Callable[[Any, Tensor, Tensor, Tensor, Tensor | None, Told], Tensor]
     """(generator, picture, hole, part, encoded captions, told) -> a picture of any size, that part of its hole filled;
     `told` is called with the fraction that is done."""
     takes: tuple[int, str] | None = None

@@ -84,8 +84,10 @@ def _onnx(program: torch.export.ExportedProgram) -> bytes:
     except ImportError as error:
         raise ImportError(f"ONNX needs {error.name}: pip install 'inpaint_fast[onnx]'") from error
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-    with warnings.catch_warnings(action="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         exported = torch.onnx.export(program, input_names=NAMES, output_names=["completed"], dynamo=True, verbose=False)
+    assert exported is not None  # without a file's name it is returned
     return exported.model_proto.SerializeToString()
 
 

@@ -95,7 +95,8 @@ def windows(hole: Tensor, box: Box, side: int) -> Iterator[Box]:
         start = left
         while window := tight(hole, (band[0], start, top, right)):
             start = min(window[1] + side, right)
-            yield tight(hole, (band[0], window[1], top, start))
+            if (piece := tight(hole, (band[0], window[1], top, start))) is not None:
+                yield piece
 
 
 def _all_in_squares(mask: Tensor, side: int) -> Tensor:

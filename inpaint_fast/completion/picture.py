@@ -107,6 +107,7 @@ def complete(
     if isinstance(weights, nn.Module):
         generator = weights if device is None else copy.deepcopy(weights).to(device)
     else:
+        assert weights is not None  # `check_filler` has asked for one of the two
         generator = placed(load_network(weights), torch.device(device or "cpu"))
         caption_encoder = caption_encoder or load_caption_encoder(weights)
     captions = encoded_captions(generator, caption, caption_encoder)

@@ -90,7 +90,8 @@ def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor
         for window in windows(thick, box, side):
             yield window, thick, longest / side
     rest = part & ~thick
-    for window in windows(rest, (0, 0, *rest.shape), longest):
+    height, width = rest.shape
+    for window in windows(rest, (0, 0, height, width), longest):
         yield window, rest, 1
 
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -150,7 +150,8 @@ def newest(run: str | os.PathLike[str], read: Callable[[Path], Result]) -> Resul
         WeightsError: none can be used; it is that of the newest.
     """
     while True:
-        saved, failures, found = checkpoints(run), [], None
+        saved, failures = checkpoints(run), []
+        found: Any = None
         for checkpoint in reversed(saved):
             try:
                 found = read(checkpoint)
@@ -261,7 +262,8 @@ def checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     crc = zlib.crc32("\n".join(metadata.get(key, "") for key in ("network", "arguments")).encode())
     for name, tensor in sorted(tensors.items()):
         crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+        array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        crc = zlib.crc32(array, crc)
     return f"{crc:08x}"
 
 

@@ -8,7 +8,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,8 @@ class Batch(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with the function applied to every part that is there."""
-        return type(self)(*(part if part is None else function(part) for part in self))
+        parts: list[Any] = [part if part is None else function(part) for part in self]
+        return type(self)(*parts)
 
 
 class Indexed(Protocol):
@@ -154,14 +155,24 @@ def heldout_crops(
     """Fixed crops to measure on: from each picture `per_image`, their sides spread evenly over their range, never
     flipped.
 
-    Always the same for the same arguments, and those of one picture do not depend on the others. The arguments are
-    those of `Batches`; the batch has `per_image` rows for each picture, in order, from the largest crop to the
-    smallest. A picture that cannot be read is left out.
+    Always the same for the same arguments, and those of one picture do not depend on the others.
 
-    Raises ValueError for an argument out of range, ImageError where no picture can be read.
+    Args:
+        images, size, crop, edge, mask, captions: as of `Batches`.
+        per_image: crops from each picture.
+        seed: of the crops and the masks.
+
+    Returns:
+        A batch of `per_image` rows for each picture, in order, from the largest crop to the smallest; pictures are
+        (N, 3, size, size) in [0, 1]. A picture that cannot be read is left out.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ImageError: no picture can be read.
     """
     _check(images, captions, size=size, crop=crop, edge=edge, per_image=per_image)
     crops, masks, rows = [], [], []
+    failure: ImageError | None = None
     for i in range(len(images)):
         try:
             picture = images[i]
@@ -175,7 +186,7 @@ def heldout_crops(
             crops.append(_square(picture, side, top_draw, left_draw, size))
         masks.append(_masks(sampler(mask) if isinstance(mask, str) else mask, per_image, size, generator))
         rows += [i] * per_image
-    if not crops:
+    if failure is not None and not crops:
         raise failure
     return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
@@ -265,12 +276,14 @@ def generator_of(seed: int, purpose: str, index: int) -> Generator:
 
 def _read(images: Sequence[Tensor], position: int) -> tuple[int, Tensor]:
     """The picture at `position`, or the next one that can be read, and its own position."""
+    failure = None
     for offset in range(len(images)):
         row = (position + offset) % len(images)
         try:
             return row, images[row]
         except ImageError as error:
             failure = error
+    assert failure is not None  # there are pictures: see `_check`
     raise failure
 
 

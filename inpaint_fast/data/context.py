@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -53,7 +53,7 @@ class ContextBatches(Batches):
         local: int,
         hole: tuple[int, int],
         one_area: bool = False,
-        **options: object,
+        **options: Any,
     ):
         if not local <= size:
             raise ValueError(f"local must be at most the size {size}, got {local}")

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Collection, Sequence
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,13 @@ _FILES = {"train": "train", "heldout": "t10k"}
 
 
 def read_idx(path: str | os.PathLike[str]) -> Tensor:
-    """A file of unsigned bytes as a uint8 tensor of its dimensions; gzipped where its name ends in .gz.
+    """Read a file of MNIST's format.
+
+    Args:
+        path: of a file of unsigned bytes, gzipped where its name ends in .gz.
+
+    Returns:
+        uint8, any shape: that of its heading.
 
     Raises:
         FileNotFoundError; ImageError: no idx file of unsigned bytes, or not as long as its heading says.
@@ -90,4 +97,5 @@ class Digits(Sequence[Tensor]):
 
     def fingerprint(self) -> str:
         """SHA-256 of the digits: whether they are the same."""
-        return hashlib.sha256(self.images.contiguous().numpy()).hexdigest()
+        array: Any = self.images.contiguous().numpy()
+        return hashlib.sha256(array).hexdigest()

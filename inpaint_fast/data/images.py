@@ -62,7 +62,11 @@ def read_image(path: Source) -> Tensor:
       integers is the smallest of 255 and 65535 that holds its largest value, or else that value; so is that of floating
       point, beginning with 1. NaN becomes 0.
 
-    The tensor is laid out in memory as decoded, channels last; `.contiguous()` gives planes.
+    Args:
+        path: of the file.
+
+    Returns:
+        uint8 (3, H, W), laid out in memory as decoded, channels last; `.contiguous()` gives planes.
 
     Raises:
         ImageError: no such file, not a regular file, empty, not a picture, damaged or truncated, or of more than
@@ -129,11 +133,20 @@ def picture_suffixes() -> frozenset[str]:
 
 
 def write_png(path: str | os.PathLike[str], image: Tensor, *, software: str | None = None) -> None:
-    """Write a uint8 tensor (3, H, W) as an RGB or (1, H, W) as a grey PNG file; `software` goes into its header.
+    """Write a picture as a PNG file.
 
     The file appears whole or not at all: it is written beside its place and then renamed, so a reader never meets half
-    a picture and a failure leaves an older file as it was. Raises TypeError or ValueError for another dtype or shape,
-    OSError where the file cannot be written.
+    a picture and a failure leaves an older file as it was.
+
+    Args:
+        path: of the file.
+        image: uint8 in 0..255, (3, H, W) RGB or (1, H, W) grey.
+        software: what wrote it, for the file's header.
+
+    Raises:
+        TypeError: another dtype.
+        ValueError: another shape.
+        OSError: the file cannot be written.
     """
     picture, header = _as_pillow(image), PngInfo()
     if software is not None:
@@ -158,17 +171,33 @@ def _as_pillow(image: Tensor) -> Image.Image:
 
 
 def to_float(image: Tensor) -> Tensor:
-    """uint8 (..., H, W) in 0..255 to float32 of the same shape in [0, 1]. Raises TypeError for another dtype."""
+    """Levels to numbers.
+
+    Args:
+        image: uint8 of any shape, 0..255.
+
+    Returns:
+        float32 of the same shape, in [0, 1].
+
+    Raises:
+        TypeError: another dtype.
+    """
     if image.dtype != torch.uint8:
         raise TypeError(f"image must be torch.uint8, got {image.dtype}")
     return image.float().div_(255)
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Floating point (..., H, W) in [0, 1] to uint8 of the same shape in 0..255: the inverse of `to_float`.
+    """Numbers to levels, the inverse of `to_float`.
 
-    Rounds to the nearest level, halves up. Values outside [0, 1] are clamped; NaN becomes 0. Raises TypeError for
-    another dtype.
+    Args:
+        image: floating point of any shape, in [0, 1]. Values beyond are clamped; NaN becomes 0.
+
+    Returns:
+        uint8 of the same shape in 0..255, rounded to the nearest level, halves up.
+
+    Raises:
+        TypeError: another dtype.
     """
     if not image.is_floating_point():
         raise TypeError(f"image must be floating point, got {image.dtype}")
@@ -272,6 +301,7 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
         if "sRGB" in ImageCms.getProfileDescription(source):  # converting would move levels by rounding alone
             return image
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        return image if converted is None else converted  # never: None is what it returns where it works in place
     except (ImageCms.PyCMSError, OSError, ImportError):  # a profile that is damaged or belongs to another mode
         return image

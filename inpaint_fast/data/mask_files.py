@@ -107,7 +107,7 @@ def _by_colour(path: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
         image = ground.convert("RGB")
     colours = image.getcolors(2)  # None where there are more
     if colours is not None and (0, 0, 0) in [colour for _, colour in colours]:
-        return np.asarray(image).any(-1)
+        return np.asarray(np.asarray(image).any(-1))
     pixels = np.asarray(image).astype(np.int16)
     if (np.ptp(pixels, axis=-1) > COLOURED).mean() > 0.001:  # a little is JPEG's
         raise ImageError(

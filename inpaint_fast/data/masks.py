@@ -22,7 +22,19 @@ Sampler = Callable[[int, int, Generator], Tensor]
 
 
 def box(height: int, width: int, left: int, top: int, box_width: int, box_height: int) -> Tensor:
-    """One rectangular hole, in pixels. Raises ValueError where the box is empty or not wholly inside the picture."""
+    """One rectangular hole.
+
+    Args:
+        height, width: of the picture, in pixels.
+        left, top: of the hole: its first column and row.
+        box_width, box_height: of the hole, in pixels.
+
+    Returns:
+        bool (1, height, width), True in the hole.
+
+    Raises:
+        ValueError: the box is empty or not wholly inside the picture.
+    """
     _check_picture(height, width)
     for name, start, length_name, length, limit in (
         ("left", left, "box_width", box_width, width),
@@ -43,7 +55,18 @@ def box(height: int, width: int, left: int, top: int, box_width: int, box_height
 
 
 def center_square(height: int, width: int, hole: int | None = None) -> Tensor:
-    """A square hole of side `hole` in the middle; by default half the smaller side: rows and columns 16..47 of 64."""
+    """A square hole in the middle.
+
+    Args:
+        height, width: of the picture, in pixels.
+        hole: its side in pixels; by default half the smaller side: rows and columns 16..47 of 64.
+
+    Returns:
+        bool (1, height, width), True in the hole.
+
+    Raises:
+        ValueError: the hole does not fit into the picture.
+    """
     _check_picture(height, width)
     hole = max(1, min(height, width) // 2) if hole is None else hole
     if not 1 <= hole <= min(height, width):
@@ -62,7 +85,11 @@ def random_rectangle(height: int, width: int, generator: Generator, *, sides: tu
         sides: smallest and largest side in pixels, both included; width and height of the hole are drawn separately
             and uniformly. The default is for pictures of 160 x 160.
 
-    Raises ValueError where the largest side does not fit in the picture.
+    Returns:
+        bool (1, height, width), True in the hole.
+
+    Raises:
+        ValueError: the largest side does not fit in the picture.
     """
     _check_picture(height, width)
     low, high = sides
@@ -100,7 +127,11 @@ def free_form(
         angle: smallest and largest angle in radians between a line and the stroke's random heading, to the left and to
             the right of it in turn.
 
-    Raises ValueError naming a range that is reversed or not positive.
+    Returns:
+        bool (1, height, width), True in the hole.
+
+    Raises:
+        ValueError: a range, which is named, is reversed or not positive.
     """
     _check_picture(height, width)
     if height * width < 2:
@@ -138,9 +169,12 @@ def hole_of(mask: Tensor, *, name: str = "mask") -> Tensor:
     """The hole that a mask of any type marks, as bool of the same shape; what is soft is cut at half.
 
     Args:
-        mask: bool; floating point from 0 to 1, whose hole is 0.5 and more; integers 0 and 1, or from 0 to 255, where
-            the hole is 128 and more.
+        mask: any shape; bool; floating point from 0 to 1, whose hole is 0.5 and more; integers 0 and 1, or from 0 to
+            255, where the hole is 128 and more.
         name: of the argument, for the errors.
+
+    Returns:
+        bool, of the mask's shape.
 
     Raises:
         TypeError: it is complex.

@@ -111,7 +111,7 @@ class SentenceVectors(CaptionEncoder):
         if self.table is not None:
             tensors["table"] = self.table.contiguous()
         content = {"a": self.a, "frequencies": self.frequencies}
-        content["words"] = None if self.vectors is None else sorted(self.vectors, key=self.vectors.get)
+        content["words"] = None if self.vectors is None else sorted(self.vectors, key=self.vectors.__getitem__)
         data = safetensors.torch.save(tensors, {"sentence_vectors": json.dumps(content)})
         write_whole(Path(folder) / self.file, lambda file: file.write(data))
 
@@ -136,7 +136,11 @@ class SentenceVectors(CaptionEncoder):
                 raise ValueError(f"a component of numbers, got {component.dtype} of shape {tuple(component.shape)}")
             if (table is None) != (vectors is None):
                 raise ValueError("words and their table, or neither")
-            if table is not None and (table.dtype, table.shape) != (component.dtype, (len(vectors), len(component))):
+            if (
+                table is not None
+                and vectors is not None
+                and (table.dtype, table.shape) != (component.dtype, (len(vectors), len(component)))
+            ):
                 raise ValueError(f"a vector of {len(component)} numbers for each of {len(vectors)} words")
             if table is not None and not table.isfinite().all():
                 raise ValueError("vectors of finite numbers")

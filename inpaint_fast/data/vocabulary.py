@@ -167,7 +167,11 @@ def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:
 
 
 def captions_for(images: ImageFolder | PackedImages, data: str | os.PathLike[str]) -> list[list[str]]:
-    """The captions of each picture that `open_images(data, ...)` gave, in its order.
+    """The captions of each picture, in the order of the pictures.
+
+    Args:
+        images: what `open_images(data, ...)` gave.
+        data: the folder, the packed file, or "samples".
 
     Raises:
         FileNotFoundError: the captions file; ValueError: a picture without a caption.

@@ -27,5 +27,12 @@ def clip_penalty(unclipped: Tensor, *, weight: float = 0.001) -> Tensor:
 
     The clip's gradient is 0 outside [0, 1]; this one brings back what left it. Source: S. Larocque (2017), with weight
     0.001.
+
+    Args:
+        unclipped: any shape, any real numbers.
+        weight: factor of the loss.
+
+    Returns:
+        A scalar.
     """
     return weight * (unclipped - unclipped.clamp(0, 1)).square().mean()

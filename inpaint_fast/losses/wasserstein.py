@@ -20,5 +20,13 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor, *, factor: float = 0.5
 
 
 def generator_loss(fake_scores: Tensor, *, factor: float = 0.5) -> Tensor:
-    """-factor * mean(D(fake)), what the generator adds to its reconstruction loss."""
+    """-factor * mean(D(fake)), what the generator adds to its reconstruction loss.
+
+    Args:
+        fake_scores: (N,), the critic's outputs; any real numbers.
+        factor: 0.5 as published for the inpainting systems, 1 in the paper.
+
+    Returns:
+        A scalar.
+    """
     return -factor * fake_scores.mean()

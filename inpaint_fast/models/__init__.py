@@ -22,4 +22,9 @@ NETWORKS = {
     )
 }  # fmt: skip
 
-__all__ = ["NETWORKS", "CentreGenerator", *NETWORKS]
+__all__ = [  # spelt out: type checkers do not run it
+    "NETWORKS", "CaptionUNetGenerator", "CentreGenerator", "CompletionNetwork", "ContextCNN", "ContextCritic",
+    "ContextDiscriminator", "ConvAutoencoder", "DCGANCritic", "DCGANGenerator", "GlobalDiscriminator", "LatentCritic",
+    "LatentDecoder", "LatentGenerator", "LocalDiscriminator", "MLPCritic", "MLPGenerator", "NoiseGenerator",
+    "UNetGenerator", "WassersteinCritic",
+]  # fmt: skip

@@ -6,6 +6,7 @@ Source: S. Larocque, "IFT6266 project: inpainting" (2017): posts of April 15th, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,13 +106,17 @@ class ContextCNN(CentreGenerator):
         self.decoder = nn.Sequential(*decoder, nn.Conv2d(before, 3, 1))
         self.output = Output(output, residual=residual)
         if lasagne:
-            glorot_(self.encoder), glorot_(self.code), glorot_(self.expand), glorot_(self.decoder)
+            for part in (self.encoder, self.code, self.expand, self.decoder):
+                glorot_(part)
             if isinstance(self.captions, nn.Module) and hasattr(self.captions, "dense"):
                 glorot_(self.captions)
         if self.caption_bias is not None:
-            nn.init.zeros_(self.caption_bias.weight), nn.init.zeros_(self.caption_bias.bias)
+            nn.init.zeros_(self.caption_bias.weight)
+            nn.init.zeros_(self.caption_bias.bias)
         if residual:
-            nn.init.zeros_(self.decoder[-1].weight), nn.init.zeros_(self.decoder[-1].bias)
+            last: Any = self.decoder[-1]
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(
         self, picture: Tensor, captions: Tensor | None = None, *, unclipped: bool = False
@@ -133,7 +138,7 @@ class ContextCNN(CentreGenerator):
         return (result, self.output.unclipped(x, picture)) if unclipped else result
 
     def _last_block(self, x: Tensor, words: Tensor | None) -> Tensor:
-        block = self.encoder[-1]
+        block: Any = self.encoder[-1]
         if self.caption_bias is None or words is None:
             return block(x)
         x = block[:-2](x)  # all but the last normalisation and ReLU

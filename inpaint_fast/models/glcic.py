@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class CompletionNetwork(nn.Sequential):
     """
 
     reads_captions = False
+
+    mean_pixel: Tensor
 
     def __init__(
         self,
@@ -130,7 +133,8 @@ class _Discriminator(nn.Sequential):
             raise ValueError(
                 f"{type(self).__name__}: shape (N, 3, {self.size}, {self.size}) is expected, got {tuple(picture.shape)}"
             )
-        *convolutions, linear = self
+        layers: list[Any] = list(self)
+        *convolutions, linear = layers
         for layer in convolutions:
             for module in layer:
                 picture = _normalised(module, picture, groups) if _is_norm(module) else module(picture)
@@ -159,7 +163,18 @@ class LocalDiscriminator(_Discriminator):
 
 
 class GlobalDiscriminator(_Discriminator):
-    """Features of the whole picture, as `LocalDiscriminator`; 160 pixels (23,971,840 parameters), 256 (25,808,384)."""
+    """Features of the whole picture, as `LocalDiscriminator`.
+
+    Args:
+        size: side of the picture in pixels, a multiple of 4: 160 (23,971,840 parameters), 256 (25,808,384).
+        channels, features, order: as there.
+
+    Shapes:
+        picture (N, 3, size, size), RGB in [0, 1]; output (N, features), at least 0. `groups`: as there.
+
+    Raises:
+        ValueError: an argument is not one of these; in the call, another shape.
+    """
 
     def __init__(self, size: int = 160, channels: int = 64, features: int = 1024, order: str = "act_norm") -> None:
         super().__init__(size, channels, features, order)

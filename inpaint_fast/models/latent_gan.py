@@ -7,6 +7,7 @@ Source: G. Bernard, IFT6266 project "Conditional Image Generation" (2017): the f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +167,7 @@ class LatentCritic(nn.Module):
         def leaky() -> nn.Module:
             return nn.LeakyReLU(0.2)
 
-        norm = {"eps": norm_eps(lasagne)}
+        norm: dict[str, Any] = {"eps": norm_eps(lasagne)}
         layers, channels = _halvings(at_least("width", width), 3 if hole else 4, leaky, first_norm=hole, norm=norm)
         dense = 4 * width if hole else 8 * width
         normalised = [nn.BatchNorm1d(dense, **norm)] if hole else []
@@ -182,7 +183,7 @@ class LatentCritic(nn.Module):
 
 
 def _halvings(
-    width: int, count: int, activation: Callable[[], nn.Module], *, first_norm: bool, norm: dict[str, object]
+    width: int, count: int, activation: Callable[[], nn.Module], *, first_norm: bool, norm: dict[str, Any]
 ) -> tuple[list[nn.Module], int]:
     """2x2 convolutions with stride 2, each with activation and then normalisation; the layers and the last width."""
     layers: list[nn.Module] = []

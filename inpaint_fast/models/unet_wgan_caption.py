@@ -69,5 +69,5 @@ class CaptionUNetGenerator(CentreGenerator):
         return torch.sigmoid(self.out(x))
 
 
-def _block(convolution: nn.Module) -> nn.Sequential:
+def _block(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())

@@ -112,7 +112,7 @@ class Definition:
         return tuple(argument.split()[-1] for argument in inside.split(", "))
 
     @cached_property
-    def inputs(self) -> type[tuple]:
+    def inputs(self) -> Any:
         """The arguments of a call, by name."""
         return namedtuple("Inputs", self.arguments)
 

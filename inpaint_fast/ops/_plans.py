@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -43,9 +43,21 @@ class Facts(NamedTuple):
         return True
 
     @classmethod
-    def all_of(cls, known: Iterable[tuple | None]) -> list[Facts | None]:
+    def all_of(cls, known: Iterable[tuple | None]) -> list[Any]:  # Facts, or None where there is no tensor
         """From what `facts` returned."""
         return [None if each is None else cls._make(each) for each in known]
+
+
+@overload
+def facts(tensor: Tensor) -> tuple: ...
+
+
+@overload
+def facts(tensor: None) -> None: ...
+
+
+@overload
+def facts(tensor: Tensor | None) -> tuple | None: ...
 
 
 def facts(tensor: Tensor | None) -> tuple | None:
@@ -66,15 +78,16 @@ def check_tensors(**tensors: object) -> None:
     for name, tensor in tensors.items():
         if tensor is None:
             continue
-        check_tensor(name, tensor)
+        tensor = check_tensor(name, tensor)
         if tensor.layout != torch.strided:
             raise TypeError(f"{name}: a dense tensor is expected, got layout {tensor.layout}")
 
 
-def check_tensor(name: str, tensor: object) -> None:
-    """Raises the TypeError that names what is no tensor."""
+def check_tensor(name: str, tensor: object) -> Tensor:
+    """The tensor. Raises the TypeError that names what is none."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{name}: a torch.Tensor is expected, got {type(tensor).__name__}")
+    return tensor
 
 
 def check_place(name: str, tensor: Facts, device: torch.device, of: str) -> None:

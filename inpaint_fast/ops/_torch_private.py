@@ -82,12 +82,12 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 def apply_of(function: type[torch.autograd.Function]) -> Callable:
     """`function.apply` without its look at the transforms of torch.func, under which no kernel of ours is called."""
-    return super(torch.autograd.Function, function).apply
+    return super(torch.autograd.Function, function).apply  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def is_several(tensor: Tensor) -> bool:
     """A gradient that stands for several (`is_grads_batched`), or one of a transform."""
-    functorch = _C._functorch
+    functorch = _C._functorch  # pyright: ignore[reportAttributeAccessIssue]
     return functorch.is_legacy_batchedtensor(tensor) or functorch.is_functorch_wrapped_tensor(tensor)
 
 

@@ -119,7 +119,12 @@ def masked_l2_composite(
     """`masked_l2(pred, image, mask)` and the completed picture, from one pass.
 
     Equivalent to `masked_l2(pred, image, mask, ...), image * (1 - mask) + pred * mask`: the loss, and the picture that
-    a critic is shown. Arguments and errors are those of `masked_l2`; the mask is required.
+    a critic is shown. Errors are those of `masked_l2`, and a TypeError without a mask.
+
+    Args:
+        pred, image: as pred and target of `masked_l2`.
+        mask: as there, and required.
+        weight, reduction, backend: as there; of the loss.
 
     Returns:
         (loss, composite): a scalar, and a picture of pred's shape and dtype (float32 for mixed dtypes under autocast).
@@ -158,7 +163,7 @@ class Plan:
     mask: torch.dtype | None
     want_grad: bool
 
-    def converted(self, pred: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def converted(self, pred: Tensor, target: Tensor, mask: Any) -> tuple[Tensor, Tensor, Any]:
         """The tensors as the operator takes them."""
         if self.wide:
             pred, target = pred.float(), target.float()  # as PyTorch's own losses do under autocast
@@ -186,7 +191,7 @@ def _plan_of(
 
 @planned
 def _plan(
-    name: str, pred: tuple, target: tuple, mask: tuple | None, reduction: str, backend: str | None, gradient: bool,
+    name: str, pred: Any, target: Any, mask: Any, reduction: str, backend: str | None, gradient: bool,
     autocast: bool, _elsewhere: tuple,
 ) -> Plan:  # fmt: skip
     """How the operator `name` runs; or the error that names the argument that does not fit."""
@@ -281,7 +286,7 @@ def _backward(
     """Gradients of (loss, gradient) or (loss, composite, gradient) with respect to pred and target."""
     grad_composite = None
     if target_name == "image":
-        grad_composite, *grads = grads
+        grad_composite, grads = grads[0], grads[1:]
     grad_ready = grads[0] if grads else None  # of the gradient, which eager callers do not get
     to_pred = None if grad_loss is None else _ready(call, ctx, grad_loss)
     if to_pred is None or grad_ready is not None or grad_composite is not None:

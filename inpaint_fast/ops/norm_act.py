@@ -381,11 +381,12 @@ def _backward(call: Callable, ctx: Any, grad: Tensor | None, *_: None) -> dict[s
 
 
 def _differentiable_grads(
-    ctx: Any, grad: Tensor, operands: tuple[Tensor | None, ...], mean: Tensor, invstd: Tensor, wanted: list[bool]
+    ctx: Any, grad: Tensor, operands: tuple[Any, ...], mean: Tensor, invstd: Tensor, wanted: list[bool]
 ) -> list[Tensor | None]:
     """The gradients by the reference, as functions of grad and the operands that can be differentiated again."""
     # Views, so that one operand's gradient does not run on into another that it was computed from.
-    input, weight, bias = (None if operand is None else operand.view_as(operand) for operand in operands)
+    twins: list[Any] = [None if operand is None else operand.view_as(operand) for operand in operands]
+    input, weight, bias = twins
     dtype = next((p.dtype for p in (weight, bias) if p is not None), input.dtype)
     statistics = (None, None) if ctx.training else (mean.to(dtype), (invstd**-2 - ctx.eps).to(dtype))
     activation = ACTIVATIONS[ctx.activation]

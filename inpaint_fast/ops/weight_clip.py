@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -175,7 +176,8 @@ def reference_step(
             p.mul_(1 - s.lr * s.weight_decay)
         else:
             g = g + s.weight_decay * p
-        s0, s1, s2 = (states[i] if states else None for states in (state0, state1, state2))
+        state: list[Any] = [states[i] if states else None for states in (state0, state1, state2)]
+        s0, s1, s2 = state
         t = steps[i].add_(1).item() if steps else 0
         if RULES[s.rule] == "adam":
             s0.lerp_(g, 1 - s.beta1)
@@ -242,7 +244,7 @@ def clipped_step(
         torch.autograd.graph.increment_version(params)
 
 
-def step_direct(lists: tuple[list[Tensor], ...], settings: Settings, backend: str | None) -> bool:
+def step_direct(lists: tuple[list[Any], ...], settings: Settings, backend: str | None) -> bool:
     """`clipped_step` by the module's own function, where that can: plain contiguous CPU tensors of one dtype.
 
     Args:

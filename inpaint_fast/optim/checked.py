@@ -66,7 +66,7 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
                 self._check_group(index)
                 self._check_states(self.param_groups[index])
         except Exception as error:
-            self.__dict__.update(before)
+            vars(self).update(before)
             if isinstance(error, KeyError):
                 raise ValueError(f"state_dict: {error} is missing; it is of another optimizer") from error
             raise

@@ -122,7 +122,7 @@ class _OnePass(CheckedOptimizer):
             for param, state in zip(params, states, strict=True):
                 if not state:
                     self._start(group, param, state, names)
-        lists = (
+        lists: tuple[list[Any], ...] = (
             params,
             [param.grad for param in params],
             *([] if name is None else [state[name] for state in states] for name in names),
@@ -144,8 +144,8 @@ class _OnePass(CheckedOptimizer):
         for i, (param, first) in enumerate(zip(params, new, strict=True)):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
-            part = ([tensors[i] for i in places] if tensors else [] for tensors in lists)
-            on_device = (None if x is None else x.to(device, non_blocking=True) for x in beside)
+            part = tuple([tensors[i] for i in places] if tensors else [] for tensors in lists)
+            on_device = [None if x is None else x.to(device, non_blocking=True) for x in beside]
             clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
 
     @property

@@ -78,7 +78,7 @@ class NesterovRMSprop(CheckedOptimizer):
         for p in params:
             if not self.state[p]:
                 self.state[p] |= {"square_avg": torch.zeros_like(p), "velocity": torch.zeros_like(p)}
-        grads = [p.grad for p in params]
+        grads: list[Any] = [p.grad for p in params]
         squares = [self.state[p]["square_avg"] for p in params]
         velocities = [self.state[p]["velocity"] for p in params]
         torch._foreach_mul_(squares, group["rho"])

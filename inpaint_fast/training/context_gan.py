@@ -80,8 +80,7 @@ class ContextGAN(_Adversarial):
     """The generator minimises log(1 - D(fake)), not -log D(fake)."""
     real_target: float = 1.0
     """0.9 smooths the labels of real pictures."""
-    literal_log: bool = False
-    """The printed formulas, logarithms of probabilities, which end in NaN. For tests."""
+    literal_log: ClassVar[bool] = False  # no setting: the printed formulas, logarithms of probabilities, end in NaN
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -99,7 +99,11 @@ def evaluations_since_best(errors: Sequence[float]) -> int:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """Name -> metrics of `hole_metrics`, and any others after them, as aligned text."""
+    """Metrics as aligned text.
+
+    Args:
+        rows: name -> metrics of `hole_metrics`, and any others after them.
+    """
     width = max(len(name) for name in ("in the hole", *rows))
     others = list(dict.fromkeys(key for metrics in rows.values() for key in metrics if key not in METRICS))
     head = f"{'in the hole':{width}}  {'PSNR dB':>8}  {'SSIM':>6}  {'L1':>6}  {'L2':>7}  {'sharpness':>9}"
@@ -112,7 +116,12 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 
 def area_table(metrics: dict[str, dict[str, dict[str, float]]], counts: dict[str, int]) -> str:
-    """Area of the holes -> name -> metrics, and area -> number of pictures, as aligned text: the PSNR of every name."""
+    """The PSNR by the area of the hole, as aligned text.
+
+    Args:
+        metrics: area of the holes -> name -> metrics of `hole_metrics`.
+        counts: area -> number of pictures.
+    """
     names = list(next(iter(metrics.values())))
     lines = ["  ".join(["PSNR dB by area of the hole", "pictures", *(f"{name:>10}" for name in names)])]
     for area, some in metrics.items():

@@ -19,6 +19,7 @@ def test_known_pixels_are_bitwise_untouched_and_the_hole_is_not_read(fill) -> No
     assert filled.isfinite().all()
 
 
+@pytest.mark.proves("ring_mean", equals="the mean of the ring's pixels")
 def test_ring_mean_is_the_mean_of_the_two_pixel_ring() -> None:
     picture = torch.rand(1, 3, 16, 16)
     hole, outer = slice(5, 9), slice(3, 11)

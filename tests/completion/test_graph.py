@@ -33,6 +33,7 @@ def questions() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(torch.rand(n, 3, h, w), (torch.rand(n, 1, h, w) > 0.7).float()) for n, h, w in sizes]
 
 
+@pytest.mark.proves("export", equals="the network, at any size")
 def test_torch_export(network: CompletionNetwork, tmp_path: Path) -> None:
     network.train()
     assert export(network, tmp_path / "network.pt2") <= 1e-4

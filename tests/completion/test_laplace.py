@@ -65,6 +65,13 @@ def border(picture: torch.Tensor, hole: torch.Tensor, cloned: torch.Tensor | Non
     return total[:, hole].T
 
 
+@pytest.mark.proves(
+    "harmonic",
+    "blend_holes",
+    equals="a direct solver of the same equations",
+    within="the tolerance that is asked for, 1e-2 to 1e-9",
+    dtypes="float64",
+)
 @pytest.mark.parametrize("name", HOLES)
 def test_the_solution_is_that_of_a_direct_solver(name) -> None:
     hole, draws = HOLES[name], torch.Generator().manual_seed(1)

@@ -49,6 +49,11 @@ def test_what_the_hole_held_does_not_matter(generator) -> None:
     assert torch.equal(ipf.complete(picture, mask, weights=generator), ipf.complete(spoiled, mask, weights=generator))
 
 
+@pytest.mark.proves(
+    "complete",
+    equals="the generator's own answer in the hole, the picture outside",
+    within="bit for bit",
+)
 def test_a_64_pixel_picture_is_the_generators_own_answer(generator) -> None:
     picture = samples("heldout")[2][:, 100:164, 100:164]
     mask = box(64, 64, 16, 16, 32, 32)

@@ -16,6 +16,13 @@ from inpaint_fast.losses import (
 )
 
 
+@pytest.mark.proves(
+    "discriminator_loss",
+    "nonsaturating_loss",
+    "saturating_loss",
+    equals="the printed formulas of probabilities",
+    source="Goodfellow et al. (2014)",
+)
 @pytest.mark.parametrize("real_target", [1.0, 0.9])
 def test_logits_give_the_printed_values(real_target: float) -> None:
     real, fake = torch.randn(64, dtype=torch.float64), torch.randn(64, dtype=torch.float64)

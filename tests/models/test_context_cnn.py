@@ -63,6 +63,12 @@ def published(network: ContextCNN, picture: Tensor, blocks: tuple[int, ...]) -> 
     return F.conv2d(x, next(weights), next(weights))
 
 
+@pytest.mark.proves(
+    "ContextCNN",
+    equals="the auto-encoder written in plain torch.nn.functional",
+    source="S. Larocque, IFT6266 project (2017)",
+    dtypes="float64",
+)
 @pytest.mark.parametrize("blocks", [(2, 2, 2), (2, 2), (1, 1, 1, 1)])
 def test_it_equals_the_published_one(blocks: tuple[int, ...]) -> None:
     torch.manual_seed(0)

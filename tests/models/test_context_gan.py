@@ -18,6 +18,13 @@ def test_published_parameter_counts() -> None:
     assert parameters(ContextCritic(**CRITICS["v4_deep"])) == 6_384_033
 
 
+@pytest.mark.proves(
+    "ContextCritic",
+    "NoiseGenerator",
+    equals="the table's layers, by their numbers of parameters",
+    source="S. Larocque, IFT6266 project (2017)",
+    within="exactly",
+)
 def test_counts_from_the_table() -> None:
     def convolutions(*widths: int, kernel: int = 3, norm: bool = True) -> int:
         pairs = zip(widths, widths[1:], strict=False)
@@ -46,6 +53,12 @@ def test_convolution_sides_and_scores(version: str, sides: list[int]) -> None:
     assert critic(torch.rand(3, 3, critic.side, critic.side)).shape == (3,)
 
 
+@pytest.mark.proves(
+    "ContextCritic",
+    equals="the critic written in plain torch.nn.functional",
+    source="S. Larocque, IFT6266 project (2017)",
+    dtypes="float64",
+)
 def test_the_wasserstein_critic_equals_the_published_one() -> None:
     critic = ContextCritic(filters=2).double()
     x = picture = torch.rand(3, 3, 64, 64, dtype=torch.float64)

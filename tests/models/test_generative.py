@@ -11,6 +11,15 @@ from torch.nn import functional as F
 from inpaint_fast.models import CaptionUNetGenerator, DCGANCritic, DCGANGenerator, MLPCritic, MLPGenerator
 
 
+@pytest.mark.proves(
+    "MLPGenerator",
+    "MLPCritic",
+    "DCGANGenerator",
+    "DCGANCritic",
+    equals="the published numbers of parameters",
+    source="J. Patel, GNR652 project (2020); Radford, Metz, Chintala (2016)",
+    within="exactly",
+)
 def test_published_parameter_counts() -> None:
     assert parameters(MLPGenerator()) == 1_486_352
     assert parameters(MLPCritic()) == 1_460_225
@@ -18,6 +27,12 @@ def test_published_parameter_counts() -> None:
     assert parameters(DCGANCritic()) == 2_765_568
 
 
+@pytest.mark.proves(
+    "MLPGenerator",
+    "MLPCritic",
+    equals="the layers written in plain torch.nn.functional",
+    source="J. Patel, GNR652 project (2020)",
+)
 def test_mlp_names_and_formula() -> None:
     names = {f"{layer}.0.{kind}" for layer in ("hidden0", "hidden1", "hidden2", "out") for kind in ("weight", "bias")}
     assert set(MLPGenerator().state_dict()) == set(MLPCritic().state_dict()) == names
@@ -35,6 +50,13 @@ def test_mlp_names_and_formula() -> None:
     assert not torch.equal(critic.train()(pictures), critic(pictures))  # dropout
 
 
+@pytest.mark.proves(
+    "DCGANGenerator",
+    "DCGANCritic",
+    equals="the published shapes and initial weights",
+    source="Radford, Metz, Chintala (2016)",
+    within="exactly; deviations of the initial weights to 5e-3",
+)
 def test_dcgan_shapes_and_start() -> None:
     torch.manual_seed(0)
     noise = torch.randn(2, 100, 1, 1)
@@ -56,6 +78,12 @@ def test_dcgan_shapes_and_start() -> None:
     assert -1 <= uniform.min() < -0.9 and 0.9 < uniform.max() < 1
 
 
+@pytest.mark.proves(
+    "CaptionUNetGenerator",
+    equals="the table's layers: parameters and shapes",
+    source="S. Subramanian, IFT6266 project (2017)",
+    within="exactly",
+)
 def test_captioned_unet_counts_and_shapes() -> None:
     ins, outs = (556, 384, 224, 160), (128, 96, 64, 32)
     down = 16 * (3 * 32 + 32 * 64 + 64 * 96 + 96 * 128 + 128 * 256) + 4 * 256 * 256

@@ -97,6 +97,13 @@ def test_parameter_counts() -> None:
     assert (count(GlobalDiscriminator()), count(GlobalDiscriminator(256))) == (23_971_840, 25_808_384)
 
 
+@pytest.mark.proves(
+    "CompletionNetwork",
+    "ContextDiscriminator",
+    equals="the public weight files' names",
+    source="GLCIC-PyTorch",
+    within="exactly",
+)
 def test_public_names_are_those_of_the_files() -> None:
     names = public_names(CompletionNetwork(4))
     assert list(names) == list(published_completion(4, "act_norm").state_dict()) and len(names) == 114
@@ -106,6 +113,12 @@ def test_public_names_are_those_of_the_files() -> None:
     assert (len(celeba), len(places2)) == (76, 83)
 
 
+@pytest.mark.proves(
+    "CompletionNetwork",
+    equals="the network written in plain torch.nn with GLCIC-PyTorch's names",
+    source="Iizuka, Simo-Serra, Ishikawa (2017), table 2",
+    dtypes="float64, and float32 within 4 times PyTorch's rounding",
+)
 @ORDERS
 @pytest.mark.parametrize("train", [True, False])
 def test_completion_network_equals_the_published_one(order: str, train: bool) -> None:
@@ -147,6 +160,13 @@ def test_published_width() -> None:
         torch.testing.assert_close(ours(picture, mask), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.proves(
+    "ContextDiscriminator",
+    "LocalDiscriminator",
+    "GlobalDiscriminator",
+    equals="the discriminators written in plain torch.nn with GLCIC-PyTorch's names",
+    source="Iizuka, Simo-Serra, Ishikawa (2017), table 3",
+)
 @ORDERS
 @pytest.mark.parametrize(("sizes", "local", "whole"), [((96, 160), (5, 3), (5, 5)), ((128, 256), (5, 4), (6, 4))])
 @pytest.mark.parametrize("train", [True, False])

@@ -12,6 +12,15 @@ from inpaint_fast.models import ConvAutoencoder, LatentCritic, LatentDecoder, La
 from inpaint_fast.models.latent_gan import CodeGenerator, Dilate2, LatentEncoder
 
 
+@pytest.mark.proves(
+    "LatentGenerator",
+    "LatentDecoder",
+    "LatentCritic",
+    "ConvAutoencoder",
+    equals="the published numbers of parameters",
+    source="G. Bernard, IFT6266 project (2017)",
+    within="exactly",
+)
 def test_published_parameter_counts() -> None:
     assert parameters(LatentEncoder()) == 4_398_052
     assert parameters(LatentDecoder()) == 14_504_067
@@ -25,6 +34,15 @@ def sides(network: nn.Module, kinds: tuple[type, ...], *inputs: torch.Tensor) ->
     return [shape[-1] for kind, shape in output_shapes(network, *inputs) if kind in kinds]
 
 
+@pytest.mark.proves(
+    "LatentGenerator",
+    "LatentDecoder",
+    "LatentCritic",
+    "ConvAutoencoder",
+    equals="the published shapes, layer by layer",
+    source="G. Bernard, IFT6266 project (2017)",
+    within="exactly",
+)
 def test_shapes() -> None:
     up = (nn.ConvTranspose2d, nn.Conv2d)
     code = torch.rand(2, 100)
@@ -46,6 +64,12 @@ def test_counts_of_the_early_variant() -> None:
     assert parameters(LatentCritic(hole=True)) == convolutions + (512 * 16 + 1) * 512 + 2 * 512 + 513
 
 
+@pytest.mark.proves(
+    "LatentGenerator",
+    equals="its encoder written in plain torch.nn.functional",
+    source="G. Bernard, IFT6266 project (2017)",
+    dtypes="float64",
+)
 def test_the_encoder_normalises_after_its_activation() -> None:
     encoder = LatentEncoder(2).double()
     x = picture = torch.rand(3, 3, 64, 64, dtype=torch.float64) * 2 - 1

@@ -52,6 +52,11 @@ def published_generator(weights: dict[str, Tensor], picture: Tensor, *, train: b
     return nn.functional.conv_transpose2d(up2, weights["tconv3.weight"], stride=2, padding=1).sigmoid()
 
 
+@pytest.mark.proves(
+    "UNetGenerator",
+    equals="the generator written in plain torch.nn.functional",
+    source="S. Subramanian, IFT6266 project (2017)",
+)
 @pytest.mark.parametrize("train", [True, False])
 def test_generator_equals_the_published_one(train: bool) -> None:
     network = UNetGenerator(8).train(train)
@@ -72,6 +77,11 @@ def test_critic_sides(variant: str, sides: list[int]) -> None:
     assert seen == sides
 
 
+@pytest.mark.proves(
+    "WassersteinCritic",
+    equals="the critic written in plain torch.nn",
+    source="S. Subramanian, IFT6266 project (2017)",
+)
 def test_critic_equals_the_published_one() -> None:
     critic = WassersteinCritic(8)
     layers: list[nn.Module] = []

@@ -45,6 +45,7 @@ def accelerated(net: nn.Module, **options) -> nn.Module:
     return net
 
 
+@pytest.mark.proves("restore", equals="the network before accelerate")
 @pytest.mark.parametrize("options", [{}, {"inference": True}, {"precision": "exact"}, {"tune": True}], ids=str)
 def test_everything_is_as_it_was(options: dict) -> None:
     plain = randomised(Net()).eval()

@@ -6,6 +6,7 @@ import torch
 from inpaint_fast.optim import NesterovRMSprop
 
 
+@pytest.mark.proves("NesterovRMSprop", equals="Lasagne's rmsprop and apply_nesterov_momentum, written out")
 def test_the_update_is_lasagnes_written_out() -> None:
     torch.manual_seed(0)
     p = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)

@@ -29,6 +29,12 @@ def gradients(optimizer: torch.optim.Optimizer, network: nn.Module) -> list[dict
     return seen
 
 
+@pytest.mark.proves(
+    "context_gan",
+    equals="the gradients of the printed losses",
+    source="S. Larocque, IFT6266 project (2017)",
+    dtypes="float64",
+)
 @pytest.mark.parametrize("saturating", [False, True])
 def test_the_joint_gradient_is_that_of_the_printed_loss(saturating: bool) -> None:
     torch.manual_seed(0)
@@ -138,6 +144,11 @@ def steps_of(system) -> tuple:
     return batch, system.truth(batch), torch.zeros(4, 3, 32, 32)
 
 
+@pytest.mark.proves(
+    "latent_gan",
+    equals="the published order of steps; the encoder stays as it is",
+    source="G. Bernard, IFT6266 project (2017)",
+)
 def test_latent_gan_takes_two_generator_steps_from_the_same_codes() -> None:
     recipe = LatentGAN(width=2, code=4, autoencoder_steps=2, batch_size=4, heldout_crops=1)
     run = Run(recipe)

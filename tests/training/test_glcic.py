@@ -105,6 +105,11 @@ def test_what_the_health_warnings_need_is_measured() -> None:
     assert ill["critic_spread"] < 1e-6 and ill["saturated"] > 0.9
 
 
+@pytest.mark.proves(
+    "glcic",
+    equals="the three phases written out, by the paper and by GLCIC-PyTorch",
+    source="Iizuka, Simo-Serra, Ishikawa (2017)",
+)
 @pytest.mark.parametrize("mended", [True, False])
 @pytest.mark.parametrize("order", ["act_norm", "norm_act"])
 def test_the_three_phases_are_the_published_ones(mended: bool, order: str) -> None:

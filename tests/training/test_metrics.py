@@ -50,6 +50,7 @@ def noisy() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return completed, truth, center_square(40, 48)[None].expand(2, -1, -1, -1)
 
 
+@pytest.mark.proves("hole_metrics", equals="torchmetrics' PSNR, SSIM, L1, L2", within="1e-6")
 def test_metrics_equal_those_of_torchmetrics() -> None:
     functional = pytest.importorskip("torchmetrics.functional", reason="torchmetrics is not installed")
     completed, truth, mask = noisy()
@@ -71,6 +72,7 @@ def test_metrics_equal_those_of_torchmetrics() -> None:
     torch.testing.assert_close(ssim_map(completed, truth)[INSIDE], full[INSIDE], atol=1e-6, rtol=0)
 
 
+@pytest.mark.proves("hole_metrics", equals="scikit-image's PSNR and SSIM", within="1e-6")
 def test_metrics_equal_those_of_scikit_image() -> None:
     skimage = pytest.importorskip("skimage.metrics", reason="scikit-image is not installed")
     completed, truth, mask = noisy()

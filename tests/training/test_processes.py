@@ -104,6 +104,11 @@ def test_gradients_and_losses_are_those_of_one_process(case: tuple[str, bool], i
     check(case, in_two)
 
 
+@pytest.mark.proves(
+    "every recipe",
+    equals="in two processes: the gradients and losses of one",
+    dtypes="float64",
+)
 @pytest.mark.long
 def test_gradients_and_losses_of_every_recipe_are_those_of_one_process(tmp_path: Path) -> None:
     mp.spawn(others_in_process, (str(tmp_path),), nprocs=2)

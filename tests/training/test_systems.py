@@ -58,6 +58,11 @@ def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
     assert (load_caption_encoder(folder) is not None) == generator.reads_captions
 
 
+@pytest.mark.proves(
+    "every recipe",
+    equals="an undisturbed run, after it was stopped: networks, optimizers, draws",
+    within="bit for bit",
+)
 @pytest.mark.parametrize(
     ("name", "precision"),
     [*((name, "float32") for name in RECIPES), ("unet_wgan", "fp16"), ("latent_gan", "fp16"), ("glcic_small", "bf16")],
@@ -112,6 +117,7 @@ def test_as_published_and_sizes(name: str) -> None:
     assert list(sizes(recipe))[0] == "generator"
 
 
+@pytest.mark.proves("every recipe", equals="the published sizes of whole systems", within="exactly")
 def test_published_sizes_of_whole_systems() -> None:
     def of(name: str, **settings) -> dict[str, int]:
         return sizes(RECIPES[name](**settings))

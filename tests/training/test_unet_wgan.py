@@ -39,6 +39,11 @@ def written_out(system, batch: Batch, steps: int, bound: float) -> None:
     adam_g.step()
 
 
+@pytest.mark.proves(
+    "unet_wgan",
+    equals="an iteration written out: critic steps, clip, generator step",
+    source="S. Subramanian, IFT6266 project (2017)",
+)
 @pytest.mark.parametrize(("steps", "bound"), [(5, 0.03), (1, 0.05)])
 def test_a_step_is_the_published_iteration(steps: int, bound: float) -> None:
     torch.manual_seed(0)

@@ -216,7 +216,11 @@ class _Convolution(_Refuses):
 
 
 class AcceleratedConv2d(_Convolution, nn.Conv2d):
-    """An nn.Conv2d computed by `dilated_block` or `strided_block`, with the norm and the activation after it."""
+    """An nn.Conv2d of PyTorch's, computed by `dilated_block` or `strided_block`, with the norm and activation after it.
+
+    `accelerate` makes one of a convolution, in place; `restore` undoes it. Arguments, parameters and shapes are those
+    of torch.nn.Conv2d: (N, C_in, H, W) to (N, C_out, H_out, W_out).
+    """
 
     _inpaint_fast_computes = nn.Conv2d
 

@@ -14,7 +14,9 @@ from inpaint_fast.ops._torch_private import is_watched
 
 
 class FusedSequential(nn.Sequential):
-    """An nn.Sequential that runs each chain among its modules by the fused operators.
+    """An nn.Sequential of PyTorch's that runs each chain among its modules by the fused operators.
+
+    `accelerate` makes one of a container, in place; `restore` undoes it. Takes any shape that its modules take.
 
     Modules may be replaced, get hooks, be called by themselves or be shared: at every call it is asked whether the
     chains are still those that were found, and a module that cannot be fused runs as it is. `precision`: as in

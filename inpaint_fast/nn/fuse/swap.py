@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import fields
+from typing import TypeVar
 
 from torch import nn
 from torch.jit import ScriptModule
@@ -28,15 +29,17 @@ from inpaint_fast.nn.fuse.values import is_container, is_sequential
 from inpaint_fast.nn.graphs import Graphed
 from inpaint_fast.ops.conv_block import Kept, Tuning, keep_transformed
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 def accelerate(
-    model: nn.Module,
+    model: Network,
     *,
     inference: bool = False,
     precision: str = "fast",
     tune: bool = False,
     cuda_graph: bool = True,
-) -> nn.Module:
+) -> Network:
     """Run the convolutions of a network by the fused operators, with the norm and activation after them.
 
     In place. What is swapped, with one group:
@@ -139,7 +142,7 @@ def accelerate(
     return model
 
 
-def restore(model: nn.Module) -> nn.Module:
+def restore(model: Network) -> Network:
     """Undo `accelerate`: every module has the class again that it had.
 
     In place. What torch.jit.script, torch.fx or another tool that knows torch.nn's own classes cannot take is plain

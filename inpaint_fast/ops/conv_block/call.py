@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from inpaint_fast.ops._dispatch import elsewhere
@@ -44,17 +46,17 @@ def call(
 def plan_of(
     block: Block,
     geometry: Geometry | tuple,
-    tensors: dict[str, Tensor | None],
+    tensors: dict[str, Any],
     epilogue: Epilogue,
     precision: str,
     backend: str | None,
 ) -> Convolution:
     """The plan of a call with these tensors, by the names of the public function's arguments."""
     try:
-        known = Tensors(*map(facts, tensors.values()))
-        input = tensors["input"]
+        known: Any = Tensors(*map(facts, tensors.values()))  # pyright: ignore[reportArgumentType]
+        input, weight = tensors["input"], tensors["weight"]
         circumstances = Circumstances(
-            precision, backend, wants_grad(*tensors.values()), prepared(tensors["weight"]) is not None,
+            precision, backend, wants_grad(*tensors.values()), prepared(weight) is not None,
             autocast_dtype(input.device), input.is_cuda and allows_tf32(), elsewhere(),
         )  # fmt: skip
         return plan_convolution(block, geometry, epilogue, known, circumstances)

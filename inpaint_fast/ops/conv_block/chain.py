@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -57,7 +57,7 @@ class Norm(NamedTuple):
         scale = (self.running_var.to(wide) + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -scale * self.running_mean
+        shift = -scale * self.running_mean  # pyright: ignore[reportOperatorIssue]
         if self.bias is not None:
             shift = shift + self.bias
         return scale.to(dtype), shift.to(dtype)
@@ -158,7 +158,7 @@ class ConvNormAct:
 
     def _circumstances(self, key: tuple, way: str | None) -> Circumstances:
         _, keeps_nothing, gradient, autocast, *rest = key[-6:]
-        return Circumstances(self.settings[3], None, gradient, not keeps_nothing, autocast or None, *rest, way)
+        return Circumstances(self.settings[3], None, gradient, not keeps_nothing, autocast or None, *rest, way=way)
 
     def _plan(self, input: Tensor, weight: Tensor, bias: Tensor | None, key: tuple, way: str | None = None) -> Run:
         """How a call with this key runs; way: of `Circumstances`."""
@@ -203,17 +203,17 @@ def _trial(
         kept = None if kept is None else Kept()
         return lambda: run(input, weight, bias, norm, kept)
 
-    def leaf(tensor: Tensor | None) -> Tensor | None:
+    def leaf(tensor: Any) -> Any:
         return None if tensor is None else tensor.detach().requires_grad_(tensor.requires_grad)
 
-    tensors = [leaf(input), leaf(weight), leaf(bias)]
+    x, w, b = leaf(input), leaf(weight), leaf(bias)
     if norm is not None:
         norm = norm._replace(weight=leaf(norm.weight), bias=leaf(norm.bias))
-    leaves = [t for t in (*tensors, *(() if norm is None else norm[2:4])) if t is not None and t.requires_grad]
+    leaves = [t for t in (x, w, b, *(() if norm is None else norm[2:4])) if t is not None and t.requires_grad]
 
     def there_and_back() -> object:
         with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):  # not those of activation checkpointing
-            y = run(*tensors, norm, None)
+            y = run(x, w, b, norm, None)
         return torch.autograd.grad(y, leaves, torch.ones_like(y))
 
     return there_and_back
@@ -234,7 +234,7 @@ def _convolution(plan: Convolution) -> Run:
 
 def _one_by_one(plan: Convolution, normalise: Normalisation, hides: bool) -> Run:
     """The convolution, then normalisation and activation. hides: the running statistics are not to be updated."""
-    convolve = plan.convolve if plan.is_separate else lambda *tensors: plan(*tensors, None, None, None)
+    convolve = plan.convolve if plan.is_separate else lambda x, w, b: plan(x, w, b, None, None, None)
 
     def run(input, weight, bias, norm, kept):
         mean, var, scale, shift, _, _, _, momentum, eps = norm

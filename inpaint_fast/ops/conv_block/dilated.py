@@ -163,7 +163,8 @@ def plan(
     check_tensor("input", input)
     check_tensor("weight", weight)
     check_tensors(input=input, weight=weight)
-    DILATED.check(*Facts.all_of((facts(input), facts(weight))), geometry, None)
+    of_input, of_weight = Facts.all_of((facts(input), facts(weight)))
+    DILATED.check(of_input, of_weight, geometry, None)
     if check_name(backend) is None:
         backend = OPERATORS[DILATED].choose(input.device, None) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:

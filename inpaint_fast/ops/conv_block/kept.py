@@ -83,6 +83,9 @@ def prepare(weight: Tensor) -> None:
     `dilated_block`, `strided_block` and `transposed_block` then keep it transformed from call to call, where no
     gradient is wanted. The weight lives until it is forgotten.
 
+    Args:
+        weight: of any shape that they take: (C_out, C_in, 3, 3), or with 4x4 taps.
+
     Raises:
         TypeError: weight is no tensor.
     """
@@ -91,7 +94,11 @@ def prepare(weight: Tensor) -> None:
 
 
 def forget(weight: Tensor) -> None:
-    """Take the promise of `prepare` back, and drop what was kept of this weight."""
+    """Take the promise of `prepare` back, and drop what was kept of this weight.
+
+    Args:
+        weight: of any shape; one that was never prepared is none that is forgotten.
+    """
     _prepared.pop(id(weight), None)
 
 

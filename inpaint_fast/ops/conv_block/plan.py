@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,7 +118,7 @@ class Convolution:
         )  # fmt: skip
         return y if y.dtype == self.result else y.to(self.result)
 
-    def converted(self, *tensors: Tensor | None) -> list[Tensor | None]:
+    def converted(self, *tensors: Tensor | None) -> list[Any]:
         """The tensors as the algorithm computes with them."""
         compute = self.compute
         if compute is None:
@@ -266,4 +266,4 @@ def as_tf32(tensor: Tensor) -> Tensor:
 def allows_tf32() -> bool:
     """Whether PyTorch's own convolution would compute with float32 numbers on a GPU as TF32."""
     # Of all the flags for this, the one that can be read whichever of them were set.
-    return torch.backends.cudnn.conv.fp32_precision == "tf32"
+    return torch.backends.cudnn.conv.fp32_precision == "tf32"  # pyright: ignore[reportAttributeAccessIssue]

@@ -64,6 +64,10 @@ def sizes(implementation) -> tuple[tuple[int, ...], int]:
 # ---- parity ----
 
 
+@pytest.mark.proves(
+    "dilated_block",
+    equals="F.conv2d, norm and activation, either first, with the gradients of all tensors",
+)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
@@ -83,6 +87,7 @@ def test_parity(implementation, winograd, activation, order, affine) -> None:
     assert relative_error(y, exact[0]) < BOUND
 
 
+@pytest.mark.proves("dilated_block", equals="the same in other dtypes")
 @pytest.mark.parametrize("dtype", (torch.float16, torch.bfloat16, torch.float64), ids=str)
 def test_dtypes(implementation, winograd, dtype) -> None:
     torch.manual_seed(0)
@@ -169,6 +174,7 @@ def test_error_of_a_weight_that_meets_many_pixels() -> None:
 # ---- derivatives ----
 
 
+@pytest.mark.proves("dilated_block", equals="finite differences", within="gradcheck's", dtypes="float64")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradcheck(activation, order) -> None:
@@ -239,6 +245,7 @@ def test_functional_transforms_run_the_reference() -> None:
 # ---- PyTorch's machinery ----
 
 
+@pytest.mark.proves("dilated_block", equals="what torch.library promises", within="opcheck's")
 @compiled
 def test_opcheck(winograd) -> None:
     input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
@@ -412,6 +419,7 @@ def test_a_promise_is_kept_for_its_weight_alone(winograd) -> None:
         prepare([1])
 
 
+@pytest.mark.proves("dilated_block", equals='F.conv2d, by precision="exact"')
 def test_exact_is_the_direct_convolution() -> None:
     input, weight, bias, _, _ = arguments(shape=(1, 32, 24, 24), out=32)
     y = ipf.dilated_block(input, weight, bias, dilation=2, precision="exact", activation="relu")

@@ -54,6 +54,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
 # ---- parity ----
 
 
+@pytest.mark.proves(
+    "dilated_block",
+    equals="F.conv2d and its gradients, by the CUDA source for sm_80 and for sm_90a",
+    within="as good as PyTorch",
+    dtypes="float32, TF32, float16, bfloat16",
+)
 @every_mode
 @pytest.mark.parametrize("dilation", [1, 2, 5, (1, 3), 16])
 def test_parity(mode: Mode, dilation: int | tuple[int, int]) -> None:

@@ -109,6 +109,11 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 # ---- parity ----
 
 
+@pytest.mark.proves(
+    "strided_block",
+    "transposed_block",
+    equals="F.conv2d with stride 2 and F.conv_transpose2d, norm and activation, with the gradients of all tensors",
+)
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
@@ -202,6 +207,13 @@ def test_error_of_a_weight_that_meets_many_pixels(block) -> None:
 # ---- derivatives ----
 
 
+@pytest.mark.proves(
+    "strided_block",
+    "transposed_block",
+    equals="finite differences",
+    within="gradcheck's",
+    dtypes="float64",
+)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradcheck(block, activation, order) -> None:
@@ -256,6 +268,7 @@ def test_only_the_gradients_that_are_wanted(block, winograd) -> None:
 # ---- PyTorch's machinery ----
 
 
+@pytest.mark.proves("strided_block", "transposed_block", equals="what torch.library promises", within="opcheck's")
 @compiled
 def test_opcheck(block, winograd) -> None:
     input, weight, bias, scale, shift = block.arguments(shape=(1, 5, 6, 7), out=7)

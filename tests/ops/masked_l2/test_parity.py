@@ -71,6 +71,11 @@ def with_gradients(loss, pred: Tensor, target: Tensor, *args) -> tuple[Tensor, .
     return (value.detach(), *torch.autograd.grad(value, (pred, target)))
 
 
+@pytest.mark.proves(
+    "masked_l2",
+    equals="the reference, with both gradients",
+    source="Pathak et al. (2016), eq. 1; Iizuka et al. (2017), eq. 2",
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("mask_kind", MASKS)
@@ -110,6 +115,10 @@ def test_layouts_without_copies(implementation, layout, mask_kind) -> None:
         assert_as_good(value, exact.float(), exact)
 
 
+@pytest.mark.proves(
+    "masked_l2_composite",
+    equals="the reference: loss, picture and both gradients; known pixels bit for bit",
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_composite(implementation, dtype, layout) -> None:
@@ -137,6 +146,7 @@ def test_composite(implementation, dtype, layout) -> None:
     assert torch.equal(values[1][outside], image[outside])
 
 
+@pytest.mark.proves("masked_l2", equals="F.mse_loss(pred * mask, target * mask)")
 def test_equals_mse_of_masked_pictures() -> None:
     pred, target, mask = random(2, 3, 8, 8), random(2, 3, 8, 8), mask_of("float32", (2, 3, 8, 8), torch.float32)
     torch.testing.assert_close(ipf.masked_l2(pred, target, mask), F.mse_loss(pred * mask, target * mask))
@@ -209,6 +219,13 @@ def test_any_shape_mask_and_stride(data) -> None:
         torch.testing.assert_close(value.double(), exact, rtol=2e-6, atol=1e-12, equal_nan=True)
 
 
+@pytest.mark.proves(
+    "masked_l2",
+    "masked_l2_composite",
+    equals="finite differences",
+    within="gradcheck's",
+    dtypes="float64",
+)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_gradcheck(implementation, reduction) -> None:
     pred, target = (random(1, 2, 3, 2, dtype=torch.float64, device=implementation.device) for _ in range(2))
@@ -287,6 +304,11 @@ def operators(implementation) -> list[str]:
     )
 
 
+@pytest.mark.proves(
+    "masked_l2",
+    equals="what torch.library promises: schema, shapes, gradients, compilers",
+    within="opcheck's",
+)
 @pytest.mark.parametrize("layout", ("nchw", "channels_last", "transposed"))
 def test_opcheck(implementation, layout) -> None:
     for name in operators(implementation):

@@ -18,6 +18,11 @@ from inpaint_fast.ops._dispatch import OPERATORS
 STEM = "norm_act"
 
 
+@pytest.mark.proves(
+    "norm_act",
+    equals="what torch.library promises: schema, shapes, gradients, compilers",
+    within="opcheck's",
+)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("training", [True, False])
 def test_opcheck(kernel, layout, training) -> None:

@@ -40,6 +40,12 @@ def shape_for(implementation) -> tuple[int, ...]:
     return SMALL if implementation.slow else SHAPE
 
 
+@pytest.mark.proves(
+    "norm_act",
+    equals="nn.BatchNorm2d and the activation, either first, with all gradients and running statistics",
+    source="Ioffe, Szegedy (2015)",
+    within="as good as PyTorch",
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
@@ -240,6 +246,7 @@ def test_any_shape_and_stride(data) -> None:
         torch.testing.assert_close(values[name].double(), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.proves("norm_act", equals="finite differences", within="gradcheck's", dtypes="float64")
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)
 def test_gradcheck(implementation, activation, order) -> None:

@@ -56,6 +56,11 @@ def lists_for(name: str, dtype: torch.dtype, device: str = "cpu") -> tuple[list[
     return make(2, -1), make(2, -1), *state, steps
 
 
+@pytest.mark.proves(
+    "clip_weights_",
+    equals="p.clamp_(-bound, bound) of each tensor",
+    source="Arjovsky et al. (2017), algorithm 1",
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("bound", [0.3, (-0.5, 0.1), 0.0], ids=str)
 def test_clip_equals_clamp(implementation, dtype, bound) -> None:
@@ -68,6 +73,15 @@ def test_clip_equals_clamp(implementation, dtype, bound) -> None:
         assert torch.equal(tensor.nan_to_num(9), want.nan_to_num(9))
 
 
+@pytest.mark.proves(
+    "ClippedAdam",
+    "ClippedAdamW",
+    "ClippedRMSprop",
+    "ClippedSGD",
+    "Adadelta",
+    equals="torch.optim's step, then the clip, in float64",
+    within="as good as PyTorch",
+)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_parity(implementation, dtype, name) -> None:
@@ -177,6 +191,7 @@ def test_autograd_notices_the_change() -> None:
         loss.backward()
 
 
+@pytest.mark.proves("clip_weights_", equals="what torch.library promises", within="opcheck's")
 def test_opcheck(implementation) -> None:
     suffix = OPERATORS["weight_clip"].suffixes.get(implementation.backend)
     if suffix is None:
