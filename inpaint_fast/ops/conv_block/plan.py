@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -197,7 +198,9 @@ def plan_convolution(
     if block is NARROW:
         return plain
     operator = OPERATORS[block]
-    chosen = operator.choose(input.device, backend)
+    chosen = operator.choose(
+        input.device, backend, "training" if gradient else "inference", products(block, geometry, input, weight)
+    )
     slower = way is None and circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)
     if chosen == "reference" or way == "plain" or slower:
         return plain
@@ -247,6 +250,12 @@ def _pays_by_rows(block: Block, geometry: Geometry, input: Facts, weight: Facts)
         return False
     height, width = block.size(input.shape, weight.shape, geometry)
     return pays_by_rows(weight.shape, input.shape[0] * height * width)
+
+
+def products(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> int:
+    """Multiplications of the convolution by its definition, padding's included."""
+    height, width = input.shape[2:] if block.transposed else block.size(input.shape, weight.shape, geometry)
+    return input.shape[0] * height * width * math.prod(weight.shape)
 
 
 def _is_fast_in_torch(dtype: torch.dtype) -> bool:
