@@ -55,7 +55,7 @@ def correct_regions(
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     device = next(network.parameters()).device
-    filled = harmonic(picture[None], hole[None, None])[0]
+    filled = harmonic(picture[None], hole[None, None], told=lambda done: told(done / 2))[0]
     result = torch.where(part, filled, picture)
     found = list(windows_and_scales(part, network.hole))
     for done, (window, wanted, scale) in enumerate(found, 1):
@@ -67,5 +67,5 @@ def correct_regions(
         with torch.inference_mode():
             correction = answer(network.correction(*inputs)[0, :, : size[0], : size[1]])
         enlarge_into(result, wanted, window, region, correction, add=True)
-        told(done / len(found))
+        told(0.5 + done / len(found) / 2)
     return result

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,7 +35,14 @@ def ring_mean(picture: Tensor, mask: Tensor, *, width: int = 2) -> Tensor:
     return paste(_in_dtype(mean, picture.dtype), picture, hole)
 
 
-def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, max_steps: int = 100) -> Tensor:
+def harmonic(
+    picture: Tensor,
+    mask: Tensor,
+    *,
+    tolerance: float | None = None,
+    max_steps: int = 100,
+    told: Callable[[float], object] | None = None,
+) -> Tensor:
     """Fill the hole with the solution of Laplace's equation, the known pixels around it as boundary values.
 
     Each hole pixel becomes the mean of its neighbours (four, fewer at the picture's edge). Time and memory go by the
@@ -47,6 +56,7 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, m
             largest error of a value, at which to stop, in the picture's units; None: 1e-4 of the largest value beside
             the hole.
         max_steps: bound on the number of steps; 15 have been enough for any hole at the default tolerance.
+        told: called now and then with about the fraction of the work that is done, if it takes several steps.
 
     Returns:
         (N, C, H, W): the picture, its hole filled; integers are rounded. Where the hole covers everything: 0.5.
@@ -70,7 +80,7 @@ def harmonic(picture: Tensor, mask: Tensor, *, tolerance: float | None = None, m
     unknown, covered = hole[:, 0], hole.flatten(1).all(dim=1)
     columns[:, covered] = NOTHING_KNOWN if picture.is_floating_point() else 0
     unknown = unknown & ~covered[:, None, None]
-    values = solve_laplace(columns, unknown, tolerance=tolerance, max_steps=max_steps)
+    values = solve_laplace(columns, unknown, tolerance=tolerance, max_steps=max_steps, told=told)
     columns[:, unknown] = _in_dtype(values, picture.dtype)
     return paste(filled, picture, hole)
 

@@ -13,7 +13,8 @@ one cycle is a symmetric operator, as conjugate gradients need it. No hole has t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -29,7 +30,13 @@ TRANSPOSED = tuple(down * right for down in (1 / 4, 3 / 4, 3 / 4, 1 / 4) for rig
 
 
 def solve_laplace(
-    pictures: Tensor, hole: Tensor, *, tolerance: float | None, max_steps: int, cloned: Tensor | None = None
+    pictures: Tensor,
+    hole: Tensor,
+    *,
+    tolerance: float | None,
+    max_steps: int,
+    cloned: Tensor | None = None,
+    told: Callable[[float], object] | None = None,
 ) -> Tensor:
     """The values in the hole that are the means of their neighbours (four, fewer at a picture's edge).
 
@@ -42,6 +49,7 @@ def solve_laplace(
         max_steps: bound on the number of steps.
         cloned: (channels, N, H, W). With it the equation is Poisson's: inside the hole the values differ from pixel to
             pixel as these do, as far as they can, and across its border not at all.
+        told: called after each step with about the fraction of the work that is done.
 
     Returns:
         float64 (channels, cells): the values of `pictures[:, hole]`; those of small pictures in floating point are
@@ -66,8 +74,10 @@ def solve_laplace(
     relative = 1e-4 / 4 if tolerance is None else tolerance / unit
     exact = torch.float32 if relative >= FLOAT32_REACHES and small else torch.float64
     values = border.div_(unit)
-    for part in values.split(max(1, VALUES // len(order))):
-        part.copy_(_solve(levels, part.to(exact), relative, max_steps)[:, order]).mul_(unit)
+    parts = values.split(max(1, VALUES // len(order)))
+    for i, part in enumerate(parts):
+        tell = None if told is None else lambda done, before=i: told((before + done) / len(parts))
+        part.copy_(_solve(levels, part.to(exact), relative, max_steps, tell)[:, order]).mul_(unit)
     return values if cloned is None else values.add_(cloned[:, hole])
 
 
@@ -85,16 +95,25 @@ def _border(pictures: Tensor, cells: _Cells, level: _Level, cloned: Tensor | Non
     return total
 
 
-def _solve(levels: Sequence[_Level], border: Tensor, tolerance: float, max_steps: int) -> Tensor:
+def _solve(
+    levels: Sequence[_Level],
+    border: Tensor,
+    tolerance: float,
+    max_steps: int,
+    told: Callable[[float], object] | None,
+) -> Tensor:
     """Conjugate gradients in the border's dtype, each row by itself, preconditioned by cycles in float32."""
     neighbours, degree, count = levels[0].neighbours, levels[0].degree.to(border.dtype), border.shape[1]
     x, residual, tiny = torch.zeros_like(border), border, torch.finfo(border.dtype).tiny
-    direction, before = border.new_zeros(len(border), count + 1), None
+    direction, before, first = border.new_zeros(len(border), count + 1), None, 0.0
     for step in range(max_steps + 1):
         error = _cycle(levels, residual.float())[:, :count].to(border.dtype)
         left = torch.stack([residual.abs().max(), error.abs().max()]).tolist()
         if max(left) <= tolerance:
             return x
+        if told is not None and tolerance > 0:
+            first = first or max(left)
+            told(max(0.0, math.log(first / max(left)) / math.log(first / tolerance)))  # a step divides what is left
         if step == max_steps:
             break
         energy = (residual * error).sum(dim=1, keepdim=True)

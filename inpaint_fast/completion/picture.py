@@ -101,8 +101,10 @@ def complete(
         return picture.clone()
     if hole.all():
         raise ValueError("mask: it covers the whole picture; nothing is left to complete it from")
+    tell = progress or (lambda doing, done: None)
     if fill is not None:
-        completed = FILLS[fill](picture[None].to(device), hole[None, None].to(device))[0].cpu()
+        options = {"told": partial(tell, "completing")} if fill == "harmonic" else {}  # the other takes no time
+        completed = FILLS[fill](picture[None].to(device), hole[None, None].to(device), **options)[0].cpu()
         return blend_holes(completed, picture, hole[None]) if blend else completed
     if isinstance(weights, nn.Module):
         generator = weights if device is None else copy.deepcopy(weights).to(device)
@@ -111,7 +113,6 @@ def complete(
         generator = placed(load_network(weights), torch.device(device or "cpu"))
         caption_encoder = caption_encoder or load_caption_encoder(weights)
     captions = encoded_captions(generator, caption, caption_encoder)
-    tell = progress or (lambda doing, done: None)
     if adapt is not None:
         adapted = adapt_to_picture(generator, picture, hole[None], seconds=adapt, progress=partial(tell, "adapting"))
         if not adapted.gained:

@@ -191,3 +191,10 @@ def test_the_number_of_steps_does_not_grow_with_the_hole(monkeypatch) -> None:
             hole[0, -1] = False
             _, steps, _ = cost(monkeypatch, noise[None, None], hole[None])
             assert steps <= 15, (name, side, steps)
+
+
+def test_it_tells_how_much_is_done() -> None:
+    told: list[float] = []
+    picture = torch.rand(1, 3, 120, 130, generator=torch.Generator().manual_seed(0))
+    harmonic(picture, box(120, 130, 5, 5, 110, 100)[None], told=told.append)
+    assert len(told) >= 3 and told == sorted(told) and told[0] == 0 and told[-1] < 1

@@ -21,7 +21,7 @@ RED = torch.tensor([200, 40, 60], dtype=torch.uint8)[:, None, None].expand(3, *S
 
 def noise(mode: str) -> Image.Image:
     draws = np.random.default_rng(0)
-    depth = {"I;16": np.uint16, "I": np.int32, "F": np.float32}.get(mode)
+    depth = {"I;16": np.uint16, "I;16B": ">u2", "I": np.int32, "F": np.float32}.get(mode)
     if depth is not None:
         return Image.fromarray(draws.integers(0, 65536, SIZE).astype(depth))
     if mode in ("1", "P"):
@@ -46,7 +46,7 @@ def written(tmp_path, original: str, completed=RED, hole=HOLE) -> tuple[Image.Im
     ("suffix", "mode"),
     [
         *(("png", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
-        *(("tif", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F")),
+        *(("tif", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I", "F")),
         *(("webp", mode) for mode in ("RGB", "RGBA")),
     ],
 )

@@ -131,7 +131,7 @@ def test_wrong_types_are_named(generator) -> None:
     for name, arguments in {
         "image.*ndarray": (picture.numpy(), mask, generator),
         "mask.*read_mask.*str": (picture, "mask.png", generator),
-        "weights.*NoneType": (picture, mask, None),
+        "weights.*int": (picture, mask, 3),
     }.items():
         with pytest.raises(TypeError, match=name):
             ipf.complete(arguments[0], arguments[1], weights=arguments[2])
