@@ -170,6 +170,7 @@ function setBrushSize(pixels) {
 // What can be done now.
 function refresh() {
   for (const button of document.querySelectorAll("header button, footer button")) button.disabled = abort !== null;
+  canvas.tabIndex = body.dataset.mode === "painting" ? 0 : -1; // what is compared has its slider
   const painting = round?.painting;
   $("undo").disabled ||= !painting?.done.length && !earlier.length;
   $("redo").disabled ||= !painting?.undone.length;
@@ -315,8 +316,9 @@ function divideAt(x) {
 
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
-  if (event.ctrlKey) view.zoom(Math.exp(-event.deltaY / 200), ...placeOf(event));
-  else view.move(-event.deltaX, -event.deltaY);
+  const unit = event.deltaMode ? 16 : 1; // lines, or CSS pixels
+  if (event.ctrlKey) view.zoom(Math.exp((-event.deltaY * unit) / 200), ...placeOf(event));
+  else view.move(-event.deltaX * unit, -event.deltaY * unit);
   redraw();
 }, { passive: false });
 
@@ -445,6 +447,7 @@ $("divider").addEventListener("input", () => divide(Number($("divider").value)))
 new ResizeObserver(resize).observe($("stage"));
 
 knowToken();
+window.addEventListener("unhandledrejection", ({ reason }) => complain(reason.message)); // no memory to show a picture
 window.addEventListener("hashchange", () => location.reload()); // an address with another token
 refresh();
 try {

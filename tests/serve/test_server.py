@@ -11,6 +11,8 @@ import struct
 import threading
 import time
 import zlib
+from fnmatch import fnmatch
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -97,6 +99,11 @@ class TestThePage:
         named = set(re.findall(r"(?:href|src)=\"([\w.]+)\"", texts["/"]))
         named |= {name for text in texts.values() for name in re.findall(r'from "\./([\w.]+)"', text)}
         assert {f"/{name}" for name in named} | {"/"} == set(FILES)
+
+    def test_they_are_in_the_wheel(self):
+        settings = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+        patterns = re.findall(r'"(.*?)"', re.search(r'(?m)^"inpaint_fast\.serve" = \[(.*)\]$', settings)[1])
+        assert all(any(fnmatch(name, pattern) for pattern in patterns) for name, _ in FILES.values())
 
     def test_every_element_that_the_script_names_is_there(self, page):
         script, html = (page.ask(path).content.decode() for path in ("/page.js", "/"))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from serve.browser import PROGRAM as BROWSER
 
 from inpaint_fast.cli.main import main
 from inpaint_fast.data import write_png
@@ -19,7 +20,6 @@ from inpaint_fast.training.report import read_runs, write_report
 from inpaint_fast.training.report.curves import Axis, Curve, chart, number, unit_of
 
 HOSTILE = "\"'><script>alert(1)</script><img src=http://example.com/x.png>\x1b[31m\u202e"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "img", "input"}
 
 
