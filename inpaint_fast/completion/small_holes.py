@@ -13,8 +13,8 @@ from torch import Tensor
 from inpaint_fast._recent import Recent
 from inpaint_fast.completion.laplace import PIXELS, STEPS
 
-CELLS = 1536  # of a hole, at most: the matrix is worked out in 0.03 s
-KEPT_BYTES = 64 << 20  # of matrices: more than a hundred holes of that size
+VALUES = 2**21  # pixels of a hole times those and its ring's, at most: some 0.1 s of work; the central hole has half
+KEPT_BYTES = 64 << 20  # of matrices: those of fifty such holes
 
 
 class HoleFill:
@@ -25,6 +25,7 @@ class HoleFill:
         device: of the pictures.
     """
 
+    @torch.inference_mode(False)  # it outlives that
     def __init__(self, hole: Tensor, device: torch.device) -> None:
         self.size = hole.shape
         flat = hole.flatten().cpu()
@@ -71,11 +72,22 @@ def fill_of(hole: Tensor, device: torch.device) -> HoleFill | None:
     """What fills the hole that all pictures have, bool (1, 1, H, W); None where it is not small, or empty."""
     if hole.numel() > PIXELS:
         return None
-    bits = np.packbits(hole.cpu().numpy())
-    if not 0 < np.unpackbits(bits).sum() <= min(CELLS, hole.numel() - 1):
+    array = hole[0, 0].cpu().numpy().view(np.uint8) != 0  # Pillow's True may be 255
+    cells = int(np.count_nonzero(array))
+    if not 0 < cells < array.size or cells * (cells + _ring_length(array)) > VALUES:
         return None
-    key = hole.shape[2:], bits.tobytes(), device
-    return _fills.get(key, lambda _: HoleFill(hole[0, 0], device))
+    key = array.shape, np.packbits(array).tobytes(), device
+    return _fills.get(key, lambda _: HoleFill(torch.from_numpy(array), device))
 
 
-_fills: Recent[tuple[torch.Size, bytes, torch.device], HoleFill] = Recent(KEPT_BYTES)
+def _ring_length(hole: np.ndarray) -> int:
+    """How many pixels touch it."""
+    grown = hole.copy()
+    grown[1:] |= hole[:-1]
+    grown[:-1] |= hole[1:]
+    grown[:, 1:] |= hole[:, :-1]
+    grown[:, :-1] |= hole[:, 1:]
+    return int(np.count_nonzero(grown) - np.count_nonzero(hole))
+
+
+_fills: Recent[tuple[tuple[int, ...], bytes, torch.device], HoleFill] = Recent(KEPT_BYTES)

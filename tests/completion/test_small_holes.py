@@ -9,7 +9,7 @@ from inpaint_fast._recent import Recent
 from inpaint_fast.completion import harmonic, small_holes
 from inpaint_fast.completion.centres import generator_inputs
 from inpaint_fast.completion.laplace import solve_laplace
-from inpaint_fast.completion.small_holes import CELLS, PIXELS, HoleFill, fill_of
+from inpaint_fast.completion.small_holes import PIXELS, VALUES, HoleFill, fill_of
 from inpaint_fast.data import box, center_square
 from inpaint_fast.models import ContextCNN
 
@@ -50,6 +50,15 @@ def test_gradients_flow_to_known_pixels_alone() -> None:
     assert torch.equal(picture.grad, (~CENTRE).float().expand_as(picture))
 
 
+def test_one_that_was_made_in_inference_mode_has_gradients(monkeypatch) -> None:
+    monkeypatch.setattr(small_holes, "_fills", Recent(1 << 22))
+    picture = torch.rand(1, 3, 64, 64, requires_grad=True)
+    with torch.inference_mode():
+        made = fill_of(CENTRE.clone(), CPU)
+    harmonic(picture, CENTRE).sum().backward()
+    assert fill_of(CENTRE, CPU) is made and picture.grad is not None
+
+
 def test_what_a_generator_for_the_centre_sees() -> None:
     """The same, and no mask is read: what it holds does not matter."""
     generator, picture = ContextCNN(prefill="harmonic"), torch.rand(2, 3, 64, 64)
@@ -62,7 +71,11 @@ def test_what_a_generator_for_the_centre_sees() -> None:
 def test_only_small_holes_of_small_pictures_have_one() -> None:
     assert fill_of(torch.zeros(1, 1, 8, 8, dtype=torch.bool), CPU) is None
     assert fill_of(torch.ones(1, 1, 8, 8, dtype=torch.bool), CPU) is None
-    assert fill_of(box(64, 64, 0, 0, CELLS // 32 + 1, 32)[None], CPU) is None
+    assert fill_of(box(64, 64, 0, 0, 48, 32)[None], CPU) is None
+    assert VALUES < 48 * 32 * (48 * 32 + 48 + 32)
+    specks = torch.zeros(1, 1, 64, 64, dtype=torch.bool)
+    specks[..., ::2, ::2] = True  # 1,024 pixels as the centre, and as many again around each
+    assert fill_of(specks, CPU) is None
     assert fill_of(box(PIXELS // 64, 65, 0, 0, 2, 2)[None], CPU) is None
     assert fill_of(CENTRE, CPU) is fill_of(CENTRE.clone(), CPU)
 
