@@ -1,4 +1,4 @@
-"""Whole accelerated networks, every block by the CUDA kernels (emulated): they give what PyTorch's own operators give."""
+"""Whole accelerated networks, every block by the CUDA kernels (emulated): they give what PyTorch's own operators do."""
 
 from __future__ import annotations
 
