@@ -7,9 +7,10 @@ gradient formula:
     torch.ops.inpaint_fast.masked_l2_triton    Triton ("triton"), in Triton's interpreter on CPU tensors
     the reference, plain PyTorch               ("reference"), on any device
 
-A caller chooses nothing: the first of `PREFERENCE` that is there for the tensor's device runs; of an operator with a
-table `fastest`, on a GPU the backend that measurements on such a GPU have put there, or else the reference. `backend=`
-or `use_backend` forces one, and one that is not there is an error that says why and how to get it.
+A caller chooses nothing: the first of `PREFERENCE` that is there for the tensor's device runs; on a GPU, of an operator
+that is `measured`, the backend that measurements on such a GPU say for such a call (_fastest.py), or else the
+reference. `backend=` or `use_backend` forces one, and one that is not there is an error that says why and how to get
+it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from inpaint_fast import _extension
 from inpaint_fast._words import BackendError, triton_interpreted
+from inpaint_fast.ops._fastest import KINDS, fastest
 from inpaint_fast.ops._flops import register_flops
 from inpaint_fast.ops._torch_private import apply_of, has_kernel, is_transformed
 
@@ -155,7 +157,7 @@ class Operator:
         definitions: name -> definition of each registered operator, the stem itself and its helpers.
         backends: those that have been written, whether or not this build and this machine have them.
         unless: where PyTorch's own operators run unasked instead of "cpp", in words.
-        fastest: a GPU's compute capability -> the backend that runs there unasked; None: by `PREFERENCE`.
+        measured: on a GPU the table of _fastest.py says what runs unasked; otherwise `PREFERENCE`.
         suffixes: backend -> what its registered operators add to these names.
         compiled: the device types that the extension has a kernel for.
         functions: (backend's suffix, registered operator) -> itself with its gradient, for eager calls.
@@ -166,7 +168,7 @@ class Operator:
     backends: tuple[str, ...] = BACKENDS
     home: str = ""
     unless: str = ""
-    fastest: dict[tuple[int, int], str] | None = None
+    measured: bool = False
     suffixes: dict[str, str] = field(init=False)
     compiled: frozenset[str] = field(init=False)
     functions: dict[tuple[str, str], type[torch.autograd.Function]] = field(init=False, default_factory=dict)
@@ -217,27 +219,36 @@ class Operator:
         gradient = torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args)
         return self.entry(backend, name, gradient)(*args)
 
-    def preference(self, device: torch.device) -> tuple[str, ...]:
+    def preference(self, device: torch.device, kind: str, size: int | None) -> tuple[str, ...]:
         """The backends to try on tensors of `device`, the first of which that can run does."""
-        if device.type != "cuda" or self.fastest is None:
+        if device.type != "cuda" or not self.measured:
             return PREFERENCE.get(device.type, ())
-        if not self.fastest or not torch.cuda.is_available():
+        if not torch.cuda.is_available():
             return ()
         facts = torch.cuda.get_device_properties(device)
-        measured = self.fastest.get((facts.major, facts.minor))
-        return () if measured is None else (measured,)
+        found = fastest(self.stem, (facts.major, facts.minor), kind, size)
+        return () if found is None else (found,)
 
     def describe(self, device: torch.device) -> str:
         """What runs on tensors of `device` unasked, and, where that is not what was written for it, why."""
-        chosen = self.choose(device, None)
-        if chosen != "reference" or device.type != "cuda" or self.fastest is None or _forced is not None:
+        by_kind = {kind: self.choose(device, None, kind) for kind in KINDS}
+        chosen, *others = dict.fromkeys(by_kind.values())
+        if device.type != "cuda" or not self.measured or _forced is not None:
             unless = f"; PyTorch's own {self.unless}" if chosen == "cpp" and self.unless and _forced is None else ""
             return f"{chosen} runs{unless}"
-        ours = " or ".join(repr(name) for name in self.backends if name in ("triton", "cuda"))
-        return f"reference (PyTorch's own) runs: no measurements for this GPU; backend={ours} runs ours"
+        if chosen == "reference" and not others:
+            ours = " or ".join(repr(name) for name in self.backends if name in ("triton", "cuda"))
+            return f"reference (PyTorch's own) runs: no measurements for this GPU; backend={ours} runs ours"
+        ours = " and ".join(f"{name} for large {kind}" for kind, name in by_kind.items() if name != "reference")
+        return f"{ours} runs; PyTorch's own otherwise"
 
-    def choose(self, device: torch.device, backend: str | None) -> str:
+    def choose(
+        self, device: torch.device, backend: str | None, kind: str = "inference", size: int | None = None
+    ) -> str:
         """The backend that runs on tensors of `device`.
+
+        Args:
+            kind, size: of the call, by _fastest.py; None: any that is large enough.
 
         Raises:
             ValueError: `backend` is no backend.
@@ -253,7 +264,7 @@ class Operator:
                 raise BackendError(f"{self.stem}: backend {backend!r} cannot run {where}; only 'reference' can")
             return "reference"
         if backend is None:
-            for candidate in self.preference(device):
+            for candidate in self.preference(device, kind, size):
                 if why_not(self.stem, candidate, device.type) is None:
                     return candidate
             return "reference"

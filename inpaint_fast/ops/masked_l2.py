@@ -349,4 +349,5 @@ _operator = Operator(
         ),
         "masked_l2_scale_": Definition("(Tensor(a!) grad, Tensor scale) -> ()", _fake_scale),
     },
+    measured=True,
 )

@@ -236,7 +236,8 @@ def plan_norm(
         elsewhere: `ops._dispatch.elsewhere`.
     """
     activation, slope, order = epilogue[0], check_activation(*epilogue), epilogue[2]
-    chosen = _operator.choose(device, backend)
+    kind = "training" if training or gradient else "inference"
+    chosen = _operator.choose(device, backend, kind, math.prod(shape) if device.type == "cuda" else None)
     unasked = chosen == "cpp" and backend is None and elsewhere[0] is None
     if chosen == "reference" or (unasked and not _pays(shape, training, gradient, activation)):
         in_place = order == "norm_act" and may_overwrite(slope)
@@ -418,4 +419,5 @@ _operator = Operator(
     },
     backends=("cuda", "triton", "cpp", "reference"),
     unless=f"below {LEAST_ELEMENTS} elements, {LEAST_ELEMENTS_TRAINING} with a gradient",
+    measured=True,
 )

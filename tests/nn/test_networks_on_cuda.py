@@ -1,4 +1,4 @@
-"""Whole accelerated networks, every block by the CUDA kernels (emulated): they give what PyTorch's own operators do."""
+"""Whole accelerated networks, every block by the CUDA kernels (emulated), equal PyTorch's own operators."""
 
 from __future__ import annotations
 

@@ -16,10 +16,6 @@ from inpaint_fast.ops._flops import convolution_flops
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue, gradients_of
 
-# The block, a GPU's compute capability -> the backend that is the fastest there, "triton" or "cuda". A benchmark of the
-# block on such a GPU fills it: benchmarks/results/<device>/<block>.csv must show it. Where there is none PyTorch's own
-# convolution runs.
-FASTEST: dict[str, dict[tuple[int, int], str]] = {"dilated_block": {}, "strided_block": {}, "transposed_block": {}}
 UNLESS = "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
@@ -210,7 +206,7 @@ def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
             flops=partial(_flops_weight_gradient, block),
         ),
     }
-    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, fastest=FASTEST[stem])
+    return Operator(stem, definitions | helpers, home="conv_block", unless=UNLESS, measured=True)
 
 
 OPERATORS = {

@@ -5,7 +5,7 @@ multiplications than the definition, at every dilation. Where that does not pay 
 `precision="exact"`, PyTorch's own convolution runs. Source of the method: Lavin and Gray, Fast Algorithms for
 Convolutional Neural Networks (2016).
 
-On a GPU it is an implicit matrix product (kernels/conv_block), where `FASTEST` or the caller says so, and otherwise
+On a GPU it is an implicit matrix product (kernels/conv_block), where fastest.csv or the caller says so, and otherwise
 PyTorch's convolution, then the epilogue.
 """
 
@@ -25,7 +25,7 @@ from inpaint_fast.ops.conv_block.chain import with_statistics
 from inpaint_fast.ops.conv_block.choice import algorithm
 from inpaint_fast.ops.conv_block.definition import OPERATORS, transformed_numel
 from inpaint_fast.ops.conv_block.geometry import DILATED, Geometry, Size
-from inpaint_fast.ops.conv_block.plan import Epilogue
+from inpaint_fast.ops.conv_block.plan import Epilogue, products
 
 
 def dilated_block(
@@ -163,9 +163,11 @@ def plan(
     check_tensor("input", input)
     check_tensor("weight", weight)
     check_tensors(input=input, weight=weight)
-    DILATED.check(*Facts.all_of((facts(input), facts(weight))), geometry, None)
+    known = Facts.all_of((facts(input), facts(weight)))
+    DILATED.check(*known, geometry, None)
     if check_name(backend) is None:
-        backend = OPERATORS[DILATED].choose(input.device, None) if input.is_cuda else "cpp"
+        kind, size = "training" if training else "inference", products(DILATED, geometry, *known)
+        backend = OPERATORS[DILATED].choose(input.device, None, kind, size) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
     if backend != "cpp" or _extension.module is None:

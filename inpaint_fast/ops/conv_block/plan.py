@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -179,7 +180,9 @@ def plan_convolution(
     input, weight, *vectors = Facts.all_of(tensors)
     block.check(input, weight, geometry, autocast, **dict(zip(("bias", "scale", "shift"), vectors, strict=True)))
     operator = OPERATORS[block]
-    chosen = operator.choose(input.device, backend)
+    chosen = operator.choose(
+        input.device, backend, "training" if gradient else "inference", products(block, geometry, input, weight)
+    )
     dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
     plain = Convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
@@ -226,6 +229,12 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
     plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32)
     plan.transformed(kept, weight, plan.converted(weight)[0])
+
+
+def products(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> int:
+    """Multiplications of the convolution by its definition, padding's included."""
+    height, width = input.shape[2:] if block.transposed else block.size(input.shape, weight.shape, geometry)
+    return input.shape[0] * height * width * math.prod(weight.shape)
 
 
 def _is_fast_in_torch(dtype: torch.dtype) -> bool:

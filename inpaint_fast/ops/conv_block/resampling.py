@@ -5,7 +5,8 @@ all convolutions have stride 1 and fewer taps: 2x2 each for 4x4, or 2x2, 2x1, 1x
 dilated_block's F(4x4, 3x3) without the products that are zero for so few taps: for a tile of 4x4 pixels 81
 multiplications where the definition takes 144, or 100 where it takes 256. csrc/conv_block says more.
 
-On a GPU they are dilated_block's implicit matrix product with other coordinates, where `FASTEST` or the caller says so.
+On a GPU they are dilated_block's implicit matrix product with other coordinates, where fastest.csv or the caller says
+so.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import gc
 import weakref
 from collections.abc import Iterator
 from itertools import product
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,10 +18,8 @@ from torch.nn import functional as F
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
 from inpaint_fast.ops import forget, prepare
-from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.ops.conv_block import Plan, plan
 from inpaint_fast.ops.conv_block import dilated_reference as reference
-from inpaint_fast.ops.conv_block.definition import FASTEST
 
 STEM = "dilated_block"
 NORM_ACT = ORDERS.index("norm_act")
@@ -444,21 +441,6 @@ def test_plan() -> None:
         assert of((1, 3, 8, 8), 64, dtype=torch.float16, backend=backend) == Plan("implicit_gemm", 0, 9 * 3 * 64 * 2)
         assert of((1, 3, 8, 8), 64, dtype=torch.float64, backend=backend).algorithm == "direct"
     assert of((1, 256, 64, 64), 256, backend="reference").algorithm == "direct"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="the table is asked for that GPU")
-def test_what_runs_unasked(monkeypatch) -> None:
-    operator, gpu = OPERATORS[STEM], torch.device("cuda")
-    assert operator.choose(gpu, None) == "reference"  # no GPU of its kind has been measured
-    assert "no measurements for this GPU" in operator.describe(gpu)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
-    monkeypatch.setitem(FASTEST[STEM], (9, 0), "triton")
-    assert operator.choose(gpu, None) == "triton" and operator.describe(gpu) == "triton runs"
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=8, minor=0))
-    assert operator.choose(gpu, None) == "reference"
-    assert operator.choose(gpu, "triton") == "triton"
-    assert "no measurements" not in operator.describe(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
