@@ -12,6 +12,7 @@ from inpaint_fast.benchmarks import (
     masked_l2,
     norm_act,
     peers,
+    strided_block,
     training,
     transposed_block,
     weight_clip,
@@ -90,7 +91,9 @@ def test_the_cases_are_named_as_the_tables_have_them(capsys):
 
 
 @pytest.mark.parametrize(
-    "benchmark", [dilated_block, glcic, masked_l2, norm_act, weight_clip], ids=lambda b: b.__name__
+    "benchmark",
+    [dilated_block, glcic, masked_l2, norm_act, strided_block, transposed_block, weight_clip],
+    ids=lambda b: b.__name__,
 )
 def test_a_gpu_has_cases_of_its_own(benchmark, capsys):
     assert benchmark.cases("cuda")
@@ -100,10 +103,21 @@ def test_a_gpu_has_cases_of_its_own(benchmark, capsys):
         assert "--device cuda needs a GPU" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("benchmark", [strided_block, transposed_block], ids=lambda b: b.__name__)
+def test_stride_2_has_its_cases_in_both_dtypes_on_a_gpu(benchmark):
+    names = [name.removeprefix("bf16_") for name in benchmark.cases("cuda") if name.startswith("bf16_")]
+    assert (
+        names
+        == list(benchmark.cases("cpu"))
+        == [f"{k}_{name}" for k in ("infer", "train") for name in benchmark.SHAPES]
+    )
+    assert len(benchmark.cases("cuda")) == 2 * len(names)
+
+
 def test_what_a_gpu_has_no_case_for_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit):
-        transposed_block.main(["--device", "cuda", "--list"])
+        training.main(["--device", "cuda", "--list"])
     assert "cases for the CPU alone" in capsys.readouterr().err
 
 

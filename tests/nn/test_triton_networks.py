@@ -36,8 +36,8 @@ def of(*shape: int) -> Callable[[nn.Module], Tensor]:
 # name -> (network, a call of it, the blocks that run)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module], Tensor], set[str]]] = {
     "glcic": (lambda: CompletionNetwork(channels=4), complete, {"dilated_block", "strided_block", "transposed_block"}),
-    "unet": (lambda: UNetGenerator(filters=2), of(2, 3, 64, 64), {"strided_block", "transposed_block"}),
-    "critic": (lambda: WassersteinCritic(filters=3), of(3, 3, 32, 32), {"strided_block"}),
+    "unet": (lambda: UNetGenerator(filters=2), of(1, 3, 64, 64), {"strided_block", "transposed_block"}),
+    "critic": (lambda: WassersteinCritic(filters=3), of(2, 3, 32, 32), {"strided_block"}),
     "dcgan": (lambda: DCGANGenerator(width=1), of(1, 100, 1, 1), {"transposed_block"}),
 }
 
