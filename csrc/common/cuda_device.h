@@ -1,5 +1,5 @@
 // Where an operator's CUDA kernels run: the device and stream of its tensors, and the names they are registered by.
-// Only cuda_ops.cpp files include it, and only here does the tests' emulation differ from CUDA.
+// Only cuda_ops.cpp and cuda_python.cpp files include it, and only here does the tests' emulation differ from CUDA.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -10,9 +10,11 @@
 // The tests' emulation registers the same implementations for CPU tensors, under names of their own.
 #define INPAINT_FAST_CUDA_KEY CPU
 #define INPAINT_FAST_CUDA_NAME(name) name "_emulated"
+#define INPAINT_FAST_CUDA_IN_DLPACK 1
 #else
 #define INPAINT_FAST_CUDA_KEY CUDA
 #define INPAINT_FAST_CUDA_NAME(name) name
+#define INPAINT_FAST_CUDA_IN_DLPACK 2
 // The stable ABI has no other way to the native handle of a stream before torch 2.13. Weak, because a torch without
 // CUDA lacks it and must still be able to load this module.
 extern "C" __attribute__((weak, visibility("default"))) AOTITorchError
@@ -21,15 +23,19 @@ aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
 namespace inpaint_fast {
 
+constexpr int32_t kDeviceInDlpack = INPAINT_FAST_CUDA_IN_DLPACK;  // how DLPack names where the tensors are
+
 // Makes the tensor's device the current one for its own lifetime: a launch goes to the current device, and that need
 // not be where the tensors are. A kernel on any but the current stream would not wait for what made its inputs.
 class OnDeviceOf {
  public:
 #ifdef INPAINT_FAST_EMULATION
   explicit OnDeviceOf(const Tensor&) {}
+  explicit OnDeviceOf(int32_t) {}
   void* stream() const { return nullptr; }
 #else
-  explicit OnDeviceOf(const Tensor& tensor) : index_(tensor.get_device_index()), guard_(index_) {}
+  explicit OnDeviceOf(const Tensor& tensor) : OnDeviceOf(tensor.get_device_index()) {}
+  explicit OnDeviceOf(int32_t index) : index_(index), guard_(index_) {}
   void* stream() const {
     STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream, "this PyTorch was built without CUDA");
     void* stream = nullptr;

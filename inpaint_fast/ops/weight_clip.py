@@ -14,7 +14,7 @@ torch.optim, element by element:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from typing import Any
@@ -54,7 +54,8 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
     if not isinstance(tensors, Iterable):
         raise TypeError(f"tensors: a list of tensors (module.parameters()) is expected, got {type(tensors).__name__}")
     tensors = [tensors] if isinstance(tensors, Tensor) else list(tensors)
-    if tensors and _is_direct(tensors[0], backend) and _extension.module.weight_clip(tensors, low, high):
+    direct = _direct_clip(tensors[0], backend) if tensors else None
+    if direct is not None and direct(tensors, low, high):
         torch.autograd.graph.increment_version(tensors)
         return
     groups = _groups(tensors)
@@ -78,13 +79,25 @@ def _clip(backend: str, tensors: list[Tensor], low: float, high: float) -> None:
             _operator.call(backend, "weight_clip", tensors, low, high)
 
 
+def _direct_clip(tensor: object, backend: str | None) -> Callable[[list[Tensor], float, float], bool] | None:
+    """The module's own clip of lists of tensors like this one, which returns False, and has done nothing, where one of
+    them is not plain; None: there is none."""
+    if _is_direct(tensor, backend):
+        return _extension.module.weight_clip
+    if _is_eager(tensor) and tensor.is_cuda and _operator.choose(tensor.device, backend) == "cuda":
+        return _extension.module.weight_clip_cuda
+    return None
+
+
 def _is_direct(tensor: object, backend: str | None) -> bool:
     """True where the module's own functions may be asked: eager code on CPU tensors, by the C++ backend."""
+    return _is_eager(tensor) and tensor.is_cpu and _operator.choose(CPU, backend) == "cpp"
+
+
+def _is_eager(tensor: object) -> bool:
     if torch.compiler.is_compiling() or _extension.module is None or not isinstance(tensor, Tensor):
         return False
-    if is_transformed() or has_dispatch_mode():
-        return False
-    return tensor.is_cpu and _operator.choose(CPU, backend) == "cpp"
+    return not (is_transformed() or has_dispatch_mode())
 
 
 def limits(bound: Bound | None, name: str = "bound") -> tuple[float, float]:

@@ -12,12 +12,17 @@ import hashlib
 import os
 import shlex
 import subprocess
+import sysconfig
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
+import pybind11
 import pytest
 import torch
 
@@ -76,7 +81,7 @@ class Launch:
 
 
 def launches(stem: str) -> list[Launch]:
-    """The kernels of `stem` that were started since the last call, in order."""
+    """The kernels of `stem` that were started since the last call, in order; "<home>_module": by `load_module`'s."""
     numbers = (ctypes.c_uint64 * 3000)()
     function = _loaded[stem].emulation_launches
     function.restype = ctypes.c_uint64
@@ -100,9 +105,23 @@ def start_test_kernel(kernels: ctypes.CDLL, name: str, *args: torch.Tensor | int
         raise RuntimeError(error.decode())
 
 
-def shared_library(name: str, sources: Iterable[Path]) -> Path:
+@functools.cache
+def load_module(home: str) -> ModuleType:
+    """The functions that csrc/<home>/cuda_python.cpp gives the module, for CPU tensors."""
+    folder = ROOT / "csrc" / home
+    sources = [HERE / "module.cpp", folder / "cuda_python.cpp", folder / "cuda" / "kernels.cu"]
+    python = [sysconfig.get_paths()["include"], pybind11.get_include()]  # before torch's own copy of it
+    path = shared_library(f"{home}_module", sources, [f"-I{include}" for include in python])
+    _loaded[f"{home}_module"] = ctypes.CDLL(str(path))
+    loader = ExtensionFileLoader("emulated", str(path))
+    module = module_from_spec(spec_from_loader("emulated", loader))
+    loader.exec_module(module)
+    return module
+
+
+def shared_library(name: str, sources: Iterable[Path], flags: Iterable[str] = ()) -> Path:
     """The path of `sources` compiled with the emulation, from the cache where nothing has changed."""
-    command = [*(shlex.split(os.environ.get("CXX", "")) or ["g++"]), *FLAGS, *DEFINES]
+    command = [*(shlex.split(os.environ.get("CXX", "")) or ["g++"]), *FLAGS, *DEFINES, *flags]
     torch_folder = Path(torch.__file__).parent
     command += [f"-I{HERE / 'include'}", f"-I{ROOT / 'csrc'}", f"-I{torch_folder / 'include'}"]
     sources = [HERE / "block.cpp", HERE / "async.cpp", *sources]
