@@ -13,7 +13,6 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple, NoReturn, TextIO
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -30,6 +29,7 @@ from inpaint_fast.training.processes import Processes, Said, joined
 from inpaint_fast.training.recipe import Recipe
 from inpaint_fast.training.records import Records
 from inpaint_fast.training.run import Run
+from inpaint_fast.training.sums import Sums
 from inpaint_fast.training.tensorboard import EventLog, expect_tensorboard
 
 TIDYING = "generator and list of checkpoints"
@@ -246,7 +246,7 @@ class Progress:
         self.seconds = 0.0  # of training, evaluations and checkpoints not counted, until the clock was started
         self.health = Health()
         self.named = set(run.images.skipped)  # files that cannot be read, by now: the summary has named them
-        self.sums: dict[str, tuple[Tensor, Tensor]] = {}  # of what was measured since the last row, on the device
+        self.sums = Sums()  # of what was measured since the last row
         self.unwritten: dict[str, OSError] = {}  # what could not be written when that was tried last
         self.has_gone_back = False
         self.started = self.refreshed = self.tried = time.perf_counter()
@@ -264,9 +264,7 @@ class Progress:
             Whether the run goes on from an earlier step, since too many in a row were skipped.
         """
         guard = self.run.system.guard
-        for name, value in measured.items():
-            total, count = self.sums.get(name, (0.0, 0))
-            self.sums[name] = (total + torch.where(guard.good, value, 0.0), count + guard.good.long())
+        self.sums.add(measured, guard.good)
         self.shown.step(self.run.steps_done)
         for note in self.run.iterate.news():
             self.shown.say(note)
@@ -327,8 +325,7 @@ class Progress:
         """Be what this was when the state was saved. The run has done so; later rows, warnings and pictures go."""
         self.records.go_back(self.run.steps_done, state["records"])
         self.seconds, self.started = state["seconds"], time.perf_counter()
-        device = self.run.device
-        self.sums = {name: (total.to(device), count.to(device)) for name, (total, count) in state["sums"].items()}
+        self.sums.load_state_dict(state["sums"], self.run.device)
         self.health.load_state_dict(state["health"])
         self.shown.step(self.run.steps_done)
         if self.events:
@@ -341,7 +338,7 @@ class Progress:
             "settings": settings_of(self.run.recipe),
             "run": self.run.state_dict(),
             "seconds": self.seconds,
-            "sums": self.sums,
+            "sums": self.sums.state_dict(),
             "health": self.health.state_dict(),
             "records": self.records.state_dict(),
         }
@@ -353,7 +350,7 @@ class Progress:
         """Measure on the held-out pictures, if no signal ends that, and write a row, a picture and, where one is due,
         a checkpoint, if all of it is finite."""
         with self._clock_stopped():
-            measured = {name: total.item() / count.item() for name, (total, count) in self.sums.items() if count}
+            measured = self.sums.means()
             self._check(measured)
             self._check_learned()
             metrics, picture = self.ending.interrupts(self.run.evaluate)
@@ -374,7 +371,7 @@ class Progress:
                 row["evaluations_since_best"] = self._since_best([*self.records.rows, row])
             every, best = recipe.checkpoint_every, self.records.is_best(row)
             self.records.rows.append(row)
-            self.sums = {}
+            self.sums.clear()
             self._write("picture", self.records.write_picture, step, picture)
             if self.records.saved != step and (every is None or best or step % every == 0):
                 self._save()  # before the rows: none without its weights
