@@ -32,7 +32,7 @@ from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import masked_l2
 from inpaint_fast.optim import ClippedAdam
 
-RATE = 1e-3  # Adam's
+RATE = 2e-3  # Adam's
 BATCH = 8  # examples
 EXAMPLES = 256  # are made; then they come again
 DECAY = 0.97  # of the average of the weights over the steps: it is what is measured and kept

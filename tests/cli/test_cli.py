@@ -132,9 +132,13 @@ def test_a_fill_needs_no_weights(fill, tmp_path) -> None:
 def test_weights_or_a_fill(weights, tmp_path, capsys) -> None:
     arguments = ["complete", samples("heldout").paths[0], "--box", 3, 4, 5, 6, "--out", tmp_path / "completed.png"]
     assert run(*arguments, "--weights", weights, "--fill", "harmonic") == 2
-    assert "--weights and --fill" in capsys.readouterr().err
+    assert "--weights and --fill: one of them is expected, got both" in capsys.readouterr().err
     assert run(*arguments, "--fill", "harmonic", "--caption", "a flower") == 2
     assert "--caption" in capsys.readouterr().err
+    assert run(*arguments, "--fill", "harmonic", "--adapt", 20) == 2
+    assert "--adapt: --fill harmonic learns nothing" in capsys.readouterr().err
+    assert run(*arguments, "--weights", weights, "--adapt", 20) == 2
+    assert "adapt: a CompletionNetwork or" in capsys.readouterr().err
     assert not (tmp_path / "completed.png").exists()
 
 
