@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -128,9 +128,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(
-            self
-        )  # HTTPServer's asks the network for the address's name, which may take long
+        # HTTPServer's own asks the network for the address's name, which may take long.
+        socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
     def stop(self, seconds: float = 10) -> None:
@@ -145,7 +144,7 @@ class Server(ThreadingHTTPServer):
         print(f"{time.strftime('%H:%M:%S')}  {printable(text)}", file=sys.stderr, flush=True)
 
     def process_request(self, request: socket.socket, client_address: tuple) -> None:
-        if not self._connections.acquire(blocking=False):
+        if not self._connections.acquire(blocking=False):  # an answer would take a thread
             self.shutdown_request(request)
             return
         super().process_request(request, client_address)
@@ -198,7 +197,9 @@ class Handler(BaseHTTPRequestHandler):
             raise
         except Exception as error:  # whatever PyTorch raises: the server lives on
             self.server.say(f"an error: {type(error).__name__}: {error}")
-            sentence = "There is not enough memory for this picture." if _lacks_memory(error) else "It failed."
+            sentence = "There is not enough memory for this picture."
+            if not _lacks_memory(error):
+                sentence = "It failed, for a reason that is told on the server's terminal."
             self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, sentence)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_CONNECT = answer
@@ -298,10 +299,8 @@ class Handler(BaseHTTPRequestHandler):
             raise ConnectionError("the client left in the middle of its upload")
         return bodies
 
-    @contextmanager
-    def _turn(self, line: Line) -> Iterator[None]:
-        with line.turn(self._ticket(), self._gone):
-            yield
+    def _turn(self, line: Line) -> AbstractContextManager[None]:
+        return line.turn(self._ticket(), self._gone)
 
     def _gone(self) -> bool:
         """Whether the client has closed the connection."""
