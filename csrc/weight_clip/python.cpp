@@ -42,13 +42,17 @@ constexpr uint8_t kDlFloat = 2, kDlBfloat = 4;
 struct TensorViews {
   const DlExchange* api = nullptr;
   PyTypeObject *tensor = nullptr, *parameter = nullptr;
-  PyObject* is_neg = nullptr;  // Tensor.is_neg
+  PyCFunction is_neg = nullptr;  // Tensor.is_neg, without Python's way to a method: half of the time
 
   TensorViews() {
     py::object type = py::module_::import("torch").attr("Tensor");
     tensor = reinterpret_cast<PyTypeObject*>(type.ptr());
     parameter = reinterpret_cast<PyTypeObject*>(py::module_::import("torch.nn").attr("Parameter").ptr());
-    is_neg = py::object(type.attr("is_neg")).release().ptr();
+    py::object method = type.attr("is_neg");
+    if (Py_TYPE(method.ptr()) != &PyMethodDescr_Type) return;
+    const PyMethodDef* const definition = reinterpret_cast<PyMethodDescrObject*>(method.ptr())->d_method;
+    if (definition->ml_flags != METH_NOARGS) return;
+    is_neg = definition->ml_meth;
     if (!py::hasattr(type, "__dlpack_c_exchange_api__")) return;
     py::object capsule = type.attr("__dlpack_c_exchange_api__");
     auto* found = static_cast<const DlExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
@@ -56,28 +60,28 @@ struct TensorViews {
     if (found && found->major == 1 && found->view) api = found;
   }
 
-  // False when the object is no contiguous CPU tensor of a floating-point type.
-  bool view(PyObject* object, DlTensor& out) const {
+  // False when the object is no contiguous CPU tensor of a floating-point type; `count`: its elements.
+  bool view(PyObject* object, DlTensor& out, int64_t& count) const {
     if (Py_TYPE(object) != tensor && Py_TYPE(object) != parameter) return false;
     if (api->view(object, &out) != 0) {
       PyErr_Clear();
       return false;
     }
     if (out.device_type != kDlCpu || out.lanes != 1 || kind(out) == ScalarKind::none) return false;
-    // Zeros that were never written, or given back; elements that begin anywhere.
-    if (numel(out) == 0) return true;
-    if (!out.data || reinterpret_cast<uintptr_t>(data(out)) % (out.bits / 8) != 0) return false;
-    int64_t expected = 1;
+    count = 1;
+    bool dense = true;
     for (int d = out.ndim - 1; d >= 0; --d) {
-      if (out.shape[d] != 1 && out.strides[d] != expected) return false;
-      expected *= out.shape[d];
+      dense = dense && (out.shape[d] == 1 || out.strides[d] == count);
+      count = saturating_product(count, out.shape[d]);
     }
-    return true;
+    if (count == 0) return true;
+    // Zeros that were never written, or given back; elements that begin anywhere.
+    return dense && out.data && (reinterpret_cast<uintptr_t>(data(out)) & (out.bits / 8 - 1)) == 0;
   }
 
   // False for a view that stands for the negated numbers, as z.conj().imag does: DLPack does not tell.
   bool is_as_stored(PyObject* object) const {
-    PyObject* const answer = PyObject_Vectorcall(is_neg, &object, 1, nullptr);
+    PyObject* const answer = is_neg(object, nullptr);
     if (!answer) PyErr_Clear();
     Py_XDECREF(answer);
     return answer == Py_False;
@@ -90,11 +94,6 @@ struct TensorViews {
            : t.bits == 64 ? ScalarKind::float64
            : t.bits == 16 ? ScalarKind::float16
                           : ScalarKind::none;
-  }
-  static int64_t numel(const DlTensor& t) {
-    int64_t count = 1;
-    for (int d = 0; d < t.ndim; ++d) count = saturating_product(count, t.shape[d]);
-    return count;
   }
   static void* data(const DlTensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
 };
@@ -117,11 +116,11 @@ bool fill(const std::vector<py::list>& operands, std::vector<UpdateEntry>& entri
     if (PyList_GET_SIZE(operands[k].ptr()) == 0) continue;
     for (Py_ssize_t i = 0; i < count; ++i) {
       DlTensor t;
+      int64_t numel = 0;
       PyObject* const operand = PyList_GET_ITEM(operands[k].ptr(), i);
-      if (!torch.view(operand, t)) return false;
+      if (!torch.view(operand, t, numel)) return false;
       // States are the optimizer's own, made as numbers.
       if ((k == kParam || k == kGradient) && !torch.is_as_stored(operand)) return false;
-      const int64_t numel = TensorViews::numel(t);
       if (kind == ScalarKind::none) kind = TensorViews::kind(t);
       if (TensorViews::kind(t) != kind) return false;
       UpdateEntry& entry = entries[i];
@@ -164,8 +163,9 @@ bool clipped_step_list(const py::list& params, const py::list& grads, const py::
   if (!counts.empty() && counts.size() != entries.size()) return false;
   for (size_t i = 0; i < counts.size(); ++i) {
     DlTensor t;
-    if (!views().view(PyList_GET_ITEM(steps.ptr(), i), t)) return false;
-    if (TensorViews::kind(t) != ScalarKind::float32 || TensorViews::numel(t) != 1) return false;
+    int64_t numel = 0;
+    if (!views().view(PyList_GET_ITEM(steps.ptr(), i), t, numel)) return false;
+    if (TensorViews::kind(t) != ScalarKind::float32 || numel != 1) return false;
     counts[i] = static_cast<float*>(TensorViews::data(t));
   }
   for (size_t i = 0; i < counts.size(); ++i) count_step(s, entries[i], ++*counts[i]);

@@ -28,17 +28,20 @@ class Least(NamedTuple):
         unkept: where they are transformed at every call.
         training: where they are transformed twice, and a gradient is transformed back.
         channels: of input and output.
+        full: channels from which on so many tiles are enough; fewer share the work of fewer multiplications, and need
+            as many times more tiles.
     """
 
     kept: int
     unkept: int
     training: int
     channels: int = LEAST_CHANNELS
+    full: int = LEAST_CHANNELS
 
 
 LEAST = {
     ("dilated_block", 3): Least(4, 48, 48),
-    ("strided_block", 3): Least(49, 128, 256, channels=128),  # 1.8 multiplications for one, at best
+    ("strided_block", 3): Least(49, 128, 256, channels=64, full=128),  # 1.8 multiplications for one, at best
     ("strided_block", 4): Least(9, 72, 128),
     ("transposed_block", 3): Least(9, 36, 256),
     ("transposed_block", 4): Least(9, 36, 128),
@@ -62,7 +65,8 @@ def algorithm(
         kept: the weight is kept transformed from call to call; not in training.
     """
     least = LEAST[block.stem, weight[2]]
-    if dtype == torch.float64 or min(weight[:2]) < least.channels:
+    channels = min(weight[:2])
+    if dtype == torch.float64 or channels < least.channels:
         return "direct"
     if torch.compiler.is_exporting():  # for sizes that are not known yet, and runtimes that have no kernel of ours
         return "direct"
@@ -77,7 +81,8 @@ def algorithm(
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
     fewest = least.training if training else least.kept if kept else least.unkept
-    return "winograd" if tiles >= fewest and products >= LEAST_GAIN[block.stride] * ours else "direct"
+    enough = tiles * min(channels, least.full) >= fewest * least.full
+    return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 
 def winograd_cost(
