@@ -64,8 +64,8 @@ test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSan
 	  $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
 # One instruction set, and not the plain one: its vectors of arrays take the compiler a quarter of an hour.
 SANITIZED_FLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c)
-SANITIZED_TESTS ?= $(addprefix tests/ops/,$(addsuffix .py,conv_block/test_dilated conv_block/test_resampling \
-  masked_l2/test_parity norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim tests/fuzz
+SANITIZED_TESTS ?= $(addprefix tests/ops/,$(addsuffix .py,conv_block/test_dilated conv_block/test_dilated_gradients conv_block/test_resampling \
+  masked_l2/test_parity masked_l2/test_gradients norm_act/test_parity weight_clip/test_parity test_activations)) tests/optim tests/fuzz
 
 lint: $(VENV)/.installed  ## ruff, clang-format and pyright, changing nothing
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -13,6 +13,7 @@ from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple, NoReturn, TextIO
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 

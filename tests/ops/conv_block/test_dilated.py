@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from ops.conv_block.blocks import BOUND, OUT, SHAPE, arguments, compiled, random, weights
 from support import always_winograd, assert_as_good, exactly, laid_out, relative_error, run, there
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,35 +22,8 @@ from inpaint_fast.ops.conv_block import Plan, plan
 from inpaint_fast.ops.conv_block import dilated_reference as reference
 
 STEM = "dilated_block"
-NORM_ACT = ORDERS.index("norm_act")
-compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
-# The relative error that Winograd's F(4x4, 3x3) may have in float32 (2-norms), and what rounding a result adds.
-BOUND = 1e-5
 LAYOUTS = ("nchw", "channels_last", "sliced", "transposed")
-SHAPE = (2, 19, 21, 35)  # no multiple of a vector, a tile or a panel
-OUT = 37
 SMALL = (2, 5, 6, 7)  # where a program takes milliseconds
-
-
-@pytest.fixture
-def winograd() -> Iterator[None]:
-    with always_winograd():
-        yield
-
-
-def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64).to(dtype)
-
-
-def weights(out: int, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Weights that keep the input's scale, as a network's do."""
-    return (torch.randn(out, channels, 3, 3, dtype=torch.float64) / (9 * max(channels, 1)) ** 0.5).to(dtype)
-
-
-def arguments(dtype: torch.dtype = torch.float32, shape=SHAPE, out: int = OUT, affine: bool = True):
-    vectors = [random(out), random(out).abs() + 0.5, random(out)] if affine else [random(out), None, None]
-    tensors = [random(*shape), weights(out, shape[1]), *vectors]
-    return [t if t is None else t.to(dtype) for t in tensors]
 
 
 def sizes(implementation) -> tuple[tuple[int, ...], int]:
@@ -169,162 +142,6 @@ def test_error_of_a_weight_that_meets_many_pixels() -> None:
 
 
 # ---- derivatives ----
-
-
-@pytest.mark.proves("dilated_block", equals="finite differences", within="gradcheck's", dtypes="float64")
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("order", ORDERS)
-def test_gradcheck(activation, order) -> None:
-    torch.manual_seed(0)
-    tensors = [t.requires_grad_() for t in arguments(torch.float64, (1, 2, 5, 4), 2)]
-
-    def function(input, weight, bias, scale, shift):
-        return ipf.dilated_block(
-            input, weight, bias, scale=scale, shift=shift, dilation=2, activation=activation, order=order
-        )
-
-    assert torch.autograd.gradcheck(function, tensors)
-    assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
-
-
-@compiled
-@pytest.mark.parametrize("activation", ("none", "elu", "tanh"))
-def test_second_derivatives(winograd, activation) -> None:
-    torch.manual_seed(0)
-
-    def penalty(function, tensors) -> list[Tensor]:  # a gradient penalty, as a Wasserstein critic has
-        input, weight, bias = (t.detach().requires_grad_() for t in tensors[:3])
-        y = function(input, weight, bias, dilation=2, activation=activation)
-        (grad,) = torch.autograd.grad(y.square().sum(), input, create_graph=True)
-        return list(torch.autograd.grad(grad.square().sum(), (input, weight, bias)))
-
-    tensors = arguments(affine=False)
-    for value, wanted in zip(
-        penalty(ipf.dilated_block, tensors), penalty(reference, exactly(tensors[:3])), strict=True
-    ):
-        assert relative_error(value, wanted) < 3 * BOUND
-
-
-@compiled
-@pytest.mark.parametrize("slope", (-0.5, 0.0, 0.3))
-def test_any_negative_slope(winograd, slope) -> None:
-    torch.manual_seed(0)
-    tensors, seed = arguments(affine=False), random(SHAPE[0], OUT, *SHAPE[2:])
-    settings = {"activation": "leaky_relu", "slope": slope}
-    exact = run(reference, exactly(tensors), seed.double(), **settings)
-    for value, wanted in zip(run(ipf.dilated_block, tensors, seed, **settings), exact, strict=True):
-        assert relative_error(value, wanted) < BOUND
-
-
-@compiled
-def test_only_the_gradients_that_are_wanted(winograd) -> None:
-    tensors = arguments(affine=False)
-    for index in range(3):
-        args = [t.detach().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
-        ipf.dilated_block(*args).sum().backward()  # its gradient is an expanded number
-        assert [a.grad is not None for a in args] == [i == index for i in range(3)]
-        exact = [t.detach().double().requires_grad_(i == index) for i, t in enumerate(tensors[:3])]
-        reference(*exact).sum().backward()
-        assert relative_error(args[index].grad, exact[index].grad) < BOUND
-
-
-def test_functional_transforms_run_the_reference() -> None:
-    tensors = arguments(affine=False)
-    args = tensors[:3]
-    value, tangent = torch.func.jvp(lambda x: ipf.dilated_block(x, *args[1:]), (args[0],), (args[0],))
-    torch.testing.assert_close(value - args[2][:, None, None], tangent, rtol=1e-4, atol=1e-5)
-    stacked = torch.func.vmap(lambda x: ipf.dilated_block(x, *args[1:]))(args[0][None])
-    torch.testing.assert_close(stacked[0], reference(*args))
-    with pytest.raises(ipf.BackendError, match="only 'reference' can"):
-        torch.func.vmap(lambda x: ipf.dilated_block(x, *args[1:], backend="cpp"))(args[0][None])
-
-
-# ---- PyTorch's machinery ----
-
-
-@pytest.mark.proves("dilated_block", equals="what torch.library promises", within="opcheck's")
-@compiled
-def test_opcheck(winograd) -> None:
-    input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
-    settings = ([2, 2, 2, 2], 1, 0.0, NORM_ACT)
-    ops = torch.ops.inpaint_fast
-    transformed = ops.dilated_block_weights(weight)
-    grad = random(1, 7, 9, 8)
-    last = input.contiguous(memory_format=torch.channels_last)
-    wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
-    for op, args in (
-        (ops.dilated_block, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
-        (ops.dilated_block, (last, weight, None, None, None, None, *settings, True, False)),
-        (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
-        (ops.dilated_block_forward, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
-        (ops.dilated_block_forward, (last, weight, None, None, None, None, *settings, True, False)),
-        (ops.dilated_block_weights, (weight,)),
-        (ops.dilated_block_input_gradient, (grad, weight, [2, 2, 2, 2], True, False)),
-        (ops.dilated_block_weight_gradient, (grad, input, weight, [2, 2, 2, 2], False)),
-    ):
-        torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
-
-
-@compiled
-@pytest.mark.parametrize("channels_last", (False, True))
-def test_compile(winograd, channels_last) -> None:
-    torch.manual_seed(0)
-    tensors = arguments()
-    if channels_last:
-        tensors[0] = laid_out(tensors[0], "channels_last")
-    seed = random(SHAPE[0], OUT, *SHAPE[2:])
-
-    def function(input, weight, bias, scale, shift):
-        y = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, dilation=2, activation="relu")
-        return ipf.dilated_block(y, weight.transpose(0, 1), dilation=1).relu()
-
-    def both(f) -> list[Tensor]:
-        args = [t.detach().requires_grad_() for t in tensors]
-        y = f(*args)
-        return [y.detach(), *torch.autograd.grad(y, args, seed[:, : y.shape[1]])]
-
-    faster = torch.compile(function, fullgraph=True)
-    for value, wanted in zip(both(faster), both(function), strict=True):
-        assert relative_error(value, wanted) < 1e-6
-    with torch.no_grad():
-        assert relative_error(faster(*tensors), function(*tensors)) < 1e-6
-
-
-@compiled
-def test_autocast(winograd) -> None:
-    """As F.conv2d has it: dtypes may be mixed, and the result has autocast's."""
-    input, weight, bias = arguments(affine=False)[:3]
-    half = input.bfloat16()
-    for x in (input, half):
-        exact = reference(*exactly([x, weight, bias]))
-        with torch.autocast("cpu", torch.bfloat16):
-            plain = reference(x, weight, bias)
-            for backend in (None, "cpp", "reference"):
-                y = ipf.dilated_block(x, weight, bias, backend=backend)
-                assert y.dtype == plain.dtype == torch.bfloat16
-                assert relative_error(y, exact) < 2**-8
-                assert_as_good(y, plain, exact)
-            double = ipf.dilated_block(*exactly([x, weight, bias]))
-        assert double.dtype == torch.float64 and torch.equal(double, exact)
-
-
-@compiled
-@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
-@pytest.mark.parametrize("instructions", (False, True))
-def test_half_precision_unasked(winograd, monkeypatch, dtype, instructions) -> None:
-    """PyTorch's convolution where the processor has instructions for the dtype, ours in float32 where it has none."""
-    for name in ("bf16", "fp16"):
-        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: instructions)
-    torch.manual_seed(0)
-    tensors, settings = arguments(dtype), {"dilation": 2, "activation": "relu"}
-    input, weight, bias, scale, shift = tensors
-    y = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, **settings)
-    ours = ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, backend="cpp", **settings)
-    plain = reference(input, weight, bias, scale=scale, shift=shift, **settings)
-    assert torch.equal(y, plain if instructions else ours)
-    assert not torch.equal(plain, ours)  # or neither would tell
-    with ipf.use_backend("cpp"):  # is to ask
-        assert torch.equal(ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, **settings), ours)
 
 
 @compiled

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -89,12 +88,6 @@ BLOCKS = [Block(stem, taps) for stem in ("strided_block", "transposed_block") fo
 @pytest.fixture(params=BLOCKS, ids=lambda block: f"{block.stem}_{block.taps}")
 def block(request: pytest.FixtureRequest) -> Block:
     return request.param
-
-
-@pytest.fixture
-def winograd() -> Iterator[None]:
-    with always_winograd():
-        yield
 
 
 def sizes(implementation) -> tuple[tuple[int, ...], int]:
