@@ -2,7 +2,7 @@
 
 A program owns TILE_H x TILE_W pixels of one picture and BLOCK_N output channels. For one tap its input is the same box
 of pixels, shifted: the dilation changes an offset, the stride the distance of pixels, and what the box reads outside of
-the picture is zero. A tap whose whole box lies outside is left out.
+the picture is zero. With stride 1 a tap whose whole box lies outside is left out.
 
 A transposed convolution's output is taken in phases, with stride 2 four of them, of even or odd rows and columns: each
 is a convolution of stride 1 by those taps that meet it, the last one first.
@@ -59,7 +59,7 @@ def taps_of(phase, dilation, padding, TAPS: tl.constexpr, STRIDE: tl.constexpr, 
     """(how many taps of a side meet a phase's pixels, the first, where that lies for pixel 0)."""
     if TRANSPOSED:  # output pixel STRIDE * i + tap * dilation - padding is given input pixel i
         lowest = (phase + padding) % STRIDE
-        count = (TAPS - 1 - lowest) // STRIDE + 1
+        count = TAPS // STRIDE if TAPS % STRIDE == 0 else (TAPS - 1 - lowest) // STRIDE + 1
         first = lowest + (count - 1) * STRIDE
         at = (phase + padding - first * dilation) // STRIDE
     else:
@@ -124,19 +124,20 @@ def convolution_kernel(
     input += image * input_strides[0]
     output += image * output_strides[0] + phase_h * output_strides[2] + phase_w * output_strides[3]
 
-    # The taps that meet the picture are rows r0, r0 + 1 ... and columns s0, s0 + 1 ... of those that meet the phase.
-    taps_h, first_h, top = taps_of(phase_h, dilation_h, padding_h, TAPS, STRIDE, TRANSPOSED)
-    taps_w, first_w, left = taps_of(phase_w, dilation_w, padding_w, TAPS, STRIDE, TRANSPOSED)
-    r0 = max(tl.cdiv(-top - (bottom - 1) * STEP, dilation_h), 0)
-    s0 = max(tl.cdiv(-left - (right - 1) * STEP, dilation_w), 0)
-    rows = max(min(tl.cdiv(height - top - row * STEP, dilation_h), taps_h) - r0, 0)
-    columns = max(min(tl.cdiv(width - left - column * STEP, dilation_w), taps_w) - s0, 0)
-    first = (first_h + r0 * NEXT) * TAPS + first_w + s0 * NEXT
+    rows, first_h, top = taps_of(phase_h, dilation_h, padding_h, TAPS, STRIDE, TRANSPOSED)
+    columns, first_w, left = taps_of(phase_w, dilation_w, padding_w, TAPS, STRIDE, TRANSPOSED)
+    if STRIDE == 1:  # those that meet the picture are rows r0, r0 + 1 ... and columns s0, s0 + 1 ...
+        r0, s0 = max(tl.cdiv(1 - top - bottom, dilation_h), 0), max(tl.cdiv(1 - left - right, dilation_w), 0)
+        rows = max(min(tl.cdiv(height - top - row, dilation_h), rows) - r0, 0)
+        columns = max(min(tl.cdiv(width - left - column, dilation_w), columns) - s0, 0)
+        first_h, top = first_h + r0 * NEXT, top + r0 * dilation_h
+        first_w, left = first_w + s0 * NEXT, left + s0 * dilation_w
+    first = first_h * TAPS + first_w
 
     pixel = tl.arange(0, TILE_H * TILE_W)
     y, x = row + pixel // TILE_W, column + pixel % TILE_W
     n, k = block * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
-    in_y, in_x = y * STEP + top + r0 * dilation_h, x * STEP + left + s0 * dilation_w  # what the first of them reads
+    in_y, in_x = y * STEP + top, x * STEP + left  # what the first tap reads
     at = in_y.to(integer) * input_strides[2] + in_x.to(integer) * input_strides[3]
     input_at = at[:, None] + k.to(integer)[None, :] * input_strides[1]
     weight_at = n.to(integer)[None, :] * (TAPS * TAPS * channels) + k[:, None]
