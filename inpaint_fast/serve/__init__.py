@@ -1,7 +1,7 @@
 """A web page with a brush: `inpaint-fast serve`. Open a picture, paint the hole, complete it, compare, save.
 
-A page of our own over the standard library's server, and not gradio's ImageEditor: it starts in a fraction of a second
-after PyTorch, needs nothing that the package does not have (gradio brings dozens of packages, a web framework among
+A page of our own over the standard library's server, and not gradio's ImageEditor: it starts within milliseconds of
+the package's import, needs nothing that this does not have (gradio brings dozens of packages, a web framework among
 them), loads nothing from elsewhere, shows the very pixels that are completed, and who gets what answer is one file.
 
 `server`: who may ask for what, and the answers; `line`: one at a time, and a bound on those who wait; `uploads`: bytes
