@@ -6,7 +6,6 @@ import io
 import sys
 import tempfile
 import threading
-from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -37,7 +36,7 @@ def shot(browser: Browser, name: str) -> None:
 
 
 def main() -> None:
-    server = Server(partial(complete, fill="harmonic"), filler="fill: harmonic", port=0)
+    server = Server(complete, filler="weights: sharp", port=0)
     threading.Thread(target=server.serve_forever).start()
     url = f"http://127.0.0.1:{server.server_port}/"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -19,12 +19,12 @@ from torch import Tensor
 from inpaint_fast._devices import device_of
 from inpaint_fast.cli._options import parse
 from inpaint_fast.completion import complete, load_network
-from inpaint_fast.completion.generators import kind_of
+from inpaint_fast.completion.generators import kind_of, placed
+from inpaint_fast.completion.weights import SHIPPED
 from inpaint_fast.data.images import MAX_PIXELS
 from inpaint_fast.serve import Limits, Server
 from inpaint_fast.serve.server import address_of, is_loopback
 
-DEFAULT_FILL = "harmonic"  # without --weights and --fill; it goes as soon as the package has weights of its own
 TOKEN = re.compile(r"[\w.~-]{8,}", re.ASCII)
 
 
@@ -37,10 +37,10 @@ class Serve:
     """
 
     weights: Path | None = None
-    """A run's folder or its generator.safetensors."""
+    """A run's folder or its generator.safetensors; or weights of the package, "sharp" (the default) or "smooth"."""
     fill: Literal["harmonic", "ring_mean"] | None = None
     """Instead of weights: Laplace's equation from the border of the hole, or the mean colour of the pixels round all
-    holes. Without either: harmonic."""
+    holes."""
     device: str = "cpu"
     """Where the generator or the fill runs: "auto" (the first GPU if there is one), "cpu", "cuda", "cuda:1"."""
     host: str = "127.0.0.1"
@@ -98,17 +98,17 @@ def check(options: Serve) -> None:
 def completion_of(options: Serve) -> tuple[Callable[[Tensor, Tensor], Tensor], str]:
     """What completes a picture, and its name for the page."""
     device = device_of(options.device)
-    if options.weights is None:
-        fill = options.fill or DEFAULT_FILL
-        return partial(complete, fill=fill, device=device), f"fill: {fill}"
-    generator = load_network(options.weights).to(device)
+    if options.fill is not None:
+        return partial(complete, fill=options.fill, device=device), f"fill: {options.fill}"
+    weights = options.weights or Path(SHIPPED[0])
+    generator = placed(load_network(weights), device)
     kind_of(generator)  # ValueError: it completes no pictures
     if generator.reads_captions:
         raise ValueError(
             "--weights: this generator reads captions, for which the page has no place; "
             "inpaint-fast complete --caption takes them"
         )
-    return partial(complete, weights=generator), f"weights: {options.weights.name}"
+    return partial(complete, weights=generator), f"weights: {weights.name}"
 
 
 def server_of(

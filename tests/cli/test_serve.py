@@ -68,7 +68,7 @@ def test_a_port_that_is_taken(started) -> None:
 
 def test_this_machine_alone_needs_no_token(started) -> None:
     code, out, error, server = started("--port", 0)
-    assert code == 0 and re.match(r"http://127\.0\.0\.1:\d+/  \(fill: harmonic; Ctrl-C ends it\)\n", out)
+    assert code == 0 and re.match(r"http://127\.0\.0\.1:\d+/  \(weights: sharp; Ctrl-C ends it\)\n", out)
     assert server.token is None and server.server_address[0] == "127.0.0.1" and "stopping" in error
 
 
