@@ -102,7 +102,8 @@ def _solve(
     max_steps: int,
     told: Callable[[float], object] | None,
 ) -> Tensor:
-    """Conjugate gradients in the border's dtype, each row by itself, preconditioned by cycles in float32."""
+    """Conjugate gradients in the border's dtype, each row by itself, preconditioned by cycles in float32. What the
+    border held is gone then."""
     neighbours, degree, count = levels[0].neighbours, levels[0].degree.to(border.dtype), border.shape[1]
     x, residual, tiny = torch.zeros_like(border), border, torch.finfo(border.dtype).tiny
     direction, before, first = border.new_zeros(len(border), count + 1), None, 0.0
@@ -116,14 +117,16 @@ def _solve(
             told(max(0.0, math.log(first / max(left)) / math.log(first / tolerance)))  # a step divides what is left
         if step == max_steps:
             break
-        energy = (residual * error).sum(dim=1, keepdim=True)
-        turn = 0.0 if before is None else energy / before.clamp(min=tiny)
-        direction[:, :count] = error + turn * direction[:, :count]
+        # in place from here on: of a large hole each of these tensors is a good part of all memory
+        energy = torch.linalg.vecdot(residual, error)[:, None]
+        inside = direction[:, :count]
+        inside.mul_(0.0 if before is None else energy / before.clamp(min=tiny)).add_(error)
+        del error
         before = energy
-        pressed = degree * direction[:, :count] - _sum(direction, neighbours)
-        length = energy / (direction[:, :count] * pressed).sum(dim=1, keepdim=True).clamp(min=tiny)
-        x += length * direction[:, :count]
-        residual = residual - length * pressed
+        pressed = _sum(direction, neighbours).neg_().addcmul_(degree, inside)
+        length = energy / torch.linalg.vecdot(inside, pressed)[:, None].clamp(min=tiny)
+        x.addcmul_(length, inside)
+        residual.sub_(pressed.mul_(length))
     raise RuntimeError(
         f"max_steps: {max_steps} were not enough; of the largest value beside the hole {left[0]:.1e} is left as a "
         f"residual and {left[1]:.1e} as an error, {tolerance:.1e} is expected"
@@ -220,7 +223,7 @@ class _Level:
     def __init__(self, cells: _Cells, coarse: _Cells) -> None:
         self.count, self.reds = cells.count, cells.reds
         inside = [cells.inside(down, right) for down, right in STEPS]
-        self.degree = torch.stack(inside).sum(dim=0).float()
+        self.degree = torch.stack(inside).sum(dim=0, dtype=torch.float32)
         """How many neighbours a cell has, known or not; (cells,)."""
         self.neighbours = torch.stack(
             [

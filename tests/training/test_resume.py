@@ -329,8 +329,9 @@ def test_a_folder_whose_name_is_not_utf8_is_refused_before_training(tmp_path) ->
 def test_steps_that_are_all_skipped_leave_the_average_as_it_was(tmp_path) -> None:
     recipe = UNetL2(
         steps=3, batch_size=2, heldout_crops=1, heldout_pictures=1, filters=2, evaluate_every=1, max_skipped=50, keep=9,
-        reconstruction_weight=float("nan"), ema=0.9, accelerate=False,
+        ema=0.9, accelerate=False,
     )  # fmt: skip
+    recipe.reconstruction_weight = float("nan")  # which no recipe is made with
     with pytest.raises(TrainingError, match="each of the 3 steps"):
         train(recipe, tmp_path / "run", progress=False)
     first, *others = sorted(tmp_path.glob("run/checkpoints/step_*/generator.safetensors"))
