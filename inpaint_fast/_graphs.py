@@ -152,6 +152,11 @@ class Obstacles(TorchDispatchMode):
             self.found.append(sentence)
         return result
 
+    def __str__(self) -> str:
+        """The first two, and how many more there are."""
+        more = len(self.found) - 2
+        return "; ".join(self.found[:2] + ([f"and {more} more"] if more > 0 else []))
+
     def _why(self, func: Any, args: Any, result: Any) -> str | None:
         name = func._schema.name.rpartition("::")[2]
         given, made = _tensors(args), _tensors((result,))

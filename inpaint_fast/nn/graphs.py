@@ -206,7 +206,7 @@ def _rehearse(forward: Any, stream: Any, device: torch.device) -> None:
             result = forward()
     stream.wait_stream(side)
     if obstacles.found:
-        raise NotCaptured("; ".join(obstacles.found))
+        raise NotCaptured(str(obstacles))
     result.check_constants()
     if any(tensor.device != device for tensor in result.tensors):
         raise NotCaptured(f"a result does not lie on {device}")

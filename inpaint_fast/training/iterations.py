@@ -106,7 +106,7 @@ class Iterations:
             obstacles.found.clear()
             measured = self._iterate(batch)
         if obstacles.found:
-            self._refuse("; ".join(obstacles.found), kind)
+            self._refuse(str(obstacles), kind)
         return measured
 
     def _capture(self, kind: Hashable, tree: Tree) -> _Captured | None:

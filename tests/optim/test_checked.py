@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.optim import Adadelta, ClippedAdam, ClippedAdamW, ClippedRMSprop, ClippedSGD, NesterovRMSprop
+from inpaint_fast.optim.checked import check_rate
 
 EVERY = (Adadelta, ClippedAdam, ClippedAdamW, ClippedRMSprop, ClippedSGD, NesterovRMSprop)
 STATES = {
@@ -156,5 +157,10 @@ def test_parameters_and_gradients_of_other_kinds_are_refused(cls) -> None:
 
 @pytest.mark.parametrize("lr", [torch.tensor([0.1, 0.2]), torch.tensor(1), torch.tensor(0.1, device="meta")])
 def test_a_rate_that_a_graph_could_not_read(lr: Tensor) -> None:
-    with pytest.raises((ValueError, RuntimeError), match="lr"):
-        ClippedAdam([nn.Parameter(torch.ones(1))], lr=lr, capturable=True)
+    with pytest.raises(ValueError, match="lr: .* a tensor of one on the parameters' device is expected"):
+        check_rate({"params": [nn.Parameter(torch.ones(1))], "lr": lr, "capturable": True})
+    optimizer = ClippedAdam([nn.Parameter(torch.ones(1))], lr=torch.tensor(0.1), capturable=True)
+    if lr.device.type == "cpu":
+        with pytest.raises(ValueError, match="lr|Tensor"):
+            optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": lr})
+        assert len(optimizer.param_groups) == 1
