@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +25,7 @@ from inpaint_fast.cli.main import main
 from inpaint_fast.data import read_image, samples, write_png
 from inpaint_fast.models import CompletionNetwork
 from inpaint_fast.models.glcic import public_names
+from inpaint_fast.ops._dispatch import OPERATORS
 from inpaint_fast.training import UNetL2, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -164,6 +167,14 @@ def test_commands_that_compile_run(desk: Path, monkeypatch: pytest.MonkeyPatch) 
                 assert main([*words[1:], *SHORT.get(words[1], "").split()]) == 0, f"{block}: {shlex.join(words)}"
 
 
+@pytest.mark.long
+def test_the_reference_is_made_without_a_warning() -> None:
+    command = [sys.executable, "-W", "error", ROOT / "docs" / "reference.py"]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    assert "masked_l2" in (ROOT / "build" / "docs" / "inpaint_fast.html").read_text(encoding="utf-8")
+
+
 def test_what_is_run_elsewhere_is() -> None:
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for blocks in documents().values():
@@ -189,3 +200,14 @@ def test_make_targets_that_documents_name_are_there() -> None:
     for path in [ROOT / page for page in PAGES] + sorted((ROOT / "docs").glob("*.md")):
         for name in re.findall(r"`make ([a-z-]+)", path.read_text(encoding="utf-8")):
             assert name in targets, f"{path.relative_to(ROOT)}: make {name} is no target"
+
+
+def test_the_support_table_has_what_operators_have() -> None:
+    rows = re.findall(r"^\| (`\w+`.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    table = [row.split(" | ") for row in rows if row.count(" | ") == 4 and "tested" in row]
+    stems = {re.findall(r"`(\w+)`", names)[0]: cells for names, *cells in table}
+    stems["weight_clip"] = stems.pop("clip_weights_")
+    assert stems.keys() | {"transposed_block"} == set(OPERATORS)
+    for stem, cells in stems.items():
+        there = [cell != "-" for cell in cells]
+        assert there == [name in OPERATORS[stem].backends for name in ("reference", "cpp", "cuda", "triton")], stem
