@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -95,6 +96,7 @@ def test_info_tells_which_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _extension.cuda_capability() in ("none", *_extension.CUDA_CAPABILITIES)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
     monkeypatch.setattr(_extension, "cuda_capability", lambda: "sm_90a")
     assert "CUDA code of dilated_block's convolution: sm_90a\n" in report()
 

@@ -190,7 +190,7 @@ def test_any_shape(data: st.DataObject) -> None:
 @pytest.mark.parametrize("statistics", [False, True])
 def test_gradients_by_autograd(mode: Mode, kind: Kind, statistics: bool) -> None:
     """Even sides and odd ones, whose last row or column the quarters of a picture do not share."""
-    for sides in ((6, 8), (7, 8), (6, 9), (5, 7)):
+    for sides in ((6, 8), (5, 8), (5, 7)):
         torch.manual_seed(0)
         tensors = [random(mode, 2, 16, *sides), kind.weights(mode, 16, 24), random(mode, 24)]
 
