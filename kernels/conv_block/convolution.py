@@ -126,12 +126,11 @@ def convolution_kernel(
 
     rows, first_h, top = taps_of(phase_h, dilation_h, padding_h, TAPS, STRIDE, TRANSPOSED)
     columns, first_w, left = taps_of(phase_w, dilation_w, padding_w, TAPS, STRIDE, TRANSPOSED)
+    r0, s0 = 0, 0
     if STRIDE == 1:  # those that meet the picture are rows r0, r0 + 1 ... and columns s0, s0 + 1 ...
         r0, s0 = max(tl.cdiv(1 - top - bottom, dilation_h), 0), max(tl.cdiv(1 - left - right, dilation_w), 0)
         rows = max(min(tl.cdiv(height - top - row, dilation_h), rows) - r0, 0)
         columns = max(min(tl.cdiv(width - left - column, dilation_w), columns) - s0, 0)
-        first_h, top = first_h + r0 * NEXT, top + r0 * dilation_h
-        first_w, left = first_w + s0 * NEXT, left + s0 * dilation_w
     first = first_h * TAPS + first_w
 
     pixel = tl.arange(0, TILE_H * TILE_W)
@@ -146,7 +145,7 @@ def convolution_kernel(
     sums = tl.zeros([TILE_H * TILE_W, BLOCK_N], tl.float32)
     steps = tl.cdiv(channels, BLOCK_K)
     for i in range(0, rows * columns * steps):
-        c, r, s = i % steps * BLOCK_K, i // steps // columns, i // steps % columns
+        c, r, s = i % steps * BLOCK_K, r0 + i // steps // columns, s0 + i // steps % columns
         down, across = r * dilation_h, s * dilation_w
         there = (in_y + down >= 0) & (in_y + down < height) & (in_x + across >= 0) & (in_x + across < width)
         shift_by = (zero + down) * input_strides[2] + (zero + across) * input_strides[3]
