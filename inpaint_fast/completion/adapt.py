@@ -16,7 +16,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -144,7 +144,8 @@ def _trained(
     least, best_step, due, waited = _error(network, choosing), 0, FIRST, 0
     for step in range(1, 1 + (steps or 10**9)):
         batch = examples.batch(step)
-        loss = sum(_losses(network, batch)) / sum(3 * example.wanted.sum() for example in batch)
+        first, *others = _losses(network, batch)
+        loss = sum(others, first) / sum(3 * example.wanted.sum() for example in batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -207,7 +208,8 @@ class _Examples:
     def __init__(self, kind: Kind, generator: nn.Module, picture: Tensor, hole: Tensor, draws: Generator) -> None:
         self.device = next(generator.parameters()).device
         self._prepared, self._picture, self._draws = kind.prepared, picture, draws
-        self._shapes = _shapes(picture, hole, thick_part(hole, kind.thin + 1), generator.hole)
+        longest = cast(int, generator.hole)  # all generators that can be adapted have it
+        self._shapes = _shapes(picture, hole, thick_part(hole, kind.thin + 1), longest)
         self._unknown, self._made = hole, []
         self.held_out = self._hold_out() if self._shapes else []
 
@@ -247,17 +249,17 @@ class _Examples:
 
     def _at(self, shape: _Shape, down: float, right: float) -> tuple[_Example, Region] | None:
         """The hole with its middle at a place, given as fractions of the picture, if enough is known there."""
-        lengths, size = self._unknown.shape, tuple(shape.mask.shape[1:])
+        _, height, width = shape.mask.shape
         starts, shifts = [], []
         for first, extent, middle, length, fraction in zip(
-            shape.region[:2], shape.region[2:], shape.middle, lengths, (down, right), strict=True
+            shape.region[:2], shape.region[2:], shape.middle, self._unknown.shape, (down, right), strict=True
         ):
             start = first + int(fraction * length - middle)
             starts.append(min(max(0, start), length - extent))
             shifts.append(round((start - starts[-1]) * shape.scale))
         moved = F.pad(shape.mask, (shifts[1], -shifts[1], shifts[0], -shifts[0]))
-        region = Region(*starts, *shape.region[2:])
-        small, unknown = reduced(self._picture, self._unknown, region, size)
+        region = shape.region._replace(top=starts[0], left=starts[1])
+        small, unknown = reduced(self._picture, self._unknown, region, (height, width))
         wanted = moved & ~unknown
         if wanted.sum() < max(1, LEAST * shape.mask.sum()):
             return None
@@ -275,11 +277,12 @@ class _Examples:
 def _shapes(picture: Tensor, hole: Tensor, part: Tensor, longest: int) -> list[_Shape]:
     """The holes that a network fills, as it will see them; some of them where there are many."""
     shapes, found = [], list(windows_and_scales(part, longest))
+    height, width = hole.shape
     for i in range(0, len(found), -(-len(found) // SHAPES) or 1):
         (top, left, bottom, right), _, scale = found[i]
-        region = region_around(found[i][0], round(region_size(longest) / scale), hole.shape)
-        size = scaled_size(region, scale)
-        _, unknown = reduced(picture, hole, region, tuple(max(4, length - length % 4) for length in size))
+        region = region_around(found[i][0], round(region_size(longest) / scale), (height, width))
+        rows, columns = (max(4, length - length % 4) for length in scaled_size(region, scale))
+        _, unknown = reduced(picture, hole, region, (rows, columns))
         shapes.append(_Shape(region, ((top + bottom) / 2, (left + right) / 2), scale, unknown))
     return shapes
 

@@ -54,12 +54,12 @@ def correct_regions(
     Returns:
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
-    device = next(network.parameters()).device
+    device, (height, width) = next(network.parameters()).device, hole.shape
     filled = harmonic(picture[None], hole[None, None], told=lambda done: told(done / 2))[0]
     result = torch.where(part, filled, picture)
     found = list(windows_and_scales(part, network.hole))
     for done, (window, wanted, scale) in enumerate(found, 1):
-        region = region_around(window, round(region_size(network.hole) / scale), hole.shape)
+        region = region_around(window, round(region_size(network.hole) / scale), (height, width))
         size = scaled_size(region, scale)
         small, unknown = reduced(picture, hole, region, size)
         known = harmonic(small[None], unknown[None])

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, JpegImagePlugin
+from PIL import Image, ImageFile, JpegImagePlugin
 from PIL.ExifTags import IFD, Base
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -90,7 +90,7 @@ def write_like(
     with opened(original) as stored:
         format = _kept_format(original, stored)
         stored.load()
-        turn = UPRIGHT_TO_STORED.get(stored.getexif().get(Base.Orientation))
+        turn = UPRIGHT_TO_STORED.get(stored.getexif().get(Base.Orientation, 1))
         filled = Image.fromarray(completed.permute(1, 2, 0).contiguous().numpy())
         hole = Image.fromarray(mask[0].numpy())
         if turn is not None:
@@ -99,17 +99,18 @@ def write_like(
             raise ImageError(original, f"the completed picture is of another size, {tuple(completed.shape[1:])}")
         image = stored.copy()  # without what the decoder knows of the file: nothing is written that is not named here
         if hole.getbbox() is not None:
-            image.paste(_in_mode_of(stored, filled, np.asarray(hole)), mask=hole)
+            image.paste(_in_mode_of(original, stored, filled, np.asarray(hole)), mask=hole)
         options = _options(format, stored, software)
     write_whole(path, lambda file: image.save(file, format=format, **options))
 
 
-def _kept_format(path: str | os.PathLike[str], image: Image.Image) -> str:
-    if image.mode not in MODES.get(image.format, ()):
+def _kept_format(path: str | os.PathLike[str], image: ImageFile.ImageFile) -> str:
+    if image.format is None or image.mode not in MODES.get(image.format, ()):
         formats = "JPEG, PNG, TIFF and WebP"
         raise ImageError(path, f"--keep: {formats} are written, in their usual modes, got {image.format} {image.mode}")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ImageError(path, f"--keep: one picture in a file is expected, got {image.n_frames} frames or pages")
+    frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and frames > 1:
+        raise ImageError(path, f"--keep: one picture in a file is expected, got {frames} frames or pages")
     if not image.mode.startswith(DEEP) and any(";16" in str(tile[3]) for tile in image.tile):
         raise ImageError(path, "--keep: 16 bits a channel are written in grey alone; this is in colour or has alpha")
     if "transparency" in image.info and image.mode != "P":
@@ -117,23 +118,26 @@ def _kept_format(path: str | os.PathLike[str], image: Image.Image) -> str:
     return "JPEG" if image.format == "MPO" else image.format
 
 
-def _in_mode_of(stored: Image.Image, filled: Image.Image, hole: np.ndarray) -> Image.Image:
+def _in_mode_of(
+    path: str | os.PathLike[str], stored: Image.Image, filled: Image.Image, hole: np.ndarray
+) -> Image.Image:
     """What fills the hole as the original has its pixels.
 
     Args:
-        stored: the original, decoded.
+        path, stored: the original, and the same decoded.
         filled: the completion, RGB in sRGB, turned as the original is.
         hole: bool (H, W); elsewhere the result means nothing.
     """
     mode = stored.mode
     if mode == "P":
-        return Image.fromarray(_nearest_in_palette(stored, np.asarray(filled), hole))
+        return Image.fromarray(_nearest_in_palette(path, stored, np.asarray(filled), hole))
     if mode.startswith(DEEP):
         levels = np.asarray(filled.convert("L")).astype(np.float64) / 255 * full_scale(stored)
         values = np.asarray(stored)
         return Image.fromarray((levels if mode == "F" else levels.round()).astype(values.dtype))
     if mode == "1":
-        return filled.convert("L").point(lambda level: 255 * (level >= 128)).convert("1", dither=Image.Dither.NONE)
+        bright = filled.convert("L").point([255 * (level >= 128) for level in range(256)])
+        return bright.convert("1", dither=Image.Dither.NONE)
     alpha = None
     if mode in ("LA", "RGBA"):
         alpha = _filled_alpha(np.asarray(stored.getchannel("A")), hole)
@@ -163,7 +167,9 @@ def _off_white(filled: Image.Image, alpha: np.ndarray) -> Image.Image:
     return Image.fromarray(colours)
 
 
-def _nearest_in_palette(stored: Image.Image, filled: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def _nearest_in_palette(
+    path: str | os.PathLike[str], stored: Image.Image, filled: np.ndarray, hole: np.ndarray
+) -> np.ndarray:
     """For each pixel of the hole the index, uint8 (H, W), of the opaque colour of the palette that is the nearest."""
     palette = np.array(stored.getpalette("RGBA"), np.int32).reshape(-1, 4)
     transparent = stored.info.get("transparency")
@@ -173,7 +179,7 @@ def _nearest_in_palette(stored: Image.Image, filled: np.ndarray, hole: np.ndarra
         palette[: len(transparent), 3] = list(transparent)
     opaque = np.flatnonzero(palette[:, 3] == 255)
     if not len(opaque):
-        raise ImageError(stored.filename, "--keep: its palette has no opaque colour")
+        raise ImageError(path, "--keep: its palette has no opaque colour")
     colours, places = np.unique(filled[hole], axis=0, return_inverse=True)
     nearest = np.empty(len(colours), np.uint8)
     for start in range(0, len(colours), 1 << 14):  # bounds the memory of a hole in many colours
@@ -201,7 +207,7 @@ def _options(format: str, stored: Image.Image, software: str | None) -> dict[str
         options["dpi"] = stored.info["dpi"]
     if len(exif):
         options["exif"] = exif.tobytes()
-    if format == "JPEG":
+    if isinstance(stored, JpegImagePlugin.JpegImageFile):  # MPO too
         sampling = JpegImagePlugin.get_sampling(stored)
         options["qtables"] = stored.quantization
         options["subsampling"] = 0 if sampling < 0 and stored.mode == "RGB" else sampling

@@ -54,10 +54,10 @@ def fill_regions(
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
-    side = region_size(network.hole)
+    side, (height, width) = region_size(network.hole), hole.shape
     found = list(windows_and_scales(part, network.hole))
     for done, (window, wanted, scale) in enumerate(found, 1):
-        region = region_around(window, round(side / scale), hole.shape)
+        region = region_around(window, round(side / scale), (height, width))
         size = scaled_size(region, scale)
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = to_multiple_of_4(small[None]), to_multiple_of_4(unknown[None].float())
@@ -78,7 +78,10 @@ def region_size(longest: int) -> int:
 
 def scaled_size(region: Region, scale: float) -> tuple[int, int]:
     """Height and width at which the network sees a region: as it is, or reduced to multiples of 4."""
-    return region[2:] if scale == 1 else tuple(max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+    if scale == 1:
+        return round(region.height), round(region.width)
+    height, width = (max(4, round(extent * scale / 4) * 4) for extent in region[2:])
+    return height, width
 
 
 def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:

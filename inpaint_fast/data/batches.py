@@ -215,7 +215,7 @@ def prefetch(
 def _prefetched(
     batches: Indexed, indices: Iterator[int] | range, depth: int, device: torch.device
 ) -> Iterator[tuple[int, Batch]]:
-    made: SimpleQueue[tuple[int, Batch, torch.cuda.Event | None] | BaseException | None] = SimpleQueue()
+    made: SimpleQueue[tuple[int, Batch, torch.Event | None] | BaseException | None] = SimpleQueue()
     free = Semaphore(depth)
     closed = Event()
 
@@ -242,7 +242,9 @@ def _prefetched(
             if there is not None:
                 current = torch.cuda.current_stream(device)
                 current.wait_event(there)
-                batch.map(lambda part: part.record_stream(current))  # noqa: B023  (called here and now)
+                for part in batch:
+                    if part is not None:
+                        part.record_stream(current)
             yield index, batch
     finally:
         closed.set()
@@ -252,7 +254,7 @@ def _prefetched(
 
 def _made(
     batches: Indexed, index: int, device: torch.device, stream: torch.cuda.Stream | None
-) -> tuple[Batch, torch.cuda.Event | None]:
+) -> tuple[Batch, torch.Event | None]:
     """The batch of an index on the device, and on a GPU what happens there once it is whole."""
     if stream is None:
         return batches[index], None

@@ -42,8 +42,8 @@ def cut(
     Returns:
         float32 (crops, 3, size, size) in [0, 1].
     """
-    rows = np.asarray(rows, dtype=np.int64)
-    heights, widths = images.heights[rows], images.widths[rows]
+    chosen = np.asarray(rows, dtype=np.int64)
+    heights, widths = images.heights[chosen], images.widths[chosen]
     side_draw, top_draw, left_draw, flip_draw = draws.double().numpy().T
     short = np.minimum(heights, widths)
     if edge is None:
@@ -53,9 +53,9 @@ def cut(
     side = low + (side_draw * (high - low + 1)).astype(np.int64)
     top = (top_draw * (heights - side + 1)).astype(np.int64)
     left = (left_draw * (widths - side + 1)).astype(np.int64)
-    squares = Squares(side, top, left, flip_draw < 0.5 if flip else np.zeros(len(rows), bool))
+    squares = Squares(side, top, left, flip_draw < 0.5 if flip else np.zeros(len(chosen), bool))
     made = _cut_here if images.device.type == "cpu" else cut_there
-    return to_float(made(images, rows, squares, size))
+    return to_float(made(images, chosen, squares, size))
 
 
 def _cut_here(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import BinaryIO, TypeAlias
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -205,7 +205,7 @@ def to_uint8(image: Tensor) -> Tensor:
 
 
 @contextmanager
-def opened(source: Source) -> Iterator[Image.Image]:
+def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
     """The picture with its header read. Whatever fails in here or in the block becomes an ImageError."""
     start = b""
     try:
@@ -290,7 +290,8 @@ def from_srgb(image: Image.Image, original: Image.Image, mode: str) -> Image.Ima
         target = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in ImageCms.getProfileDescription(target):
             return image.convert(mode)
-        return ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode=mode)
+        converted = ImageCms.profileToProfile(image, ImageCms.createProfile("sRGB"), target, outputMode=mode)
+        return image.convert(mode) if converted is None else converted  # never None: as in `_to_srgb`
     except (ImageCms.PyCMSError, OSError, ImportError):  # as in `_to_srgb`
         return image.convert(mode)
 

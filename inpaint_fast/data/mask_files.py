@@ -90,7 +90,7 @@ def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
         )
 
 
-def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:
+def _check_opaque(path: Source, colours: np.ndarray) -> None:
     """Raise ImageError where the opaque pixels (N, 3) may be strokes that mark the hole."""
     if len(colours) and np.ptp(colours, axis=0).max() <= ONE_COLOUR:
         raise ImageError(
@@ -100,7 +100,7 @@ def _check_opaque(path: str | os.PathLike[str], colours: np.ndarray) -> None:
         )
 
 
-def _by_colour(path: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
+def _by_colour(path: Source, image: Image.Image) -> np.ndarray:
     if image.mode == "RGBA":
         ground = Image.new("RGBA", image.size, "black")
         ground.alpha_composite(image)
@@ -116,7 +116,7 @@ def _by_colour(path: str | os.PathLike[str], image: Image.Image) -> np.ndarray:
     return _bright(path, np.asarray(image.convert("L")), 255)
 
 
-def _bright(path: str | os.PathLike[str], levels: np.ndarray, full: float) -> np.ndarray:
+def _bright(path: Source, levels: np.ndarray, full: float) -> np.ndarray:
     """Where grey is bright: at least half of full scale, or not black where there is one other level alone."""
     low, high = levels.min(), levels.max()
     if np.isnan(low):

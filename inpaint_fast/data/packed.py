@@ -62,10 +62,10 @@ class _Split:
 
     def add(self, name: str, file_bytes: int, height: int, width: int) -> None:
         """One picture more."""
-        for column, value in zip(
-            (self.names, self.file_bytes, self.heights, self.widths), (name, file_bytes, height, width), strict=True
-        ):
-            column.append(value)
+        self.names.append(name)
+        self.file_bytes.append(file_bytes)
+        self.heights.append(height)
+        self.widths.append(width)
 
 
 @dataclass
@@ -345,7 +345,7 @@ def _opened(path: Path, state: tuple[int, ...]) -> tuple[Tensor, _Header]:
     mapped = np.memmap(path, np.uint8, "r", START.size, (expected,))
     starts = range(0, expected, CHUNK)
     with ThreadPoolExecutor() as threads:
-        found = list(threads.map(lambda start: hashlib.sha256(mapped[start : start + CHUNK]).hexdigest(), starts))
+        found = list(threads.map(lambda start: hashlib.sha256(mapped[start : start + CHUNK].data).hexdigest(), starts))
     wrong = [start for start, a, b in zip(starts, found, header.digests, strict=True) if a != b]
     if wrong:
         raise ImageError(path, f"damaged: bytes after {START.size + wrong[0]:,} are not as written; pack it again")
@@ -356,8 +356,8 @@ def _opened(path: Path, state: tuple[int, ...]) -> tuple[Tensor, _Header]:
 
 def _header_of(text: bytes) -> tuple[_Header, int]:
     """The header, and how many bytes its pictures take. KeyError, TypeError, ValueError: it is none."""
-    header, total = _Header(**json.loads(text)), 0
-    header.splits = {split: _Split(**header.splits[split]) for split in SPLITS}
+    told, total = json.loads(text), 0
+    header = _Header(**told | {"splits": {split: _Split(**told["splits"][split]) for split in SPLITS}})
     for name, split in header.splits.items():
         for side in (*split.heights, *split.widths, *split.file_bytes):
             if not isinstance(side, int) or side < 1:

@@ -59,8 +59,8 @@ class ResidualCompletionNetwork(nn.Module):
         self.up1 = nn.ConvTranspose2d(2 * c, c, 4, stride=2, padding=1)
         self.join1 = FusedSequential(nn.ReLU(), nn.Conv2d(c, c, 3, padding=1), nn.ReLU())
         self.last = nn.Conv2d(c, 3, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
         return (picture + self.correction(picture, mask)).clamp(0, 1)

@@ -49,7 +49,7 @@ class Graphed:
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
-        self.refused: dict[Hashable, str] = {}
+        self.refused: dict[tuple[Hashable, ...], str] = {}
         self._captured: OrderedDict[Hashable, _Captured] = OrderedDict()
         self._calls: dict[Hashable, int] = {}
         self._wait = 1  # calls of a kind before it is captured; more for a network that changes all the time
@@ -215,10 +215,11 @@ def _rehearse(forward: Any, stream: Any, device: torch.device) -> None:
 def _circumstances() -> tuple:
     """What else decides how a call runs."""
     half = torch.get_autocast_dtype(_graphs.DEVICE) if torch.is_autocast_enabled(_graphs.DEVICE) else None
-    backends = torch.backends
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    convolutions = cudnn.conv.fp32_precision  # pyright: ignore[reportAttributeAccessIssue]  (made when it is imported)
     return (
-        half, backends.cudnn.enabled, backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision,
-        backends.cudnn.deterministic, torch.are_deterministic_algorithms_enabled(),
+        half, cudnn.enabled, convolutions, matmul.fp32_precision, cudnn.deterministic,
+        torch.are_deterministic_algorithms_enabled(),
     )  # fmt: skip
 
 

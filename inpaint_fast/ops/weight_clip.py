@@ -17,7 +17,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -94,7 +94,7 @@ def _is_direct(tensor: object, backend: str | None) -> bool:
     return _is_eager(tensor) and tensor.is_cpu and _operator.choose(CPU, backend) == "cpp"
 
 
-def _is_eager(tensor: object) -> bool:
+def _is_eager(tensor: object) -> TypeGuard[Tensor]:
     if torch.compiler.is_compiling() or _extension.module is None or not isinstance(tensor, Tensor):
         return False
     return not (is_transformed() or has_dispatch_mode())

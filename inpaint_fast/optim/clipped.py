@@ -135,9 +135,9 @@ class _OnePass(CheckedOptimizer):
             maximize=group["maximize"], first=new[0], decoupled=group.get("decoupled_weight_decay", False),
             **self._numbers(group),
         )  # fmt: skip
-        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        beside = (scale, found_inf, rate)
-        if not any(x is not None for x in beside) and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
+        beside = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")} | {"rate": rate}
+        alone = all(x is None for x in beside.values())
+        if alone and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
             return
         check_dense(params)
         buckets: dict[Any, list[int]] = {}
@@ -145,8 +145,8 @@ class _OnePass(CheckedOptimizer):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
             part = tuple([tensors[i] for i in places] if tensors else [] for tensors in lists)
-            on_device = [None if x is None else x.to(device, non_blocking=True) for x in beside]
-            clipped_step(*part, replace(settings, first=first), *on_device, backend=self.backend)
+            on_device = {name: x if x is None else x.to(device, non_blocking=True) for name, x in beside.items()}
+            clipped_step(*part, settings=replace(settings, first=first), **on_device, backend=self.backend)
 
     @property
     def _counts(self) -> bool:

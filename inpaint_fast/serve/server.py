@@ -118,7 +118,7 @@ class Server(ThreadingHTTPServer):
         token: str | None = None,
         limits: Limits | None = None,
     ) -> None:
-        folder = importlib.resources.files(__package__)
+        folder = importlib.resources.files("inpaint_fast.serve")
         self.files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
         self.complete, self.filler, self.token, self.limits = complete, filler, token, limits or Limits()
         self.names = {"localhost", host.lower(), socket.gethostname().lower(), f"{socket.gethostname().lower()}.local"}
@@ -130,7 +130,8 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         # HTTPServer's own asks the network for the address's name, which may take long.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
 
     def stop(self, seconds: float = 10) -> None:
         """Once `serve_forever` has ended, by KeyboardInterrupt or by `shutdown` from another thread: all who wait are

@@ -85,6 +85,12 @@ def test_a_palette_gives_its_nearest_opaque_colour(tmp_path) -> None:
     assert after.info["transparency"] == before.info["transparency"]
 
 
+def test_a_palette_without_an_opaque_colour_is_refused_by_its_name(tmp_path) -> None:
+    Image.new("P", SIZE[::-1]).save(tmp_path / "a.png", transparency=bytes(256))
+    with pytest.raises(ImageError, match=r"a\.png: --keep: its palette has no opaque colour"):
+        written(tmp_path, "a.png")
+
+
 @pytest.mark.parametrize("orientation", [1, *UPRIGHT_TO_STORED])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_every_orientation(tmp_path, suffix, orientation) -> None:
