@@ -26,5 +26,5 @@ __all__ = [  # spelt out: type checkers do not run it
     "NETWORKS", "CaptionUNetGenerator", "CentreGenerator", "CompletionNetwork", "ContextCNN", "ContextCritic",
     "ContextDiscriminator", "ConvAutoencoder", "DCGANCritic", "DCGANGenerator", "GlobalDiscriminator", "LatentCritic",
     "LatentDecoder", "LatentGenerator", "LocalDiscriminator", "MLPCritic", "MLPGenerator", "NoiseGenerator",
-    "UNetGenerator", "WassersteinCritic",
+    "ResidualCompletionNetwork", "UNetGenerator", "WassersteinCritic",
 ]  # fmt: skip

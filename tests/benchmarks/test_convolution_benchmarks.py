@@ -10,6 +10,7 @@ from inpaint_fast.benchmarks import (
     glcic,
     harness,
     masked_l2,
+    networks,
     norm_act,
     peers,
     strided_block,
@@ -117,7 +118,7 @@ def test_stride_2_has_its_cases_in_both_dtypes_on_a_gpu(benchmark):
 def test_what_a_gpu_has_no_case_for_says_so(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(SystemExit):
-        training.main(["--device", "cuda", "--list"])
+        networks.main(["--device", "cuda", "--list"])
     assert "cases for the CPU alone" in capsys.readouterr().err
 
 

@@ -296,11 +296,11 @@ def triton_kernels(capability: int) -> list[Kernel]:
         settings, states = CASES[case]
         types, constants = walk(dims, wide)
         types |= dict.fromkeys(("param", "grad", "state0", "state1", "state2"), f"*{element}")
-        types |= dict.fromkeys(("step", "grad_scale", "found_inf"), "*fp32")
-        numbers = "known_step lr beta1 beta2 log_beta1 log_beta2 eps weight_decay keep low high sign"
+        types |= dict.fromkeys(("step", "grad_scale", "found_inf"), "*fp32") | {"rate": "*fp64"}
+        numbers = "known_step lr beta1 beta2 log_beta1 log_beta2 eps weight_decay shrink low high sign"
         types |= dict.fromkeys(numbers.split(), "fp64") | {"strides": (types["sizes"],) * 5}
         constants |= {f"HAS_STATE{k}": k < states for k in range(3)}
-        constants |= dict.fromkeys(("HAS_STEP", "HAS_SCALE", "HAS_FOUND_INF"), True)
+        constants |= dict.fromkeys(("HAS_STEP", "HAS_SCALE", "HAS_FOUND_INF", "HAS_RATE"), True)
         constants |= {"RULE": settings.rule, "VARIANT": settings.variant, "FIRST": settings.first}
         return Kernel(module, "step_kernel", types, constants, capability)
 
