@@ -53,7 +53,7 @@ def trained(network: nn.Module, inputs: list[Tensor]) -> dict[str, Tensor]:
     return {"output": y.detach(), **statistics, **{f"gradient of {name}": g for name, g in gradients.items()}}
 
 
-@pytest.mark.parametrize("make", [glcic, unet])
+@pytest.mark.parametrize("make", [pytest.param(glcic, marks=pytest.mark.long), unet])
 @pytest.mark.parametrize("inference", [False, True])
 def test_what_a_network_returns(make: Callable, inference: bool) -> None:
     torch.manual_seed(0)

@@ -67,7 +67,10 @@ def of_three(make: Callable[[], nn.Module], train: bool, call: Callable[[nn.Modu
         return [found, everything(plain, call), everything(exact, call)]
 
 
-@pytest.mark.parametrize("name", ("glcic", "unet", "critic"))
+LONG = (pytest.param(name, marks=pytest.mark.long) for name in ("glcic", "unet"))
+
+
+@pytest.mark.parametrize("name", ("critic", *LONG))
 def test_a_training_step(name: str) -> None:
     make, call, _ = NETWORKS[name]
     relative_errors_within(*of_three(make, True, call), EPS)
