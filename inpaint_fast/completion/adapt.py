@@ -66,6 +66,9 @@ class Adapted(NamedTuple):
     def __str__(self) -> str:
         if math.isnan(self.before):
             return "not adapted, the weights are used as they are: no hole is thick, or nothing known is as large"
+        if not self.steps:
+            what = f"{self.before:.2f} dB on known pixels held out, and no better in the steps that there was time for"
+            return f"nothing gained, the weights are used as they are: {what}"
         what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps, on known pixels held out"
         return f"adapted: {what}" if self.gained else f"nothing gained, the weights are used as they are: {what}"
 
