@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from inpaint_fast._words import check_number
 from inpaint_fast.completion.generators import KINDS, Kind, kind_of
 from inpaint_fast.completion.holes import thick_part
-from inpaint_fast.completion.regions import region_around, region_size, scaled_size, windows_and_scales
+from inpaint_fast.completion.regions import views
 from inpaint_fast.completion.scaling import Region, check_picture, reduced
 from inpaint_fast.data import hole_of
 from inpaint_fast.nn import accelerate
@@ -279,12 +279,9 @@ class _Examples:
 
 def _shapes(picture: Tensor, hole: Tensor, part: Tensor, longest: int) -> list[_Shape]:
     """The holes that a network fills, as it will see them; some of them where there are many."""
-    shapes, found = [], list(windows_and_scales(part, longest))
-    height, width = hole.shape
-    for i in range(0, len(found), -(-len(found) // SHAPES) or 1):
-        (top, left, bottom, right), _, scale = found[i]
-        region = region_around(found[i][0], round(region_size(longest) / scale), (height, width))
-        rows, columns = (max(4, length - length % 4) for length in scaled_size(region, scale))
+    shapes, found = [], views(part, longest)
+    for (top, left, bottom, right), _, scale, region, size in found[:: -(-len(found) // SHAPES) or 1]:
+        rows, columns = (max(4, length - length % 4) for length in size)
         _, unknown = reduced(picture, hole, region, (rows, columns))
         shapes.append(_Shape(region, ((top + bottom) / 2, (left + right) / 2), scale, unknown))
     return shapes

@@ -13,13 +13,7 @@ import torch
 from torch import Tensor
 
 from inpaint_fast.completion.fills import harmonic, paste
-from inpaint_fast.completion.regions import (
-    region_around,
-    region_size,
-    scaled_size,
-    to_multiple_of_4,
-    windows_and_scales,
-)
+from inpaint_fast.completion.regions import to_multiple_of_4, views
 from inpaint_fast.completion.scaling import answer, enlarge_into, reduced
 from inpaint_fast.data import Batch
 from inpaint_fast.models.residual import ResidualCompletionNetwork
@@ -54,13 +48,11 @@ def correct_regions(
     Returns:
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
-    device, (height, width) = next(network.parameters()).device, hole.shape
+    device = next(network.parameters()).device
     filled = harmonic(picture[None], hole[None, None], told=lambda done: told(done / 2))[0]
     result = torch.where(part, filled, picture)
-    found = list(windows_and_scales(part, network.hole))
-    for done, (window, wanted, scale) in enumerate(found, 1):
-        region = region_around(window, round(region_size(network.hole) / scale), (height, width))
-        size = scaled_size(region, scale)
+    found = views(part, network.hole)
+    for done, (window, wanted, _, region, size) in enumerate(found, 1):
         small, unknown = reduced(picture, hole, region, size)
         known = harmonic(small[None], unknown[None])
         inputs = (to_multiple_of_4(x).to(device) for x in (known, unknown[None].float()))

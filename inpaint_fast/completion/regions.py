@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,11 +55,8 @@ def fill_regions(
         uint8 (3, H, W); pixels outside the part are the picture's own.
     """
     result, device = picture.clone(), network.mean_pixel.device
-    side, (height, width) = region_size(network.hole), hole.shape
-    found = list(windows_and_scales(part, network.hole))
-    for done, (window, wanted, scale) in enumerate(found, 1):
-        region = region_around(window, round(side / scale), (height, width))
-        size = scaled_size(region, scale)
+    found = views(part, network.hole)
+    for done, (window, wanted, scale, region, size) in enumerate(found, 1):
         small, unknown = reduced(picture, hole, region, size)
         padded, padded_mask = to_multiple_of_4(small[None]), to_multiple_of_4(unknown[None].float())
         with torch.inference_mode():
@@ -71,12 +69,30 @@ def fill_regions(
     return result
 
 
-def region_size(longest: int) -> int:
-    """Side in pixels of the region that a network sees, a multiple of 4, by the longest hole of its training."""
-    return 4 * math.ceil(SURROUNDINGS * longest / 4)
+class View(NamedTuple):
+    """A part of a hole, and how a network sees it."""
+
+    window: Box
+    wanted: Tensor
+    """bool (H, W): what of the window is to be filled."""
+    scale: float
+    """Of what the network sees; at most 1."""
+    region: Region
+    size: tuple[int, int]
+    """Height and width of the region at that scale."""
 
 
-def scaled_size(region: Region, scale: float) -> tuple[int, int]:
+def views(part: Tensor, longest: int) -> list[View]:
+    """How a network sees a part of the holes, bool (H, W), whose training had holes of at most `longest` pixels: each
+    in a region of `SURROUNDINGS` times that, its side a multiple of 4."""
+    (height, width), side, found = part.shape, 4 * math.ceil(SURROUNDINGS * longest / 4), []
+    for window, wanted, scale in _windows_and_scales(part, longest):
+        region = _region_around(window, round(side / scale), (height, width))
+        found.append(View(window, wanted, scale, region, _scaled_size(region, scale)))
+    return found
+
+
+def _scaled_size(region: Region, scale: float) -> tuple[int, int]:
     """Height and width at which the network sees a region: as it is, or reduced to multiples of 4."""
     if scale == 1:
         return round(region.height), round(region.width)
@@ -84,7 +100,7 @@ def scaled_size(region: Region, scale: float) -> tuple[int, int]:
     return height, width
 
 
-def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
+def _windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor, float]]:
     """Windows that hold what is to be filled, what that is, and the scale at which the network sees it."""
     thick = thick_part(part, longest + 1)
     for box in hole_boxes(thick):
@@ -98,7 +114,7 @@ def windows_and_scales(part: Tensor, longest: int) -> Iterator[tuple[Box, Tensor
         yield window, rest, 1
 
 
-def region_around(window: Box, side: int, shape: tuple[int, int]) -> Region:
+def _region_around(window: Box, side: int, shape: tuple[int, int]) -> Region:
     """A square about the window's centre, moved into the picture, and no longer than that."""
     height, width = (min(side, length) for length in shape)
     top, left, bottom, right = window

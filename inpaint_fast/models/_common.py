@@ -14,6 +14,22 @@ def check_shape(x: Tensor, shape: tuple[int, ...], network: str) -> None:
         raise ValueError(f"{network}: shape (N, {', '.join(map(str, shape))}) is expected, got {tuple(x.shape)}")
 
 
+def hole_beside(picture: Tensor, mask: Tensor) -> Tensor:
+    """The hole, bool (N, 1, H, W), of a mask (N|1, 1, H, W) beside pictures (N, 3, H, W), H and W multiples of 4.
+
+    Raises:
+        ValueError: picture or mask has another shape.
+    """
+    if picture.dim() != 4 or picture.shape[1] != 3 or picture.shape[2] % 4 or picture.shape[3] % 4:
+        raise ValueError(
+            f"picture: shape (N, 3, H, W) with H and W multiples of 4 is expected, got {tuple(picture.shape)}"
+        )
+    n, _, height, width = picture.shape
+    if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
+        raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
+    return (mask >= 0.5).expand(n, 1, height, width)
+
+
 def at_least(name: str, value: int, least: int = 1) -> int:
     """The value. Raises ValueError below `least`."""
     if value < least:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast._words import ORDERS
-from inpaint_fast.models._common import at_least, one_of
+from inpaint_fast.models._common import at_least, hole_beside, one_of
 from inpaint_fast.nn import DilatedConvBlock, FusedSequential
 
 
@@ -89,14 +89,7 @@ class CompletionNetwork(nn.Sequential):
         self.register_buffer("mean_pixel", torch.tensor(mean_pixel, dtype=torch.float32), persistent=False)
 
     def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
-        if picture.dim() != 4 or picture.shape[1] != 3 or picture.shape[2] % 4 or picture.shape[3] % 4:
-            raise ValueError(
-                f"picture: shape (N, 3, H, W) with H and W multiples of 4 is expected, got {tuple(picture.shape)}"
-            )
-        n, _, height, width = picture.shape
-        if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
-            raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
-        hole = (mask >= 0.5).expand(n, 1, height, width)
+        hole = hole_beside(picture, mask)
         mean = self.mean_pixel.to(picture.dtype)[:, None, None]
         x = torch.cat([torch.where(hole, mean, picture), hole.to(picture.dtype)], dim=1)
         # Channels last is the faster layout, on CPUs and on GPUs, whatever the picture has; every layer keeps it.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models._common import at_least
+from inpaint_fast.models._common import at_least, hole_beside
 from inpaint_fast.nn import DilatedConvBlock, FusedSequential
 
 DILATIONS = ((1, 2), (4, 8), (4, 2), (1, 1))  # of the pairs of convolutions at a quarter of the size
@@ -67,15 +67,8 @@ class ResidualCompletionNetwork(nn.Module):
 
     def correction(self, picture: Tensor, mask: Tensor) -> Tensor:
         """(N, 3, H, W), what is added to the picture, before the sum is clipped; 0 outside the hole."""
-        if picture.dim() != 4 or picture.shape[1] != 3 or picture.shape[2] % 4 or picture.shape[3] % 4:
-            raise ValueError(
-                f"picture: shape (N, 3, H, W) with H and W multiples of 4 is expected, got {tuple(picture.shape)}"
-            )
-        n, _, height, width = picture.shape
-        if mask.dim() != 4 or mask.shape[0] not in (1, n) or mask.shape[1:] != (1, height, width):
-            raise ValueError(f"mask: shape ({n}|1, 1, {height}, {width}) is expected, got {tuple(mask.shape)}")
-        hole = (mask >= 0.5).to(picture.dtype)
-        x = torch.cat([picture - 0.5, hole.expand(n, 1, height, width)], dim=1)
+        hole = hole_beside(picture, mask).to(picture.dtype)
+        x = torch.cat([picture - 0.5, hole], dim=1)
         # Channels last is the faster layout, on CPUs and on GPUs, whatever the picture has; every layer keeps it.
         full = self.down1(x.contiguous(memory_format=torch.channels_last))
         half = self.down2(full)
