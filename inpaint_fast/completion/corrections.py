@@ -35,19 +35,7 @@ def correct_regions(
     captions: Tensor | None = None,
     told: Callable[[float], object] = lambda done: None,
 ) -> Tensor:
-    """Fill a part of the holes of a picture.
-
-    Args:
-        network: in eval mode.
-        picture: uint8 (3, H, W); what it holds inside the hole does not matter.
-        hole: bool (H, W), true in the hole.
-        part: bool (H, W), true where to fill it.
-        captions: None: it reads none.
-        told: called with the fraction of the work that is done.
-
-    Returns:
-        uint8 (3, H, W); pixels outside the part are the picture's own.
-    """
+    """Fill a part of the holes of a picture; arguments and result as `inpaint_fast.completion.regions.fill_regions`."""
     device = next(network.parameters()).device
     filled = harmonic(picture[None], hole[None, None], told=lambda done: told(done / 2))[0]
     result = torch.where(part, filled, picture)
