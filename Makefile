@@ -28,8 +28,10 @@ figures:         ## the figures of README.md and docs/, from the CSVs, and docs/
 docs: build      ## the API reference, from the docstrings: build/docs/index.html
 	$(BIN)/python -W error docs/reference.py
 
+# A test that hangs ends its worker, with the stack of every thread, instead of the hour.
+HANGS = -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
 test: build      ## every test but the long sweeps
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(HANGS) -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m long
@@ -38,7 +40,7 @@ test-documents: build  ## the README as it is printed, every block and command o
 	$(BIN)/python -m pytest -m "long or not long" tests/test_documents.py
 
 coverage: build  ## make test with the lines of Python that it runs; files below 90 % by name (kernels are interpreted, unseen)
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "not long" -n auto --dist worksteal --cov=inpaint_fast --cov-report=
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(HANGS) -m "not long" -n auto --dist worksteal --cov=inpaint_fast --cov-report=
 	$(BIN)/python -m coverage json -q -o build/coverage.json
 	$(BIN)/python tests/covered.py build/coverage.json
 
@@ -60,7 +62,7 @@ test-sanitized: $(VENV)/.installed  ## the operators' CPU tests under AddressSan
 	cd build/sanitized/lib && \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TRITON_INTERPRET=1 PYTHONPATH=$(CURDIR)/tests \
-	  $(abspath $(BIN))/python -m pytest -m "not long" -k "not compile and not emulated and not triton" \
+	  $(abspath $(BIN))/python -m pytest $(HANGS) -m "not long" -k "not compile and not emulated and not triton" \
 	  $(addprefix $(CURDIR)/,$(SANITIZED_TESTS))
 # One instruction set, and not the plain one: its vectors of arrays take the compiler a quarter of an hour.
 SANITIZED_FLAGS ?= $(if $(filter x86_64,$(shell uname -m)),-mavx2 -mfma -mf16c)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 
+# A job in the background may begin with Ctrl-C ignored, and so would every process that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Before anything imports Triton: its kernels run in its interpreter, unless TRITON_INTERPRET=0 has them on a GPU.
 os.environ.setdefault("TRITON_INTERPRET", "1")
 # Before anything loads OpenMP: beside another job, threads that wait by spinning make everything many times slower.

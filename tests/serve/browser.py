@@ -11,6 +11,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ OPTIONS = (
 CTRL = 2
 SECONDS = 300
 """For an answer, or for what a page is waited for: another program may have the processor."""
+PATIENCE = 20
+"""Seconds that a browser has for its end."""
 
 
 class Browser:
@@ -46,7 +49,7 @@ class Browser:
             (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
         ]
         arguments = [PROGRAM, *OPTIONS, f"--user-data-dir={folder / 'profile'}"]
-        self._process = os.posix_spawn(PROGRAM, arguments, os.environ, file_actions=actions)
+        self._process = os.posix_spawn(PROGRAM, arguments, os.environ, file_actions=actions, setpgroup=0)
         os.close(child_reads)
         os.close(child_writes)
         self._session = None
@@ -88,8 +91,13 @@ class Browser:
         return message
 
     def close(self) -> None:
-        self("Browser.close")
-        os.waitpid(self._process, 0)
+        """End it, and whatever it has started: a browser that does not end when asked is ended."""
+        os.write(self._writing, b'{"id": 0, "method": "Browser.close"}\0')
+        end = time.monotonic() + PATIENCE
+        while os.waitpid(self._process, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end:
+                os.killpg(self._process, signal.SIGKILL)
+            time.sleep(0.02)
         os.close(self._reading)
         os.close(self._writing)
 
