@@ -82,7 +82,7 @@ format: $(VENV)/.installed  ## let ruff and clang-format change the files
 
 bench: build     ## every benchmark; tables on the terminal, CSV and plots in runs/benchmarks/
 	mkdir -p runs/benchmarks
-	for stem in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py %/harness.py %/peers.py %/plot.py,$(wildcard benchmarks/*.py))); do \
+	for stem in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py %/harness.py %/peers.py %/plot.py %/processes.py,$(wildcard benchmarks/*.py))); do \
 	  $(BIN)/inpaint-fast bench $$stem --csv runs/benchmarks/$$stem.csv --plot runs/benchmarks/$$stem.png || exit 1; done
 
 build: $(VENV)/.built  ## the virtual environment and the compiled extension

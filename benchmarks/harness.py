@@ -146,7 +146,13 @@ def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], desc
         if options.without is not None:
             kept = [each for each in case.implementations if not options.without.search(each.name)]
             case = replace(case, implementations=kept)
-        rows = measure(name, case, options.repeats, clock)
+        if options.processes > 1:
+            from inpaint_fast.benchmarks import processes
+
+            rows = processes.measure(name, options.processes)
+            case = replace(case, note=f"medians of {options.processes} processes. {case.note}".strip())
+        else:
+            rows = measure(name, case, options.repeats, clock)
         print(table(rows, case), end="\n\n", flush=True)
         results += rows
         if options.csv:
@@ -359,6 +365,8 @@ def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases]
     parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--without", type=_regex, metavar="REGEX", help="leave out implementations whose name matches")
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
+    parser.add_argument("--processes", type=_positive, default=1, metavar="N", help="medians of so many processes, one "
+                        "after the other (default: 1)")  # fmt: skip
     parser.add_argument("--csv", type=_file, metavar="FILE", help="write the results as CSV")
     parser.add_argument("--plot", type=_file, metavar="FILE", help="draw the results as PNG (needs matplotlib)")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one and cases for it")
@@ -377,8 +385,9 @@ def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases]
         cases = cases(options.device)
     if options.isa:
         cases = {f"{options.isa}_{name}": build for name, build in cases.items()}
-        if argv and sys.orig_argv[-len(argv) :] != list(argv):
-            parser.error("--isa starts the command line once more, and these arguments are not from there")
+    again = "--isa" if options.isa else "--processes" if options.processes > 1 else None
+    if again and argv and sys.orig_argv[-len(argv) :] != list(argv):
+        parser.error(f"{again} starts the command line once more, and these arguments are not from there")
     chosen = {name: build for name, build in cases.items() if options.case.search(name)}
     if not chosen:
         parser.error(f"--case {options.case.pattern!r} matches none of: {', '.join(cases)}")

@@ -81,13 +81,14 @@ def check_size(path: Source, size: tuple[int, int], expected: tuple[int, int]) -
 
 def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
     """Raise ValueError, naming the mask, where nothing of the picture is hole, or nearly everything: who means that?"""
-    share = mask.float().mean().item()
-    if share == 0:
+    pixels, hole = mask.numel(), int(mask.sum())
+    if hole == 0:
         raise ValueError(f"{name}: no hole in it, nothing to complete (the hole is white, or transparent)")
-    if share > MOST:
-        raise ValueError(
-            f"{name}: the hole would be {share:.1%} of the picture; is it the other way round (--invert-mask)?"
-        )
+    if hole > MOST * pixels:
+        known = pixels - hole
+        share = f"{hole / pixels:.1%} of the picture" if known > 9 else f"all but {known} pixel{'s' * (known > 1)}"
+        share = share if known else "the whole picture"
+        raise ValueError(f"{name}: the hole would be {share}; is it the other way round (--invert-mask)?")
 
 
 def _check_opaque(path: Source, colours: np.ndarray) -> None:

@@ -248,6 +248,43 @@ def test_a_limit_needs_the_command_line_that_is_to_start_again(script, capsys):
     assert "are not from there" in exit_sentence(capsys, lambda: script("--isa", "avx2"))
 
 
+def test_a_case_in_several_processes(harness, script, monkeypatch, tmp_path, capsys):
+    times, started = iter([(4.0, 8.0), (2.0, 10.0), (3.0, 30.0)]), []
+
+    def start(command, **kwargs):
+        started.append(command)
+        rows = [
+            harness.Result("add 64x64", name, "cpu", "GB/s", error=1e-7 * len(started), rate=6 / time, ceiling=12.0,
+                           quartiles=(time - 1, time, time + 1))
+            for name, time in zip(("inpaint_fast", "eager"), next(times), strict=True)
+        ]  # fmt: skip
+        harness.write_csv(rows, Path(command[-1]))
+        return types.SimpleNamespace(stderr="")
+
+    argv = ["--case", "^add", "--processes", "3", "--csv", str(tmp_path / "a.csv")]
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "add", *argv])
+    monkeypatch.setattr(importlib.import_module("inpaint_fast.benchmarks.processes").subprocess, "run", start)
+    assert script(*argv) == 0
+    again = ["-m", "add", *argv, "--processes", "1", "--case", r"^add\ 64x64$", "--csv"]
+    assert [command[:-1] for command in started] == [[sys.executable, *again]] * 3
+    ours, eager = read(tmp_path / "a.csv")
+    assert [float(ours[name]) for name in ("median_ms", "q25_ms", "rate", "error")] == [3.0, 2.0, 2.0, 3e-7]
+    assert [float(eager[name]) for name in ("median_ms", "q75_ms", "rate", "ceiling_share")] == [10.0, 11.0, 0.6, 0.05]
+    out = capsys.readouterr().out
+    assert "3.33x" in out and "medians of 3 processes" in out
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"), [({"error": "1"}, "WRONG: error 1.0e+00"), ({"backend": "not run: no"}, "not run: no")]
+)
+def test_what_failed_in_one_of_the_processes_has_failed(harness, columns, problem):
+    processes = importlib.import_module("inpaint_fast.benchmarks.processes")
+    right = dict.fromkeys(harness.COLUMNS, "2") | {"implementation": "inpaint_fast", "gpu_ms": ""}
+    failed = dict.fromkeys(harness.COLUMNS, "") | {"implementation": "inpaint_fast"} | columns
+    (result,) = processes.together([[right], [failed]])
+    assert result.problem == problem and result.quartiles is None
+
+
 def test_peers_take_turns_in_rotating_order(harness, clock):
     order = []
 

@@ -139,9 +139,12 @@ def test_the_orientation_of_a_mask_is_applied_and_one_that_lies_on_its_side_is_s
         read_mask(tmp_path / "plain.png", (8, 6))
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "no hole"), (46, "95.8% of the picture"), (48, "100.0%.*invert")])
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "no hole"), (460, "95.8% of the picture"), (479, "all but 1 pixel;"), (480, "the whole picture;.*invert")],
+)
 def test_nothing_and_nearly_everything_cannot_be_meant(count, words) -> None:
-    mask = torch.arange(48).reshape(1, 6, 8) < count
+    mask = torch.arange(480).reshape(1, 20, 24) < count
     with pytest.raises(ValueError, match=f"mask: .*{words}"):
         check_share(mask)
 
