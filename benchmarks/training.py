@@ -1,9 +1,11 @@
 """A training step of each recipe that learns from 64x64 pictures, as `inpaint-fast train` runs it.
 
-inpaint_fast is the recipe as it is: its networks accelerated and channels_last. The others are the same recipe, with
-the same data, losses and optimizers, and its networks as torch.nn has them: contiguous, channels_last, and through
-torch.compile (contiguous: channels_last training through it corrupts memory in torch 2.13, pytorch/pytorch#181689). A
-step is all that the recipe does with a batch: unet_wgan's has five critic steps and one of the generator. GLCIC, whose
+inpaint_fast is the recipe as it is: its networks accelerated and channels_last, one pass of the generator for all the
+steps in which it stands still. eager, eager_channels_last and compile are the loop as its document describes it, with
+the same data, losses and optimizers: a pass of the generator for each step, and its networks as torch.nn has them,
+contiguous, channels_last, and through torch.compile (contiguous: channels_last training through it corrupts memory in
+torch 2.13, pytorch/pytorch#181689). shared_pass is eager_channels_last with our loop: what the loop alone gains. A step
+is all that the recipe does with a batch: unet_wgan's has five critic steps and one of the generator. GLCIC, whose
 networks are of the fused operators already, has a benchmark of its own: glcic.
 
 On a GPU inpaint_fast is the recipe as it is there, its steps captured as CUDA graphs; uncaptured the same without that.
@@ -26,6 +28,8 @@ from torch.utils.flop_counter import flop_registry
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.ops import backend_of
 from inpaint_fast.training import RECIPES, Run
+from inpaint_fast.training.adversarial import AdversarialSystem
+from inpaint_fast.training.recipe import System
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 NAMES = [name for name, recipe in RECIPES.items() if not name.startswith("glcic") and name != "mlp_gan"]
@@ -48,13 +52,21 @@ def ours(name: str, *, device: str = "cpu", **settings: object) -> harness.Run:
 
 
 def theirs(
-    name: str, layout: torch.memory_format = NCHW, compiled: bool = False, *, device: str = "cpu", **settings: object
-) -> harness.Run:
+    name: str, layout: torch.memory_format = NCHW, compiled: bool = False, shared_pass: bool = False, *,
+    device: str = "cpu", **settings: object,
+) -> harness.Run:  # fmt: skip
     run = Run(RECIPES[name](device=device, accelerate=False, cuda_graph=False, **settings))
+    if may_share(run.system) and not shared_pass:
+        run.system.fresh_draws = True  # of inputs that are the same: a pass for each step
     run.system.to(memory_format=layout)
     for network in run.system.children() if compiled else ():
         network.compile()
     return stepping(run)
+
+
+def may_share(system: System) -> bool:
+    """Whether our loop makes one pass of the generator where the document's makes several."""
+    return isinstance(system, AdversarialSystem) and not (system.shared_pass or system.fresh_draws or not system.critic)
 
 
 def reference(name: str, *, device: str = "cpu", **settings: object) -> list[Tensor]:
@@ -107,6 +119,10 @@ def train(name: str, *, device: str = "cpu", **settings: object) -> harness.Case
         harness.Implementation("eager_channels_last", partial(plain, CHANNELS_LAST), graphed=False),
         harness.Implementation("compile", partial(plain, compiled=True), "inductor", graphed=False),
     ]
+    if may_share(RECIPES[name](**settings).build()):
+        implementations.append(
+            harness.Implementation("shared_pass", partial(plain, CHANNELS_LAST, shared_pass=True), graphed=False)
+        )
     if device == "cuda":
         uncaptured = partial(ours, name, cuda_graph=False, **settings)
         implementations.insert(1, harness.Implementation("uncaptured", uncaptured, backend, graphed=False))

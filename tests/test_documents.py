@@ -131,7 +131,8 @@ def run_page(blocks: list[Block], *, whole: bool) -> None:
         if block.mark.startswith("run by: ") or (block.mark == "needs a GPU" and not torch.cuda.is_available()):
             continue
         if block.language == "python":
-            exec(compile("\n" * block.line + block.text, block.page, "exec"), names)
+            text = block.text if whole else block.text.replace("seconds=20", "seconds=1")
+            exec(compile("\n" * block.line + text, block.page, "exec"), names)
         elif not block.language:
             for words in block.commands():
                 run_command(block, words, whole=whole)

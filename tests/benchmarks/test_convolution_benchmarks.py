@@ -60,11 +60,20 @@ def test_norm_act_is_right():
     assert not [row.problem for row in results(norm_act.case(2, 8, 16, "fresh")).values() if row.problem]
 
 
-def test_a_training_step_is_accelerated_and_right():
-    case = training.train("context_cnn", batch_size=8, filters=24, code=16, heldout_pictures=1, heldout_crops=1)
+TRAINED = {
+    "context_cnn": ({"filters": 24, "code": 16}, ["eager", "eager_channels_last"]),
+    "unet_wgan": ({"filters": 24, "critic_filters": 4, "critic_steps": 2}, ["eager", "eager_channels_last", "shared_pass"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_training_step_is_accelerated_and_right(name):
+    settings, peers = TRAINED[name]
+    case = training.train(name, batch_size=8, heldout_pictures=1, heldout_crops=1, **settings)
     implementations = [each for each in case.implementations if each.name not in SLOW]
     small = harness.Case(implementations, case.reference, case.bound, case.work, case.unit)
     ours, *others = harness.measure("small", small, 1)
+    assert [row.implementation for row in others] == peers
     assert not [row.problem for row in (ours, *others) if row.problem]
     assert ours.error not in [row.error for row in others]
 
