@@ -60,10 +60,11 @@ def test_norm_act_is_right():
     assert not [row.problem for row in results(norm_act.case(2, 8, 16, "fresh")).values() if row.problem]
 
 
+EAGER = ["eager", "eager_channels_last"]
 TRAINED = {
-    "context_cnn": ({"filters": 24, "code": 16}, ["eager", "eager_channels_last"]),
-    "unet_wgan": ({"filters": 24, "critic_filters": 4, "critic_steps": 2}, ["eager", "eager_channels_last", "shared_pass"]),
-}  # fmt: skip
+    "context_cnn": ({"filters": 24, "code": 16}, EAGER),
+    "unet_wgan": ({"filters": 24, "critic_filters": 4, "critic_steps": 2}, [*EAGER, "shared_pass"]),
+}
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -16,8 +16,9 @@ from inpaint_fast.training.iterations import WARM
 __all__ = ["cuda"]
 
 SMALL = {
-    "filters": 8, "critic_filters": 8, "critic_steps": 2, "code": 8, "width": 4, "autoencoder_steps": 7, "batch_size": 4, "vector": 8,
-    "heldout_crops": 1, "heldout_pictures": 2, "completion_steps": 6, "discriminator_steps": 6, "settle": 3,
+    "filters": 8, "critic_filters": 8, "critic_steps": 2, "code": 8, "width": 4, "autoencoder_steps": 7,
+    "batch_size": 4, "vector": 8, "heldout_crops": 1, "heldout_pictures": 2,
+    "completion_steps": 6, "discriminator_steps": 6, "settle": 3,
     "channels": 2, "discriminator_channels": 2, "features": 4,
     "real_noise": (1.0, 0.1), "real_noise_steps": 5, "lr_decay": 0.9, "warmup": 4, "lr_schedule": "cosine", "ema": 0.9,
     "steps": 50,
