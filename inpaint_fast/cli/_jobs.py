@@ -97,8 +97,8 @@ def _found(arguments: tuple[Path, ...], out: Path | None, mask: Path | None, res
             rest.refused[argument] = error.reason
             continue
         rest.refused.update(folder.skipped)
-        holds_masks = mask is not None and not _within(argument, mask)
-        masks = {path for path in folder.paths if holds_masks and _within(path, mask)}
+        apart = None if mask is None or _within(argument, mask) else mask
+        masks = {path for path in folder.paths if apart is not None and _within(path, apart)}
         made = {path for path in folder.paths if path not in masks and is_result(path)}
         if len(masks) + len(made) == len(folder):  # a folder of results: they are what is meant, but for those in --out
             made = {path for path in made if out is not None and _within(path, out)}

@@ -90,6 +90,7 @@ class Complete:
     @cached_property
     def one_mask(self) -> Tensor:
         """The mask of every picture, where a file was named."""
+        assert self.mask is not None  # asked where there is neither a box nor a folder
         return read_mask(self.mask, invert=self.invert_mask, by=self.mask_by)
 
 
@@ -213,8 +214,10 @@ def _drawn_mask(options: Complete, source: Path, picture: Tensor) -> Tensor:
     if options.box is not None:
         return box(height, width, *options.box)
     if options.masks is None:
-        check_size(options.mask, tuple(options.one_mask.shape[1:]), (height, width))
-        return options.one_mask
+        mask = options.one_mask
+        assert options.mask is not None  # its file
+        check_size(options.mask, (mask.shape[1], mask.shape[2]), (height, width))
+        return mask
     given = (options.image, *options.more)
     inside = (source.relative_to(path) for path in given if path != source and source.is_relative_to(path))
     path = options.masks.of(source, next(inside, Path(source.name)))

@@ -50,7 +50,8 @@ def main(argv: Sequence[str]) -> int:
         network = from_public(options.source, options.out, **settings)
     count = sum(parameter.numel() for parameter in network.parameters())
     print(f"{type(network).__name__}, {count:,} parameters: {printable(options.out)}")
-    if back and hasattr(network, "mean_pixel"):
-        pixel = ", ".join(f"{value:.6f}" for value in network.mean_pixel.tolist())
+    mean_pixel = getattr(network, "mean_pixel", None)
+    if back and mean_pixel is not None:
+        pixel = ", ".join(f"{value:.6f}" for value in mean_pixel.tolist())
         print(f"mean pixel, which a .pth file has no place for: {pixel}")
     return 0

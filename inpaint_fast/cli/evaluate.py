@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     device = device_of(options.device)
     generator = placed(generator, device)
     perceptual = None
-    if options.metrics:
+    if options.metrics and options.metrics_weights:
         perceptual = Perceptual(options.metrics, options.metrics_weights, device)
     images = open_images(options.data, "heldout")
     measured = images.spread(options.heldout_pictures)
@@ -190,11 +190,11 @@ def _check_takes(generator: nn.Module, options: Evaluate) -> None:
 def _write(options: Evaluate, rows: list[dict[str, object]], picture: Tensor) -> None:
     """Write the files that are asked for, each whole."""
     if options.csv:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        write_whole(options.csv, lambda file: file.write(text.getvalue().encode()))
+        write_whole(options.csv, lambda file: file.write(table.getvalue().encode()))
     if options.json:
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
         about = {"inpaint_fast": __version__, "torch": str(torch.__version__), "settings": settings}

@@ -37,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv, formatwarning = list(sys.argv[1:] if argv is None else argv), warnings.formatwarning
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal's encoding lacks is no reason to stop
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2

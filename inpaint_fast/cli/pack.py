@@ -11,7 +11,7 @@ import tyro
 
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import parse
-from inpaint_fast.data import open_images, pack
+from inpaint_fast.data import PackedImages, open_images, pack
 
 
 @dataclass
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     for path, reason in skipped.items():
         print(f"left out: {printable(path)}: {printable(reason)}")
     train, heldout = (open_images(options.file, split) for split in ("train", "heldout"))
-    captions = "with captions" if train.captions else "without captions"
+    captions = "with captions" if isinstance(train, PackedImages) and train.captions else "without captions"
     print(
         f"{printable(options.file)}: {len(train)} pictures to train on, {len(heldout)} held out, {captions}, "
         f"{options.file.stat().st_size / 1e6:.1f} MB"

@@ -58,6 +58,6 @@ def table(found: Profile) -> str:
             f"{'a step':10}  {1000 * found.step:9.2f} ms         as in a run: {found.images_per_second:.1f} images/s",
             f"evaluation  {1000 * found.evaluation:9.2f} ms         one, with its metrics and picture",
             f"{'memory':10}  {found.peak_bytes / 1e6:9.1f} MB         at its peak",
-            f"{printable(found.trace)}: a trace of some steps more, for ui.perfetto.dev",
+            *([f"{printable(found.trace)}: a trace of some steps more, for ui.perfetto.dev"] if found.trace else []),
         ]
     )

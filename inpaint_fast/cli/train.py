@@ -37,10 +37,11 @@ def main(argv: Sequence[str]) -> int:
             raise ValueError("--config: with --resume the settings are those of the run")
         if run is not None and os.path.isfile(run):
             raise ValueError(f"--resume: the folder of a run is expected, got the file {printable(run)}")
-        before = read_recipe(config or run)
+        source = config or run or ""
+        before = read_recipe(source)
         if args and not args[0].startswith("-"):
             if args[0] != before.name:
-                raise ValueError(f"{printable(config or run)} is of the recipe {before.name}, got {printable(args[0])}")
+                raise ValueError(f"{printable(source)} is of the recipe {before.name}, got {printable(args[0])}")
             args = args[1:]
         if is_given(args, "--as-published"):
             raise ValueError("--as-published: the settings are those of the run")
@@ -104,7 +105,7 @@ def options_type(recipe: type[Recipe]) -> type:
     ]
     unchecked = {"__post_init__": lambda self: None}  # the recipe made of them says what is wrong
     options = make_dataclass(recipe.name, own, bases=(recipe,), namespace=unchecked)
-    paragraphs = [*inspect.cleandoc(recipe.__doc__).split("\n\n"), f"Source: {recipe.source}."]
+    paragraphs = [*inspect.cleandoc(recipe.__doc__ or "").split("\n\n"), f"Source: {recipe.source}."]
     options.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     return options
 

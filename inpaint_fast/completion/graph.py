@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inpaint_fast._files import write_whole
 from inpaint_fast.completion.generators import at_rest
@@ -27,14 +27,14 @@ TOLERANCE = 1e-4  # of RGB in [0, 1]: where direct and Winograd convolutions may
 SIZES = ((2, 48, 64), (1, 60, 44))  # batch, height, width: of the example, and of another that must fit, too
 
 
-def export(network: CompletionNetwork, path: str | os.PathLike[str]) -> float:
+def export(network: nn.Module, path: str | os.PathLike[str]) -> float:
     """Write a completion network for another runtime.
 
     The graph's inputs are `picture`, float32 (N, 3, H, W), RGB in [0, 1], and `mask`, float32 (N, 1, H, W), at least
     0.5 in the hole; its output is (N, 3, H, W). N is any number, H and W are multiples of 4.
 
     Args:
-        network: in float32 on the CPU; exported in eval mode, and left as it is.
+        network: a CompletionNetwork in float32 on the CPU; exported in eval mode, and left as it is.
         path: of the file: .onnx (needs the extra [onnx]) or .pt2, for `torch.export.load`.
 
     Returns:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import operator
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Steps
 from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Any, NamedTuple, Protocol
@@ -193,7 +194,7 @@ def heldout_crops(
 
 def prefetch(
     batches: Indexed, start: int, stop: int | None = None, *, depth: int = 2, device: torch.device | None = None
-) -> Iterator[tuple[int, Batch]]:
+) -> Steps[tuple[int, Batch], None, None]:
     """Yield (index, batches[index]) for index = start, start + 1, ... in order, made ahead in one background thread.
 
     Args:
@@ -214,7 +215,7 @@ def prefetch(
 
 def _prefetched(
     batches: Indexed, indices: Iterator[int] | range, depth: int, device: torch.device
-) -> Iterator[tuple[int, Batch]]:
+) -> Steps[tuple[int, Batch], None, None]:
     made: SimpleQueue[tuple[int, Batch, torch.Event | None] | BaseException | None] = SimpleQueue()
     free = Semaphore(depth)
     closed = Event()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inpaint_fast._files import write_whole
+from inpaint_fast.data.digits import Digits
 from inpaint_fast.data.folder import ImageFolder, captions
 from inpaint_fast.data.layouts import captions_of, read_captions
 from inpaint_fast.data.packed import PackedImages, packed_captions
@@ -166,7 +167,7 @@ def all_captions(data: str | os.PathLike[str]) -> dict[str, list[str]]:
     return packed_captions(data) if Path(data).is_file() else read_captions(Path(data))
 
 
-def captions_for(images: ImageFolder | PackedImages, data: str | os.PathLike[str]) -> list[list[str]]:
+def captions_for(images: ImageFolder | PackedImages | Digits, data: str | os.PathLike[str]) -> list[list[str]]:
     """The captions of each picture, in the order of the pictures.
 
     Args:
@@ -178,5 +179,7 @@ def captions_for(images: ImageFolder | PackedImages, data: str | os.PathLike[str
     """
     if isinstance(images, PackedImages):
         return captions_of(all_captions(data), images.paths, Path())
+    texts = all_captions(data)
+    assert not isinstance(images, Digits)  # which have none
     root = images.root.parent if data == "samples" else Path(data)
-    return captions_of(all_captions(data), images.paths, root)
+    return captions_of(texts, images.paths, root)

@@ -6,6 +6,14 @@ import torch
 from torch import Tensor, nn
 
 
+class FromNoise(nn.Module):
+    """A generator whose pictures come from noise alone."""
+
+    def noise(self, count: int, device: torch.device) -> Tensor:
+        """What it is called with, for so many pictures."""
+        raise NotImplementedError
+
+
 def check_shape(x: Tensor, shape: tuple[int, ...], network: str) -> None:
     """Raise ValueError where x, less its batch dimension, has another shape."""
     if isinstance(x, torch.fx.Proxy):  # of a trace of the forward, which has no sizes

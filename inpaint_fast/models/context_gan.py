@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models._common import at_least, check_shape, glorot_, norm_eps, odd, one_of
+from inpaint_fast.models._common import FromNoise, at_least, check_shape, glorot_, norm_eps, odd, one_of
 from inpaint_fast.models.centre import HOLE, PICTURE
 
 
@@ -105,7 +105,7 @@ CRITICS: dict[str, dict[str, object]] = {
 pixels. "v4" is the Wasserstein critic, "v4_deep" that of the RMSprop run."""
 
 
-class NoiseGenerator(nn.Module):
+class NoiseGenerator(FromNoise):
     """32x32 pictures from noise alone: the first GAN, of March 2017.
 
     Args:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models._common import at_least, check_shape, one_of
+from inpaint_fast.models._common import FromNoise, at_least, check_shape, one_of
 
 SIDE = 64
 
 
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(FromNoise):
     """100 numbers -> (N, 3, 64, 64) in (-1, 1). 3,576,704 parameters at width 64.
 
     Args:

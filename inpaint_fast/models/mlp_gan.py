@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast.models._common import at_least, check_shape
+from inpaint_fast.models._common import FromNoise, at_least, check_shape
 
 SIDE = 28
 
 
-class MLPGenerator(nn.Module):
+class MLPGenerator(FromNoise):
     """100 normal numbers -> (N, 1, 28, 28) in (-1, 1). 1,486,352 parameters at width 256.
 
     Dense 256, 512, 1024 with LeakyReLU 0.2, dense 784 with tanh; `width` is the first one's.

@@ -144,10 +144,11 @@ class AdversarialSystem(System):
 
     def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
         """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
-        measured: dict[str, Tensor] = {}
+        critic, measured = self.critic, dict[str, Tensor]()
+        assert critic is not None  # or it had no steps
         for share, part, real, fake in self.parts(batch, self.disturbed(truth), pictures):
-            real_scores = self.through(self.critic, self.judged(real, part))
-            fake_scores = self.through(self.critic, self.judged(fake, part))
+            real_scores = self.through(critic, self.judged(real, part))
+            fake_scores = self.through(critic, self.judged(fake, part))
             loss = self.objective.critic(real_scores, fake_scores)
             self.backward(loss * share)
             note(measured, share, critic_loss=loss, critic_spread=spread_of(real_scores, fake_scores))
@@ -159,8 +160,8 @@ class AdversarialSystem(System):
     ) -> dict[str, Tensor]:
         """One step on whatever losses there are, of pictures that are made of these inputs, or were."""
         measured: dict[str, Tensor] = {}
-        for share, *part in self.parts(batch, truth, inputs):
-            self._generator_part(share, *part, made, measured)
+        for share, part, real, given in self.parts(batch, truth, inputs):
+            self._generator_part(share, part, real, given, made, measured)
         self.update("generator")
         return measured
 
@@ -197,10 +198,12 @@ class AdversarialSystem(System):
     def critic_groups(self, bound: float | None, clip_params: str) -> list[dict[str, Any]]:
         """The critic's parameters for its optimizer, which is to clip them to this bound, if there is one; `notes` then
         say so. With "no_norm" those of its norms are left alone."""
+        critic = self.critic
+        assert critic is not None  # there is one by now
         if bound is None:
-            return [{"params": list(self.critic.parameters()), "clip": None}]
-        groups = clip_groups(self.critic, bound, clip_params)
-        self.notes = [clip_note(self.critic, bound, groups)]
+            return [{"params": list(critic.parameters()), "clip": None}]
+        groups = clip_groups(critic, bound, clip_params)
+        self.notes = [clip_note(critic, bound, groups)]
         return groups
 
     def _made(self, batch: Batch, inputs: tuple[Tensor, ...], shared: bool, keep: bool) -> Made:
@@ -282,13 +285,14 @@ def repeated_batch_statistics(network: nn.Module, times: int) -> Iterator[None]:
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm, momentum in zip(norms, momenta, strict=True):
+        assert momentum is not None  # a cumulative average, which none of the networks has
         norm.momentum = 1 - (1 - momentum) ** times
     try:
         yield
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            if norm.training:
+            if norm.training and norm.num_batches_tracked is not None:
                 norm.num_batches_tracked += times - 1
 
 

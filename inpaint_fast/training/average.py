@@ -35,7 +35,8 @@ class Average:
             skipped: a bool on its device, true where its update was skipped: then nothing moves. None: it was not.
         """
         self.moves += 1
-        ours, theirs = list(self.network.parameters()), list(network.parameters())
+        ours: list[Tensor] = list(self.network.parameters())
+        theirs: list[Tensor] = list(network.parameters())
         buffers, newest = list(self.network.buffers()), list(network.buffers())
         if skipped is None:
             moves = self.moves.item()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from inpaint_fast.completion.centres import generator_inputs
 from inpaint_fast.data import Batch
 from inpaint_fast.losses import clip_penalty, hole_l2
-from inpaint_fast.models.centre import CENTRE, HOLE, PICTURE
+from inpaint_fast.models.centre import CENTRE, HOLE, PICTURE, CentreGenerator
 from inpaint_fast.training.adversarial import AdversarialSystem, Made
 from inpaint_fast.training.recipe import Recipe
 
@@ -36,6 +36,8 @@ class CentreSystem(AdversarialSystem):
         whole: the critic sees whole pictures, not the hole alone.
         penalty: weight of `losses.clip_penalty`; 0 leaves it out.
     """
+
+    generator: CentreGenerator
 
     def __init__(
         self,

@@ -84,7 +84,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     if not isinstance(settings, dict) or not isinstance(not_set, list):
         raise ValueError(f"{path}: [settings] and a list not_set are expected")
     recipe = RECIPES[name]
-    values = {key: _value(value) for key, value in settings.items()} | {str(key): None for key in not_set}
+    values: dict[str, Any] = {key: _value(value) for key, value in settings.items()}
+    values |= {str(key): None for key in not_set}
     hints, known = get_type_hints(recipe), {field.name for field in fields(recipe)}
     for key, value in values.items():
         if key not in known:
@@ -153,7 +154,7 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _toml(value: object) -> str:
+def _toml(value: Any) -> str:
     """A setting as TOML has it. Bytes of a path that are not UTF-8 have no place there: "\\\\udce9" stands for one."""
     if isinstance(value, bool):
         return "true" if value else "false"

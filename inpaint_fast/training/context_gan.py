@@ -136,6 +136,8 @@ class ContextWGAN(_Adversarial):
 class ContextGANSystem(ContextSystem):
     """A `ContextCNN`, a `ContextCritic` and their optimizers."""
 
+    recipe: _Adversarial
+
     def __init__(self, recipe: _Adversarial) -> None:
         arguments = dict(CRITICS[recipe.critic])
         weight, objective = recipe.weighted()

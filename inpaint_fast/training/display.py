@@ -115,7 +115,7 @@ def introduce(run: Run, folder: Path) -> None:
         report = acceleration_report(run.system)
         total = len(report.swapped) + len(report.left)
         say(f"{name}: {len(report.swapped)} of {total} convolutions are accelerated")
-    if run.started_from:
+    if run.started_from and run.recipe.init:
         taken = " and ".join(run.started_from)
         say(f"{name}: starts from {taken} of {printable(run.recipe.init)}")
     if run.steps_done:

@@ -27,7 +27,7 @@ class EndSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self.asked = False
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         self._may_break = False
 
     def __enter__(self) -> EndSignals:

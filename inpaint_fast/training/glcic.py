@@ -191,6 +191,11 @@ class GLCICSmall(GLCIC):
 class GLCICSystem(System):
     """Completion network (`generator`), context discriminators (`discriminator`), their AdaDelta optimizers."""
 
+    recipe: GLCIC
+    generator: CompletionNetwork
+    discriminator: ContextDiscriminator
+    phase: int
+
     def __init__(self, recipe: GLCIC) -> None:
         super().__init__(recipe)
         self.add_network(
@@ -331,7 +336,7 @@ def mean_pixel(images: Sequence[Tensor], *, limit: int = MEAN_PIXEL_PICTURES) ->
     Raises:
         ImageError: none can be read.
     """
-    total, count = torch.zeros(3, dtype=torch.float64), 0
+    total, count, failure = torch.zeros(3, dtype=torch.float64), 0, None
     for i in range(0, len(images), math.ceil(len(images) / limit)):
         try:
             total += images[i].flatten(1).double().mean(dim=1) / 255
@@ -339,5 +344,6 @@ def mean_pixel(images: Sequence[Tensor], *, limit: int = MEAN_PIXEL_PICTURES) ->
         except ImageError as error:
             failure = error
     if not count:
+        assert failure is not None  # there are pictures
         raise failure
     return (total / count).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -91,18 +91,18 @@ class Guard:
                 optimizer.step()
                 return None
         elif getattr(optimizer, "_step_supports_amp_scaling", False):
-            optimizer.found_inf = (~self.good).float()
+            vars(optimizer)["found_inf"] = (~self.good).float()
             try:
                 optimizer.step()
             finally:
-                del optimizer.found_inf
+                del vars(optimizer)["found_inf"]
         else:
             self._step_and_undo(optimizer, params)
         return ~self.good
 
     def state_dict(self) -> dict[str, int]:
         """What a run that goes on needs."""
-        return {"skipped": self.skipped.item(), "in_a_row": self.in_a_row.item()}
+        return {"skipped": int(self.skipped), "in_a_row": int(self.in_a_row)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on where `state_dict` was taken."""
@@ -112,16 +112,19 @@ class Guard:
     @torch.no_grad()
     def _step_and_undo(self, optimizer: torch.optim.Optimizer, params: list[nn.Parameter]) -> None:
         """The step of an optimizer that cannot be told to make none, which is undone where it was not to be made."""
+        good = self.good
+        assert good is not None  # inside of an iteration
         before = [(tensor, tensor.clone()) for tensor in _learned(optimizer, params)]
         optimizer.step()
         known = {id(tensor) for tensor, _ in before}
         made = [tensor for tensor in _learned(optimizer, params) if id(tensor) not in known]  # states: nothing before
         for tensor, old in [*before, *((tensor, torch.zeros_like(tensor)) for tensor in made)]:
-            tensor.copy_(torch.where(self.good, tensor, old))
+            tensor.copy_(torch.where(good, tensor, old))
 
     def forget(self) -> None:
         """Begin to count anew those that follow one another."""
-        self.in_a_row.zero_(), self.longest.zero_()
+        self.in_a_row.zero_()
+        self.longest.zero_()
 
     def _move(self, device: torch.device) -> None:
         """The counts lie on the device from now on."""
@@ -135,16 +138,18 @@ class Guard:
 
     def _put_back(self, parameters: list[nn.Parameter], left: dict[nn.Parameter, Tensor], device: torch.device) -> None:
         """The gradients that the iteration before had left, in the place of this one's, where it was bad."""
+        good = self.good
+        assert good is not None  # at the end of an iteration
         for parameter in parameters:
             old, new = left.get(parameter), parameter.grad
             if self._reads(device):
                 parameter.grad = old
             elif old is not None or new is not None:
                 zero = torch.zeros_like(parameter)
-                parameter.grad = torch.where(self.good, zero if new is None else new, zero if old is None else old)
+                parameter.grad = torch.where(good, zero if new is None else new, zero if old is None else old)
 
 
-def _learned(optimizer: torch.optim.Optimizer, params: list[Tensor]) -> list[Tensor]:
+def _learned(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> list[Tensor]:
     """Its parameters and their states, without their gradients."""
     states = [value for param in params for value in optimizer.state.get(param, {}).values()]
     return [*params, *(value for value in states if isinstance(value, Tensor))]

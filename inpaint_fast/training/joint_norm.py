@@ -51,7 +51,7 @@ class _Joint(nn.modules.batchnorm._BatchNorm):
     @torch.no_grad()
     def _move(self, mean: Tensor, variance: Tensor, count: int) -> None:
         """The running statistics, as nn.BatchNorm moves them."""
-        if self.track_running_stats:
+        if self.track_running_stats and self.num_batches_tracked is not None:
             self.num_batches_tracked += 1
             momentum = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
             self.running_mean.data.lerp_(mean, momentum)
@@ -74,4 +74,4 @@ def join_norms(network: nn.Module, processes: Processes) -> None:
     for module in network.modules():
         if type(module) in JOINT:
             module.__class__ = JOINT[type(module)]
-            module.processes = processes
+            vars(module)["processes"] = processes

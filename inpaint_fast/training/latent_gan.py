@@ -113,6 +113,9 @@ class LatentGAN(CentreRecipe):
 class LatentSystem(CentreSystem):
     """Encoder and code generator (together `generator`), the auto-encoder's decoder, the critic."""
 
+    recipe: LatentGAN
+    generator: LatentGenerator
+    decoder: LatentDecoder
     values = (-1.0, 1.0)
 
     def __init__(self, recipe: LatentGAN) -> None:
@@ -178,6 +181,7 @@ class LatentSystem(CentreSystem):
         return measured
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        assert self.codes is not None  # within its step
         return (self.codes,)
 
     def truth(self, batch: Batch) -> Tensor:

@@ -265,6 +265,7 @@ class Progress:
             Whether the run goes on from an earlier step, since too many in a row were skipped.
         """
         guard = self.run.system.guard
+        assert guard.good is not None  # of the step
         self.sums.add(measured, guard.good)
         self.shown.step(self.run.steps_done)
         for note in self.run.iterate.news():

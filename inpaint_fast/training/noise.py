@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inpaint_fast.completion.generators import at_rest
 from inpaint_fast.data import Batch
+from inpaint_fast.models._common import FromNoise
 from inpaint_fast.training.adversarial import AdversarialSystem
 from inpaint_fast.training.evaluation import Evaluation, Generation
 from inpaint_fast.training.recipe import Recipe
@@ -26,11 +27,12 @@ class NoiseRecipe(Recipe):
 
 
 class NoiseSystem(AdversarialSystem):
-    """A generator of noise, which has `noise(count, device)`, what it is called with; and a critic of its pictures.
+    """A generator of noise, and a critic of its pictures.
 
     Real pictures, in [0, 1], are brought to `values`, the range of the generator's.
     """
 
+    generator: FromNoise
     channels = 3
     """Of the pictures; 1 takes the first of the real ones' three equal channels."""
     shared_pass = True
@@ -46,6 +48,7 @@ class NoiseSystem(AdversarialSystem):
     def complete(self, batch: Batch) -> Tensor:
         """As many new pictures as the batch has, (N, 3, H, W) in [0, 1]."""
         generator = self.finished_generator
+        assert isinstance(generator, FromNoise)  # a copy of it
         with at_rest(generator), torch.no_grad():
             pictures = generator(generator.noise(len(batch.image), batch.image.device))
         low, high = self.values

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from signal import Signals
@@ -104,7 +104,7 @@ class Processes:
             self._apart = seed, torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in gpus)
 
     @torch.no_grad()
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def average(self, tensors: list[Tensor]) -> None:
         """Give each of these the mean that it has over the processes: float32, on one device, as one message."""
         if self.count > 1 and tensors:
             flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -173,8 +173,9 @@ class _Rows:
         self.batches, self.kept = batches, rows
 
     def __getitem__(self, index: int) -> Batch:
-        if hasattr(self.batches, "rows"):  # the others are not even made
-            return self.batches.rows(index, self.kept)
+        rows = getattr(self.batches, "rows", None)
+        if rows is not None:  # the others are not even made
+            return rows(index, self.kept)
         return self.batches[index].map(lambda part: part[self.kept])
 
 

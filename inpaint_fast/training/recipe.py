@@ -19,6 +19,7 @@ from inpaint_fast.data import (
     Batch,
     Batches,
     CaptionEncoder,
+    ContextBatch,
     Digits,
     ImageFolder,
     Indexed,
@@ -184,8 +185,7 @@ class Recipe(ABC):
         """Raise ValueError where a number cannot be what its setting's name says."""
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
-            numbers = [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, float)]
-            if not all(map(math.isfinite, numbers)) and name not in TIMES:
+            if not all(map(math.isfinite, _floats(value))) and name not in TIMES:
                 raise ValueError(f"{name}: a finite number is expected, got {value}")
             if name.endswith("betas") and not all(0 <= beta < 1 for beta in value):
                 raise ValueError(f"{name}: two numbers from 0 to 1, 1 excluded, are expected, got {value}")
@@ -310,7 +310,7 @@ class System(nn.Module, ABC):
         """Train on one batch; returns what was measured on the way, scalars on the device: losses, whose names end in
         _loss, and the signals of `inpaint_fast.training.health`."""
 
-    def parts(self, batch: Batch, *wholes: Any) -> list[tuple[Any, ...]]:
+    def parts(self, batch: Batch | ContextBatch, *wholes: Any) -> list[tuple[Any, ...]]:
         """The batch, and other tensors or tuples of its rows, in parts of at most `micro_batch`: for each its share of
         the batch, and its rows."""
         return list(parts_of(part_count(len(batch.image), self.recipe.micro_batch), batch, *wholes))
@@ -431,8 +431,14 @@ class System(nn.Module, ABC):
         self.precision.load_state_dict(state["precision"], next(self.parameters()).device)
         self.average = None
         if state["average"] is not None:
+            assert self.recipe.ema is not None  # a run goes on with the decay that it began with
             self.average = Average(self.generator, self.recipe.ema)
             self.average.load_state_dict(state["average"])
+
+
+def _floats(value: object) -> list[float]:
+    """Those of a setting, which may be several numbers."""
+    return [each for each in (value if isinstance(value, tuple) else (value,)) if isinstance(each, float)]
 
 
 def set_number(place: float | Tensor, value: float) -> float | Tensor:

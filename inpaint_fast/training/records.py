@@ -186,7 +186,7 @@ class Records:
 
     def best(self) -> str | None:
         """The name of the checkpoint with the least held-out error, of those that are there and were measured."""
-        there = {_step_of(path): path.name for path in checkpoints(self.folder)}
+        there: dict[float, str] = {_step_of(path): path.name for path in checkpoints(self.folder)}
         measured = [(row[ERROR], there[row["step"]]) for row in self.rows if ERROR in row and row["step"] in there]
         return min(measured)[1] if measured else None
 
@@ -199,6 +199,7 @@ class Records:
         return self.folder / CHECKPOINTS / f"step_{step:06d}"
 
     def _take_away_generator(self) -> None:
+        assert self.saved is not None  # a checkpoint has just been written, or is gone back to
         with open(self._checkpoint(self.saved) / "generator.safetensors", "rb") as saved:
             write_whole(self.folder / "generator.safetensors", lambda file: shutil.copyfileobj(saved, file))
 
@@ -207,7 +208,7 @@ class Records:
         if best is None:
             path.unlink(missing_ok=True)
             return
-        error = next(row[ERROR] for row in self.rows if self._checkpoint(row["step"]).name == best)
+        error = next(row[ERROR] for row in self.rows if self._checkpoint(int(row["step"])).name == best)
         text = json.dumps({"checkpoint": best, ERROR: error}) + "\n"
         if not path.is_file() or path.read_text() != text:
             self._write(f"{CHECKPOINTS}/best.json", text)

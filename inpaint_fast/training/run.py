@@ -59,7 +59,9 @@ class Run:
         if recipe.sync_norm and self.processes.count > 1:
             join_norms(self.system, self.processes)
         if self.accelerated:
-            accelerate(self.system.to(memory_format=torch.channels_last), tune=recipe.tune)
+            # PyTorch's overloads of Module.to have no memory format.
+            self.system.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            accelerate(self.system, tune=recipe.tune)
         self.system.begin_average()
         self.iterate = Iterations(self.system, self.device, wanted=recipe.cuda_graph)
         self.steps_done = 0  # and the index of the next batch

@@ -33,7 +33,7 @@ class Sums:
         for names, (total, count) in self._sums.items():
             for name, value in zip(names, total.tolist(), strict=True):
                 before = found.get(name, (0.0, 0))
-                found[name] = before[0] + value, before[1] + count.item()
+                found[name] = before[0] + value, before[1] + int(count)
         return {name: total / count for name, (total, count) in found.items() if count}
 
     def state_dict(self) -> dict[str, tuple[Tensor, Tensor]]:

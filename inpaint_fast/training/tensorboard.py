@@ -89,7 +89,9 @@ class EventLog:
                 for parameter in group["params"]:
                     weights = parameter.detach().float().flatten().cpu()
                     edges = linspace(min(low, weights.min().item()), max(high, weights.max().item()), BINS + 1)
-                    self.writer.add_histogram(f"clipped/{names[parameter]}", weights, step, bins=edges.numpy())
+                    name, bins = f"clipped/{names[parameter]}", edges.numpy()
+                    # The documented edges of bins are missing in its annotations.
+                    self.writer.add_histogram(name, weights, step, bins=bins)  # pyright: ignore[reportArgumentType]
                     at_bound += ((weights <= low) | (weights >= high)).sum().item()
                     count += len(weights)
                 self.writer.add_scalar(f"clip/{network} lower bound", low, step)

@@ -12,6 +12,7 @@ import torch
 from inpaint_fast.nn.fuse.expressions import LONGEST, Expressions
 from inpaint_fast.nn.fuse.harmless import BUILTINS, grounds_of, is_tensor_method
 from inpaint_fast.nn.fuse.proof import PLAIN, Call, Function, Result, attribute
+from inpaint_fast.nn.fuse.source import PythonFunction
 from inpaint_fast.nn.fuse.values import (
     Attribute,
     Builtin,
@@ -99,7 +100,7 @@ class Calls(Expressions):
             self._method(callee.name)  # otherwise it was super()'s
         return self._call_read(f"self.{callee.name}", callee.function, [Module(self.owner), *args], named, starred)
 
-    def _call_read(self, name: str, function: FunctionType, args: list, named: dict, starred: bool) -> Any:
+    def _call_read(self, name: str, function: PythonFunction, args: list, named: dict, starred: bool) -> Any:
         """A call of a function that is read, too."""
         if starred:
             raise self._unproved(f"{name} with starred arguments")
@@ -131,20 +132,22 @@ class Calls(Expressions):
         if named:
             return None
         known = [self._setting(each) if isinstance(each, Own) else each for each in args]
-        if name == "range" and all(isinstance(each, Known) and type(each.value) is int for each in known):
-            numbers = range(*(each.value for each in known))
+        whole = [each.value for each in known if isinstance(each, Known) and type(each.value) is int]
+        if name == "range" and len(whole) == len(known):
+            numbers = range(*whole)
             if len(numbers) > LONGEST:
                 raise self._unproved("it is too long to be read")
             return Several([Known(number) for number in numbers])
         parts = [self._contents(each, "values") if isinstance(each, Module) and each.path else each for each in args]
-        if name not in _GO_THROUGH or not parts or not all(isinstance(each, Several) for each in parts):
+        several = [each for each in parts if isinstance(each, Several)]
+        if name not in _GO_THROUGH or not parts or len(several) < len(parts):
             return None
         if name == "len":
-            return None if parts[0].once else Known(len(self._elements(parts[0])))
-        lists = [self._elements(each) for each in parts]
+            return None if several[0].once else Known(len(self._elements(several[0])))
+        lists = [self._elements(each) for each in several]
         if name in ("list", "tuple"):
             return Several(lists[0], is_list=name == "list")
-        for each in parts:
+        for each in several:
             each.gone_through = True
         if name == "reversed":
             return Several(lists[0][::-1], once=True)

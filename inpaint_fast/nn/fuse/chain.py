@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
@@ -42,6 +42,7 @@ BORDERS = ("reflect", "replicate", "circular")
 NORM_PARAMETERS, NORM_BUFFERS = ("weight", "bias"), ("running_mean", "running_var", "num_batches_tracked")
 SLOPES = {"leaky_relu": "negative_slope", "elu": "alpha"}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+Conv = nn.Conv2d | nn.ConvTranspose2d
 _PLAIN = {cls: cls for cls in (*CONVOLUTIONS, nn.BatchNorm2d, *ACTIVATIONS)}
 
 
@@ -91,7 +92,7 @@ def _settings_of(conv: nn.Module) -> tuple | None:
 
 def _block_of(
     transposed: bool, shape: torch.Size, dtype: torch.dtype, stride, padding, output_padding, dilation, groups: int,
-    padding_mode: str, widths: tuple[int, ...] | None,
+    padding_mode: str, widths: tuple[int, int, int, int] | None,
 ) -> tuple[Block, Geometry, Border | None] | str:  # fmt: skip
     if len(shape) != 4:
         return f"its weight has {len(shape)} dimensions"
@@ -151,11 +152,12 @@ class Plain(NamedTuple):
     """Such a run; whoever asks for it knows that the modules are undisturbed."""
 
 
+@final
 @dataclass
 class Chain:
     """A convolution and what is fused with it."""
 
-    conv: nn.Conv2d | nn.ConvTranspose2d
+    conv: Conv
     norm: nn.BatchNorm2d | None = None
     activation: nn.Module | None = None
     order: str = "norm_act"
@@ -174,7 +176,7 @@ class Chain:
         if not undisturbed(module):
             return False
         plain = plain_class(module)
-        if plain is nn.BatchNorm2d and self.norm is None:
+        if plain is nn.BatchNorm2d and isinstance(module, nn.BatchNorm2d) and self.norm is None:
             self.norm, self.order = module, "act_norm" if self.activation is not None else "norm_act"
             return True
         if plain in ACTIVATIONS and self.activation is None:
@@ -197,7 +199,7 @@ class Chain:
         try:
             normalisation = None if norm is None else _norm_of(norm)
         except KeyError:  # one of its tensors is no parameter or buffer of its own any more
-            layer = None
+            layer = normalisation = None
         if layer is None or input.layout is not torch.strided:
             for module in self.modules:
                 input = module(input)
@@ -215,7 +217,7 @@ class Chain:
                 kept = None  # the promise is of inference
             y = layer(input, parameters["weight"], parameters["bias"], normalisation, kept)
             how = partial(layer.plain_run, input)
-        if norm is not None:
+        if norm is not None and normalisation is not None:
             _count(norm, normalisation)
         if not is_compiling():
             self._note(input, how)
@@ -234,7 +236,7 @@ class Chain:
         def again(input: Tensor) -> Tensor:
             normalisation = None if norm is None else _norm_of(norm)
             y = run(input, parameters.get("weight"), parameters.get("bias"), normalisation, None)
-            if normalisation is not None:
+            if norm is not None and normalisation is not None:
                 _count(norm, normalisation)
             return y
 
@@ -282,7 +284,8 @@ class Chain:
             same = False
         if not same or is_compiling():
             name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
-            found, epilogue = block_of(self.conv), Epilogue(name, told.get(SLOPES.get(name)), self.order)
+            slope = told.get(SLOPES[name]) if name in SLOPES else None
+            found, epilogue = block_of(self.conv), Epilogue(name, slope, self.order)
             if isinstance(found, str):
                 layer = epilogue
             else:
@@ -301,7 +304,7 @@ class Chain:
 
 
 # What PyTorch's modules run is what it was when this was loaded: nobody has patched it.
-_UNPATCHED: dict[type[nn.Module], Facts] = {
+_OF_THEIRS: dict[type[nn.Module], tuple[Facts, ...]] = {
     nn.Conv2d: (class_is(nn.Conv2d, "_conv_forward"), own_is(F, "conv2d")),
     nn.ConvTranspose2d: (own_is(F, "conv_transpose2d"),),
     nn.BatchNorm2d: (own_is(F, "batch_norm"),),
@@ -311,7 +314,9 @@ _UNPATCHED: dict[type[nn.Module], Facts] = {
     nn.Sigmoid: (own_is(torch, "sigmoid"),),
     nn.Tanh: (own_is(torch, "tanh"),),
 }
-_UNPATCHED = {cls: all_of(class_is(cls, "forward"), *facts) for cls, facts in _UNPATCHED.items()}
+_UNPATCHED: dict[type[nn.Module] | None, Facts] = {
+    cls: all_of(class_is(cls, "forward"), *facts) for cls, facts in _OF_THEIRS.items()
+}
 
 
 def _unpatched(modules: Sequence[nn.Module]) -> Facts:

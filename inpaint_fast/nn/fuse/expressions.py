@@ -24,7 +24,7 @@ from inpaint_fast.nn.fuse.proof import (
     Result,
     attribute,
 )
-from inpaint_fast.nn.fuse.source import Unproved
+from inpaint_fast.nn.fuse.source import PythonFunction, Unproved
 from inpaint_fast.nn.fuse.values import (
     Attribute,
     Builtin,
@@ -53,7 +53,7 @@ _COMPUTE = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul
 class Frame:
     """A function that is being read."""
 
-    function: FunctionType
+    function: PythonFunction
     invocation: int
     names: dict[str, Any] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ class Expressions:
         self.settings: dict[str, object] = {}
         self.written: set[str] = set()
 
-    def _run(self, function: FunctionType, values: dict[str, Any]) -> Any:
+    def _run(self, function: PythonFunction, values: dict[str, Any]) -> Any:
         """What a function returns for these arguments."""
         raise NotImplementedError
 
@@ -87,7 +87,7 @@ class Expressions:
         if self.steps > LONGEST:
             raise self._unproved("it is too long to be read")
 
-    def _method(self, name: str) -> FunctionType:
+    def _method(self, name: str) -> PythonFunction:
         found = attribute(self.owner, name)
         if not isinstance(found, FunctionType) or name in self.owner.__dict__:
             raise self._unproved(f"self.{name} is no plain method")
@@ -290,8 +290,9 @@ class Expressions:
 
     def _computed(self, op: ast.operator, *values: Any) -> Any:
         known = [self._setting(each) if isinstance(each, Own) else each for each in values]
-        if type(op) in _COMPUTE and all(isinstance(each, Known) and type(each.value) is int for each in known):
-            return self._calculated(_COMPUTE[type(op)], *known)
+        whole = [each for each in known if isinstance(each, Known) and type(each.value) is int]
+        if type(op) in _COMPUTE and len(whole) == len(known):
+            return self._calculated(_COMPUTE[type(op)], *whole)
         return self._consumed(values, "an expression takes it")
 
     def _calculated(self, function: Any, *values: Known) -> Any:

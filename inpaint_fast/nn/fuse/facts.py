@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
-from types import FunctionType
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
 from torch.compiler import substitute_in_graph
 
 from inpaint_fast import _extension
+from inpaint_fast.nn.fuse.source import PythonFunction
 from inpaint_fast.ops import _dispatch
 from inpaint_fast.ops._torch_private import (
     FORWARD_MODE,
@@ -84,7 +84,7 @@ def class_is(cls: type, name: str) -> Facts:
     return (_CLASS_LACKS, cls, name, None) if found is _MISSING else (_CLASS, cls, name, found)
 
 
-def function_is(function: FunctionType) -> Facts:
+def function_is(function: PythonFunction) -> Facts:
     """A function has the code, and its arguments the values by default, that they have now."""
     return _FUNCTION, function, function.__code__, function.__defaults__
 
@@ -142,10 +142,11 @@ UNWATCHED = all_of(
 
 def _stand(facts: Facts, argument: Any = None) -> bool:
     """Whether all of these facts do, those of the argument about this one."""
-    return all(_stands(*facts[i : i + 4], argument) for i in range(0, len(facts), 4))
+    return all(_stands(facts[i : i + 4], argument) for i in range(0, len(facts), 4))
 
 
-def _stands(which: int, subject: Any, key: Any, value: Any, argument: Any) -> bool:
+def _stands(fact: Facts, argument: Any) -> bool:
+    which, subject, key, value = fact
     if which in (_OWN_IS, _OWN_LACKS, _OWN_EMPTY):
         subject = subject.__dict__
     if which in (_OWN_IS, _DICT_IS):

@@ -9,7 +9,7 @@ from types import FunctionType
 import torch
 
 from inpaint_fast.nn.fuse.proof import Function
-from inpaint_fast.nn.fuse.source import Unproved, definition_of
+from inpaint_fast.nn.fuse.source import PythonFunction, Unproved, definition_of
 from inpaint_fast.nn.fuse.values import is_torch
 
 # Of Python's own: what calls nothing that it is given.
@@ -29,7 +29,7 @@ def is_tensor_method(name: str) -> bool:
     return hasattr(torch.Tensor, name) and not name.endswith("apply_")
 
 
-def grounds_of(name: str, user: FunctionType, function: FunctionType, depth: int = 0) -> list[Function] | None:
+def grounds_of(name: str, user: PythonFunction, function: PythonFunction, depth: int = 0) -> list[Function] | None:
     """What it rests on that this function, so called by `user`, calls nobody's modules; None: it may."""
     if depth >= DEEPEST or function.__closure__:
         return None
@@ -49,7 +49,7 @@ def grounds_of(name: str, user: FunctionType, function: FunctionType, depth: int
     return grounds
 
 
-def _of_call(node: ast.Call, function: FunctionType, depth: int) -> list[Function] | None:
+def _of_call(node: ast.Call, function: PythonFunction, depth: int) -> list[Function] | None:
     """What it rests on that this call in `function` is harmless; None: it may not be."""
     callee, names = node.func, function.__globals__
     if isinstance(callee, ast.Attribute):
@@ -70,7 +70,7 @@ def _of_call(node: ast.Call, function: FunctionType, depth: int) -> list[Functio
     return [] if callee.id in BUILTINS or (isinstance(found, type) and issubclass(found, BaseException)) else None
 
 
-def _is_of_torch(node: ast.expr, function: FunctionType) -> bool:
+def _is_of_torch(node: ast.expr, function: PythonFunction) -> bool:
     """It is an attribute of PyTorch's modules, by the names in the source."""
     while isinstance(node, ast.Attribute):
         node = node.value

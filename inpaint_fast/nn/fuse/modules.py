@@ -12,14 +12,14 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Sequence
-from types import FrameType, FunctionType
-from typing import Any, NoReturn
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from inpaint_fast.nn.fuse.chain import Chain, undisturbed
+from inpaint_fast.nn.fuse.chain import Chain, Conv, undisturbed
 from inpaint_fast.nn.fuse.facts import (
     Facts,
     all_of,
@@ -33,7 +33,11 @@ from inpaint_fast.nn.fuse.facts import (
     undisturbed_now,
 )
 from inpaint_fast.nn.fuse.proof import Ground
+from inpaint_fast.nn.fuse.source import PythonFunction
 from inpaint_fast.ops._torch_private import is_watched
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MARK = "_inpaint_fast_computed"  # on a tensor: (the fusion that computed it, which module of its chain comes next)
 REFUSAL = "an accelerated network is nothing for {}: inpaint_fast.restore(model) gives the plain network back"
@@ -50,13 +54,13 @@ class Fusion:
         grounds: what the proof rests on.
     """
 
-    def __init__(self, chain: Chain, owner: nn.Module, caller: FunctionType, grounds: Sequence[Ground]) -> None:
+    def __init__(self, chain: Chain, owner: nn.Module, caller: PythonFunction, grounds: Sequence[Ground]) -> None:
         self.chain, self.owner, self.caller, self.grounds = chain, owner, caller, grounds
         self.modules = chain.modules
         self._classes = [(module, type(module)) for module in self.modules]
         # From these it follows that the proof stands: facts, and grounds that are to be asked themselves.
         self._stood: tuple[Facts, Sequence[Ground]] | None = None
-        chain.conv._fusion = self
+        vars(chain.conv)["_fusion"] = self
 
     def __deepcopy__(self, memo: dict) -> Fusion:
         """Tied to copies of the modules."""
@@ -107,7 +111,7 @@ class Fusion:
         output = self.chain.run(input, precision)
         if not self.modules[1]._passes_on:
             for module in self.modules[1:]:
-                module._passes_on = True
+                module.__dict__["_passes_on"] = True
         setattr(output, MARK, (self, 1))
         return output
 
@@ -122,7 +126,7 @@ class Fusion:
         return True
 
 
-def _is_found_by_name(function: FunctionType) -> bool:
+def _is_found_by_name(function: PythonFunction) -> bool:
     found: object = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -142,7 +146,7 @@ def _first_argument(frame: FrameType) -> object:
     return found
 
 
-class _Refuses:
+class _Refuses(nn.Module):
     """Accelerated modules say so where a tool knows the classes of torch.nn alone."""
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -160,6 +164,7 @@ class _Convolution(_Refuses):
     """What both accelerated convolutions share. A copy of one alone is in no fusion; a copy of its owner makes anew."""
 
     precision = "fast"
+    _inpaint_fast_computes: type[nn.Conv2d | nn.ConvTranspose2d]
     _fusion: Fusion | None = None
     _kept = None  # what is kept of its tensors, under the promise of inference
     # The size of input for which PyTorch's own operators ran, one by one. Modules may do so at any time: this saves the
@@ -169,11 +174,11 @@ class _Convolution(_Refuses):
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_fusion", "_alone", "_plain_for")}
 
-    def _apply(self, *args: Any, **named: Any) -> nn.Module:
+    def _apply(self, *args: Any, **named: Any) -> Self:
         self._plain_for = None  # on another device, in another dtype
         return super()._apply(*args, **named)
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> Self:
         if mode:  # the promise of inference ends
             self.__dict__.pop("_kept", None)
         return super().train(mode)
@@ -195,7 +200,7 @@ class _Convolution(_Refuses):
             return output
         alone: Chain | None = self.__dict__.get("_alone")
         if alone is None or alone.conv is not self:
-            alone = Chain(self)
+            alone = Chain(cast(Conv, self))  # which this is mixed into
             if not is_compiling():
                 self.__dict__["_alone"] = alone
         # Its stride, say, may have changed after it was accelerated.
@@ -249,6 +254,7 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
 class _PassesOn(_Refuses):
     """A norm or activation that the convolution before it may have computed already."""
 
+    _inpaint_fast_computes: type[nn.Module]
     _passes_on = False  # until it has been computed once by another
 
     def forward(self, input: Tensor) -> Tensor:
@@ -300,4 +306,6 @@ class FusedTanh(_PassesOn, nn.Tanh):
 CONVOLUTIONS = (AcceleratedConv2d, AcceleratedConvTranspose2d)
 _OTHERS = (FusedBatchNorm2d, FusedReLU, FusedLeakyReLU, FusedELU, FusedSigmoid, FusedTanh)
 # The class of torch.nn -> the one that `accelerate` gives its modules.
-REPLACEMENT = {cls._inpaint_fast_computes: cls for cls in (*CONVOLUTIONS, *_OTHERS)}
+REPLACEMENT: dict[type[nn.Module], type[nn.Module]] = {
+    cls._inpaint_fast_computes: cls for cls in (*CONVOLUTIONS, *_OTHERS)
+}

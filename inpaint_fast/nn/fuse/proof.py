@@ -12,9 +12,8 @@ identity, `self.training`. They are the *grounds* of the proof; whoever relies o
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
-from types import FunctionType
-from typing import Protocol
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from torch import nn
 
@@ -29,6 +28,7 @@ from inpaint_fast.nn.fuse.facts import (
     own_is,
     own_lacks,
 )
+from inpaint_fast.nn.fuse.source import PythonFunction
 from inpaint_fast.nn.graphs import Graphed
 
 PLAIN = (bool, int, str, type(None))  # values of these types are compared, all others only by identity
@@ -39,7 +39,9 @@ MISSING = object()
 
 
 class Ground(Protocol):
-    """Something that a proof rests on."""
+    """Something that a proof rests on: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def holds(self, owner: nn.Module) -> bool: ...
 
@@ -98,12 +100,19 @@ class Contents:
         return all_of(own_is(self.container, "_modules"), items_are(self.container._modules))
 
 
+class _OfFunction:
+    """What both have that rest on a function; no field of theirs, since two that are alike have it each."""
+
+    parts: tuple[object, ...]
+    """Of the function, when it was read."""
+
+
 @dataclass(frozen=True, eq=False)
-class Method:
+class Method(_OfFunction):
     """Such a method of the owner is this function: as the owner has it, or as this class of its has it."""
 
     name: str
-    function: FunctionType
+    function: PythonFunction
     cls: type | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +134,7 @@ class Method:
                 if name in of_class:
                     found = of_class[name]
                     break
-        return found is self.function and _is_as_it_was(found, self.parts)
+        return found is self.function and _is_as_it_was(self.function, self.parts)
 
     def facts(self, owner: nn.Module) -> Facts | None:
         if len(self.parts) > 2 or (self.cls is None and has_own(owner, self.name)):
@@ -142,7 +151,7 @@ class BuiltinName:
     """A function's module has no variable of this name, so that it is Python's own."""
 
     name: str
-    function: FunctionType
+    function: PythonFunction
 
     def holds(self, owner: nn.Module) -> bool:
         return self.name not in self.function.__globals__
@@ -152,12 +161,12 @@ class BuiltinName:
 
 
 @dataclass(frozen=True, eq=False)
-class Function:
+class Function(_OfFunction):
     """A variable of a function's module is this function."""
 
     name: str
-    user: FunctionType
-    function: FunctionType
+    user: PythonFunction
+    function: PythonFunction
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parts", _parts(self.function))
@@ -167,7 +176,7 @@ class Function:
 
     def holds(self, owner: nn.Module) -> bool:
         found = self.user.__globals__.get(self.name)
-        return found is self.function and _is_as_it_was(found, self.parts)
+        return found is self.function and _is_as_it_was(self.function, self.parts)
 
     def facts(self, owner: nn.Module) -> Facts | None:
         if len(self.parts) > 2:
@@ -175,14 +184,14 @@ class Function:
         return all_of(dict_is(self.user.__globals__, self.name), function_is(self.function))
 
 
-def _parts(function: FunctionType) -> tuple[object, ...]:
+def _parts(function: PythonFunction) -> tuple[object, ...]:
     """What of a function can be exchanged in place: its code, and the values that its arguments have by default."""
     code, named = function.__code__, function.__kwdefaults__ or {}
     keywords = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
     return code, function.__defaults__, *(named.get(name, MISSING) for name in keywords)
 
 
-def _is_as_it_was(function: FunctionType, parts: tuple[object, ...]) -> bool:
+def _is_as_it_was(function: PythonFunction, parts: tuple[object, ...]) -> bool:
     if function.__code__ is not parts[0] or function.__defaults__ is not parts[1]:
         return False
     # The same code has as many arguments by keyword alone.
@@ -217,7 +226,7 @@ class Call:
     """A module was called by this function, as the `place`-th of all calls and writes, in these `with` statements."""
 
     module: nn.Module
-    caller: FunctionType
+    caller: PythonFunction
     invocations: tuple[int, ...]  # of the functions that were being read, outermost first
     place: int
     within: tuple[ast.With, ...]

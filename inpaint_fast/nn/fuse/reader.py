@@ -6,7 +6,6 @@ import ast
 import inspect
 import sys
 from collections.abc import Sequence
-from types import FunctionType
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from torch import nn
 from inpaint_fast.nn.fuse.calls import Calls
 from inpaint_fast.nn.fuse.expressions import Frame
 from inpaint_fast.nn.fuse.proof import Reading, Result, Setting
-from inpaint_fast.nn.fuse.source import Unproved, definition_of
+from inpaint_fast.nn.fuse.source import PythonFunction, Unproved, definition_of
 from inpaint_fast.nn.fuse.values import Helper, Known, Module, Several, Torch, of_others
 
 DEEPEST = 8  # methods called by methods
@@ -56,7 +55,7 @@ class _Reader(Calls):
                     where = f"line {forward.__code__.co_firstlineno} of {forward.__qualname__}"
                     raise Unproved(f"{where}: {cls.__name__} has a {name} of its own")
             arguments = inspect.signature(forward, follow_wrapped=False).parameters
-            values = {name: Result() for name in arguments}
+            values: dict[str, Any] = {name: Result() for name in arguments}
             values[next(iter(arguments))] = Module(self.owner)
             self._use(self._run(forward, values), "it ends the forward")
         except Unproved:
@@ -70,7 +69,7 @@ class _Reader(Calls):
 
     # ---- functions ----
 
-    def _run(self, function: FunctionType, values: dict[str, Any]) -> Any:
+    def _run(self, function: PythonFunction, values: dict[str, Any]) -> Any:
         """What a function returns for these arguments."""
         if len(self.frames) >= DEEPEST:
             raise self._unproved("methods call methods too deeply")
@@ -182,7 +181,8 @@ class _Reader(Calls):
         for item in statement.items:
             call = item.context_expr
             callee = self._value(call.func) if isinstance(call, ast.Call) else None
-            if not isinstance(callee, Torch) or getattr(callee.object, "__name__", "") not in _CONTEXTS:
+            known = isinstance(callee, Torch) and getattr(callee.object, "__name__", "") in _CONTEXTS
+            if not isinstance(call, ast.Call) or not known:
                 raise self._unproved(f"with {ast.unparse(call)}")
             for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
                 self._use(self._value(argument), "a with statement looks at it")

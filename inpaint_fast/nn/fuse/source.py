@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import ast
 import linecache
+from collections.abc import Iterator
 from functools import lru_cache
-from types import CodeType, FunctionType
+from types import CellType, CodeType
+from typing import Any, Protocol
+
+
+class PythonFunction(Protocol):
+    """A FunctionType. Attributes of classes that are declared as that are taken for methods, which ours are not."""
+
+    __code__: CodeType
+    __defaults__: tuple[Any, ...] | None
+    __kwdefaults__: dict[str, Any] | None
+    __name__: str
+    __qualname__: str
+    __module__: str
+
+    @property
+    def __globals__(self) -> dict[str, Any]: ...
+
+    @property
+    def __closure__(self) -> tuple[CellType, ...] | None: ...
+
+    def __call__(self, *args: Any, **named: Any) -> Any: ...
 
 
 class Unproved(Exception):
     """Why a forward was not proved to do what it seems to do."""
 
 
-def definition_of(function: FunctionType) -> ast.FunctionDef:
+def definition_of(function: PythonFunction) -> ast.FunctionDef:
     """The definition of this function.
 
     Raises:
@@ -45,7 +66,7 @@ def _first_line(node: ast.FunctionDef) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
-def _codes(code: CodeType):
+def _codes(code: CodeType) -> Iterator[CodeType]:
     """All code objects in this one."""
     yield code
     for constant in code.co_consts:

@@ -18,7 +18,7 @@ from torch.jit import ScriptModule
 
 from inpaint_fast import _graphs
 from inpaint_fast._words import check_precision
-from inpaint_fast.nn.fuse.chain import CONVOLUTIONS, Chain, block_of, plain_class, undisturbed
+from inpaint_fast.nn.fuse.chain import CONVOLUTIONS, Chain, Conv, block_of, plain_class, undisturbed
 from inpaint_fast.nn.fuse.modules import REPLACEMENT, Fusion
 from inpaint_fast.nn.fuse.proof import Ground, Reading
 from inpaint_fast.nn.fuse.reader import read
@@ -98,7 +98,7 @@ def accelerate(
 
     names = _names(model)
     report = Report()
-    convolutions: list[nn.Module] = []
+    convolutions: list[Conv] = []
     for name, module in model.named_modules():
         if isinstance(module, ScriptModule) and getattr(module, "original_name", "") in ("Conv2d", "ConvTranspose2d"):
             report.left.append(Left(name, "it is in a ScriptModule, which stays as it is"))
@@ -113,14 +113,13 @@ def accelerate(
             report.left.append(Left(name, found))
             continue
         convolutions.append(module)
-        module.__class__ = REPLACEMENT[plain_class(module)]
-        module.precision = precision
+        _replace(module, precision=precision)
         if tune:
-            module._tuning = Tuning()
+            vars(module)["_tuning"] = Tuning()
         if inference:
-            module._kept = Kept()
+            kept = vars(module)["_kept"] = Kept()
             if not tune:  # which may find that nothing of it is wanted
-                keep_transformed(module._kept, found[0], module.weight)
+                keep_transformed(kept, found[0], module.weight)
 
     calls = _Calls(model, names)
     for conv in convolutions:
@@ -131,10 +130,10 @@ def accelerate(
             continue
         if type(module) is nn.Sequential and any(len(chain.modules) > 1 for chain in chains_of(module)):
             module.__class__ = FusedSequential
-            module._was_sequential = True
+            vars(module)["_was_sequential"] = True
         # Subclasses, DilatedConvBlock among them, have one of their own, which only a stricter one replaces.
-        ours = type(module) is FusedSequential or (precision == "exact" and isinstance(module, FusedSequential))
-        if ours and module.precision != precision:
+        takes = type(module) is FusedSequential or precision == "exact"
+        if isinstance(module, FusedSequential) and takes and module.precision != precision:
             module.precision = precision
     vars(model)["_acceleration_report"] = report
     if inference and cuda_graph and _graphs.cuda.is_available() and not isinstance(model, _LAYERS):
@@ -182,6 +181,15 @@ _ORIGINAL = {fused: plain for plain, fused in REPLACEMENT.items()}
 _LAYERS = tuple(REPLACEMENT)  # whose chains ask whether they have a forward of their own
 
 
+def _replace(module: nn.Module, **attributes: object) -> None:
+    """Give a module the class that computes what it does, and fuses, and these attributes."""
+    plain = plain_class(module)
+    assert plain is not None  # it would not have been chosen
+    module.__class__ = REPLACEMENT[plain]
+    for name, value in attributes.items():  # of any type: PyTorch's stubs know of tensors and modules
+        setattr(module, name, value)
+
+
 def _forget(module: nn.Module) -> None:
     """Drop what was found, kept or measured of a module."""
     own = vars(module)
@@ -226,7 +234,7 @@ class _Calls:
         except Unproved as reason:
             self.unproved[module] = f"the forward of {self.names[module] or 'the model'} is not proved: {reason}"
 
-    def chain_of(self, conv: nn.Module) -> tuple[Chain, str]:
+    def chain_of(self, conv: Conv) -> tuple[Chain, str]:
         """The chain that this convolution begins, tied together if it has to be, and why it is no longer."""
         owners = [owner for owner, readings in self.readings.items() if any(each.of(conv) for each in readings)]
         parents = [parent for parent, _ in self.places[conv]]
@@ -246,7 +254,7 @@ class _Calls:
             return Chain(conv), "it has hooks"
         return self._fuse(conv, owners[0])
 
-    def _fuse(self, conv: nn.Module, owner: nn.Module) -> tuple[Chain, str]:
+    def _fuse(self, conv: Conv, owner: nn.Module) -> tuple[Chain, str]:
         """Follow the convolution in training and in eval mode, and tie together what is the same in both."""
         readings = [reading for reading in self.readings[owner] if reading.of(conv)]
         if any(len(reading.of(conv)) > 1 for reading in readings):
@@ -261,7 +269,7 @@ class _Calls:
             chain.take(module)
         if len(chain.modules) > 1:
             for module in chain.modules[1:]:
-                module.__class__ = REPLACEMENT[plain_class(module)]
+                _replace(module)
             first = readings[0]
             paths = [child for module in chain.modules for child in first.of(module)[0].path]
             caller = first.of(conv)[0].caller
@@ -287,7 +295,7 @@ class _Calls:
         return ""
 
 
-def _follow(reading: Reading, conv: nn.Module) -> tuple[list[nn.Module], str]:
+def _follow(reading: Reading, conv: Conv) -> tuple[list[nn.Module], str]:
     """The modules that can be fused from this convolution on, and why no more."""
     first = call = reading.of(conv)[0]
     chain = Chain(conv)

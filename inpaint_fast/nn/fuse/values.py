@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import FunctionType, MethodType, ModuleType
-from typing import Any
+from types import MethodType, ModuleType
+from typing import Any, TypeGuard
 
 from torch import nn
 
 from inpaint_fast.nn.fuse.proof import Child
 from inpaint_fast.nn.fuse.sequential import FusedSequential
+from inpaint_fast.nn.fuse.source import PythonFunction
 
 CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 # By what a container tells its modules.
@@ -62,7 +63,7 @@ class Helper:
     """A method of the owner."""
 
     name: str
-    function: FunctionType
+    function: PythonFunction
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +131,6 @@ def is_container(module: nn.Module) -> bool:
     return False
 
 
-def is_sequential(module: nn.Module) -> bool:
+def is_sequential(module: nn.Module) -> TypeGuard[nn.Sequential]:
     """It runs its modules as a FusedSequential does."""
     return isinstance(module, FusedSequential) and type(module).forward is FusedSequential.forward

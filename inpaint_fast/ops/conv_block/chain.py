@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, is_grad_enabled
@@ -66,9 +66,11 @@ class Norm(NamedTuple):
 # Elements of a result: to ask whether all seven tensors are those that a norm was folded from takes as long as a pass.
 LEAST_FOLDED = 1 << 17
 
-Run = Callable[[Tensor, Tensor, "Tensor | None", "Norm | None", "Kept | None"], Tensor]
+# The norm is None where the layer has none: a plan is of calls with a `Norm`, or of calls without one.
+Run = Callable[[Tensor, Tensor, "Tensor | None", Any, "Kept | None"], Tensor]
 
 
+@final
 class ConvNormAct:
     """A convolution, and the normalisation and activation after it, with settings that stay.
 

@@ -41,7 +41,7 @@ def page(runs: Sequence[RecordedRun], *, pictures: int) -> tuple[str, list[str]]
         runs: at least one.
         pictures: at most so many of each run, spread evenly from its first to its last.
     """
-    source = files(__package__)
+    source = files("inpaint_fast.training.report")
     style, script = (source.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     allowed = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
