@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -69,7 +71,7 @@ class DilatedConvBlock(FusedSequential):
             raise ValueError(f"momentum: a number from 0 to 1 or None is expected, got {momentum!r}")
         self.precision = check_precision(precision)
 
-        placed = {"device": device, "dtype": dtype}
+        placed: dict[str, Any] = {"device": device, "dtype": dtype}
         convolution = nn.Conv2d(in_channels, out_channels, 3, padding=padding, dilation=dilation, bias=bias, **placed)
         rest: list[nn.Module] = []
         if norm == "batch":

@@ -80,6 +80,10 @@ def check_name(backend: str | None) -> str | None:
     return backend
 
 
+def _keeps_nothing(ctx: Any, inputs: Any, output: Any) -> None:
+    """Of an operator without a gradient."""
+
+
 @dataclass(frozen=True)
 class Definition:
     """One schema with its shape function and, where it has one, its gradient formula. The schema names the arguments;
@@ -100,7 +104,7 @@ class Definition:
 
     schema: str
     fake: Callable
-    setup_context: Callable | None = None
+    setup_context: Callable = _keeps_nothing
     backward: Callable | None = None
     results: int | None = None
     triton_fake: Callable | None = None
@@ -116,24 +120,27 @@ class Definition:
     @cached_property
     def inputs(self) -> Any:
         """The arguments of a call, by name."""
-        return namedtuple("Inputs", self.arguments)
+        # Types are the schema's to say.
+        return namedtuple("Inputs", self.arguments)  # pyright: ignore[reportUntypedNamedTuple]
 
     def fake_of(self, suffix: str) -> Callable:
         """The shape function of the operator with this suffix; others than those of SUFFIX are CUDA's, emulated."""
         if suffix == SUFFIX["triton"]:
             return self.triton_fake or self.fake
-        if self.cuda_fake is None:
+        cuda_fake = self.cuda_fake
+        if cuda_fake is None:
             return self.fake
         if suffix:
-            return self.cuda_fake
-        return lambda tensor, *args: (self.cuda_fake if tensor.is_cuda else self.fake)(tensor, *args)
+            return cuda_fake
+        return lambda tensor, *args: (cuda_fake if tensor.is_cuda else self.fake)(tensor, *args)
 
     def formula(self, call: Callable) -> Callable:
         """backward(ctx, *grads) with the gradients in the order of the arguments."""
-        arguments = self.arguments
+        arguments, gradients = self.arguments, self.backward
+        assert gradients is not None  # or nobody asks
 
         def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            found = self.backward(call, ctx, *grads)
+            found = gradients(call, ctx, *grads)
             return tuple([found.get(name) for name in arguments])
 
         return backward

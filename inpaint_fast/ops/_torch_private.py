@@ -46,7 +46,9 @@ def may_overwrite(slope: float) -> bool:
 def is_watched() -> bool:
     """Each module is to be called by itself: there are hooks on all modules, torch.jit.trace or torch.export records
     for other runtimes, or a TorchFunctionMode looks on (not that of torch.device, which is everybody's)."""
-    if _has_any_global_hook() or _C._get_tracing_state() is not None or is_exporting():
+    # PyTorch's stubs do not say that there may be no tracing state.
+    traced = _C._get_tracing_state() is not None  # pyright: ignore[reportUnnecessaryComparison]
+    if _has_any_global_hook() or traced or is_exporting():
         return True
     return _C._len_torch_function_stack() > 0 and not all(
         isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack()

@@ -131,7 +131,7 @@ def masked_l2_composite(
         Both carry gradients to pred and image. On the CPU a picture of 4 MB or more cannot be resized in place: its
         memory is kept for the next one.
     """
-    if mask is None:
+    if mask is None:  # pyright: ignore[reportUnnecessaryComparison]  (for callers without types)
         raise TypeError("mask: a tensor is expected, got None (without a hole there is nothing to composite)")
     plan = _plan_of("masked_l2_composite", pred, image, mask, weight, reduction, backend)
     pred, image, mask = plan.converted(pred, image, mask)
@@ -242,20 +242,26 @@ def _loss_like(pred: Tensor) -> Tensor:
     return pred.new_empty((), dtype=torch.float64 if pred.dtype == torch.float64 else torch.float32)
 
 
-def _fake(pred, target, mask, weight, reduction, want_grad):
+def _fake(
+    pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
+) -> tuple[Tensor, Tensor]:
     return _loss_like(pred), torch.empty_like(pred) if want_grad else pred.new_empty(0)
 
 
-def _fake_composite(pred, image, mask, weight, reduction, want_grad):
+def _fake_composite(
+    pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     loss, grad = _fake(pred, image, mask, weight, reduction, want_grad)
     return loss, torch.empty_like(pred), grad
 
 
-def _fake_backward(grad_loss, pred, target, mask, weight, reduction):
+def _fake_backward(
+    grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
+) -> Tensor:
     return torch.empty_like(pred)
 
 
-def _fake_scale(grad, scale):
+def _fake_scale(grad: Tensor, scale: Tensor) -> None:
     return None
 
 
@@ -289,14 +295,15 @@ def _backward(
         grad_composite, grads = grads[0], grads[1:]
     grad_ready = grads[0] if grads else None  # of the gradient, which eager callers do not get
     to_pred = None if grad_loss is None else _ready(call, ctx, grad_loss)
-    if to_pred is None or grad_ready is not None or grad_composite is not None:
-        pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
+    wants_pred, wants_target, *_ = ctx.needs_input_grad
+    if to_pred is not None and grad_ready is None and grad_composite is None:
+        return {"pred": to_pred if wants_pred else None, target_name: -to_pred if wants_target else None}
+    pred, target, mask = ctx.saved_tensors  # once: activation checkpointing allows no second look
     if to_pred is None and grad_loss is not None:
         to_pred = _loss_grad(call, ctx, grad_loss, pred, target, mask)
     if grad_ready is not None and grad_ready.numel():
         second = (_mask_factor(pred, mask, ctx.weight, ctx.reduction) * grad_ready).to(pred.dtype)
         to_pred = second if to_pred is None else to_pred + second
-    wants_pred, wants_target, *_ = ctx.needs_input_grad
     to_target = -to_pred if to_pred is not None and wants_target else None
     if grad_composite is not None:
         inside = grad_composite * mask.to(pred.dtype)

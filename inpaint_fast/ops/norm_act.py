@@ -150,19 +150,30 @@ def _by_torch(training: bool, direct: bool, activate: Callable[[Tensor], Tensor]
     direct: to the operator that torch.batch_norm finds on the CPU after two others.
     """
 
-    def norm(input, running_mean, running_var, weight, bias, momentum, eps):
+    def norm(
+        input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+        bias: Tensor | None, momentum: float, eps: float,
+    ) -> Tensor:  # fmt: skip
         if direct:
             return native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
         return batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps, is_cudnn_enabled())
 
-    def norm_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+    def norm_first(
+        input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+        bias: Tensor | None, momentum: float, eps: float,
+        statistics: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         return activate(norm(input, running_mean, running_var, weight, bias, momentum, eps))
 
-    def activation_first(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+    def activation_first(
+        input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+        bias: Tensor | None, momentum: float, eps: float,
+        statistics: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         return norm(activate(input), running_mean, running_var, weight, bias, momentum, eps)
 
     run = norm_first if order == "norm_act" else activation_first
-    run.is_plain = True
+    run.is_plain = True  # pyright: ignore[reportFunctionMemberAccess]  (chains of modules ask for it)
     return run
 
 
@@ -170,11 +181,15 @@ def _by_kernel(run: Callable, training: bool, activation: str, slope: float, ord
     """The registered operator `run`."""
     settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order)
 
-    def normalise(input, running_mean, running_var, weight, bias, momentum, eps, statistics=None):
+    def normalise(
+        input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None,
+        bias: Tensor | None, momentum: float, eps: float,
+        statistics: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         for name, tensor in zip(VECTORS, (running_mean, running_var, weight, bias), strict=True):
             if tensor is not None and tensor.device != input.device:  # another kernel would run, or none
                 raise TypeError(f"{name}: it is on {tensor.device} and input is on {input.device}; one is expected")
-        if training and running_mean is not None:
+        if training and running_mean is not None and running_var is not None:
             for name, tensor in (("running_mean", running_mean), ("running_var", running_var)):
                 if tensor.stride(0) == 0 and tensor.shape[0] > 1:
                     raise ValueError(f"{name}: its elements share memory (an expanded view); it cannot be updated")
@@ -182,7 +197,7 @@ def _by_kernel(run: Callable, training: bool, activation: str, slope: float, ord
             input, running_mean, running_var, weight, bias, *(statistics or (None, None)), training, float(momentum),
             float(eps), *settings,
         )  # fmt: skip
-        if training and running_mean is not None:
+        if training and running_mean is not None and running_var is not None:
             updated = [running_mean, running_var]
             if not torch.compiler.is_compiling():
                 # Not counted, as F.batch_norm does not: it saves them for its backward, and one norm may go both ways.
@@ -336,9 +351,10 @@ def _result_like(input: Tensor) -> Tensor:
 
 
 def _fake(
-    input, running_mean, running_var, weight, bias, batch_mean, batch_var, training, momentum, eps, activation, slope,
-    order,
-):  # fmt: skip
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+    batch_mean: Tensor | None, batch_var: Tensor | None, training: bool, momentum: float, eps: float, activation: int,
+    slope: float, order: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
     def of_channels(like: Tensor | None) -> Tensor:
         return input.new_empty(0) if like is None or not training else torch.empty_like(like)
 
@@ -347,8 +363,9 @@ def _fake(
 
 
 def _fake_backward(
-    grad, input, weight, bias, mean, invstd, training, activation, slope, order, want_input, want_parameters
-):
+    grad: Tensor, input: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, invstd: Tensor,
+    training: bool, activation: int, slope: float, order: int, want_input: bool, want_parameters: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
     grad_input = _result_like(input) if want_input else input.new_empty(0)
     return (grad_input, *(input.new_empty(0) if p is None or not want_parameters else torch.empty_like(p)
                           for p in (weight, bias)))  # fmt: skip

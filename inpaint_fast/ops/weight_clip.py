@@ -82,10 +82,13 @@ def _clip(backend: str, tensors: list[Tensor], low: float, high: float) -> None:
 def _direct_clip(tensor: object, backend: str | None) -> Callable[[list[Tensor], float, float], bool] | None:
     """The module's own clip of lists of tensors like this one, which returns False, and has done nothing, where one of
     them is not plain; None: there is none."""
+    module = _extension.module
+    if module is None:
+        return None
     if _is_direct(tensor, backend):
-        return _extension.module.weight_clip
+        return module.weight_clip
     if _is_eager(tensor) and tensor.is_cuda and _operator.choose(tensor.device, backend) == "cuda":
-        return _extension.module.weight_clip_cuda
+        return module.weight_clip_cuda
     return None
 
 
@@ -120,13 +123,13 @@ def limits(bound: Bound | None, name: str = "bound") -> tuple[float, float]:
 def _groups(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype], list[Tensor]]:
     """The tensors by device and dtype, in order."""
     groups: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-    try:
-        for tensor in tensors:
+    for tensor in tensors:
+        try:
             if tensor.layout != torch.strided:
                 raise TypeError(f"tensors: dense tensors are expected, got layout {tensor.layout}")
             groups.setdefault((tensor.device, tensor.dtype), []).append(tensor)
-    except AttributeError:
-        raise TypeError(f"tensors: torch.Tensor is expected, got {type(tensor).__name__}") from None
+        except AttributeError:
+            raise TypeError(f"tensors: torch.Tensor is expected, got {type(tensor).__name__}") from None
     for _, dtype in groups:
         if dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
             raise TypeError(f"tensors: float32, float64, float16 or bfloat16 is expected, got {dtype}")
@@ -266,9 +269,10 @@ def step_direct(lists: tuple[list[Any], ...], settings: Settings, backend: str |
     Returns:
         False, and nothing was done, where it cannot.
     """
-    if not _is_direct(lists[0][0], backend):
+    module = _extension.module
+    if module is None or not _is_direct(lists[0][0], backend):
         return False
-    if not _extension.module.clipped_step(*lists, *(getattr(settings, name) for name in SETTINGS)):
+    if not module.clipped_step(*lists, *(getattr(settings, name) for name in SETTINGS)):
         return False
     torch.autograd.graph.increment_version(lists[0])
     return True

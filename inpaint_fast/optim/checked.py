@@ -49,7 +49,7 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
         Raises:
             TypeError, ValueError: groups or states are none that this optimizer could have made; all is then as it was.
         """
-        before = {"state": self.state, "param_groups": self.param_groups}
+        before: dict[str, Any] = {"state": self.state, "param_groups": self.param_groups}
         for index, state in state_dict.get("state", {}).items():
             if not isinstance(state, dict):
                 raise ValueError(f"state_dict: state {index}: a dictionary is expected, got {type(state).__name__}")
@@ -113,9 +113,9 @@ class CheckedOptimizer(torch.optim.Optimizer, ABC):
 def check_dense(params: Sequence[Tensor]) -> None:
     """Raise TypeError where the gradient of one of these parameters is sparse."""
     for i, param in enumerate(params):
-        if param.grad.layout != torch.strided:
-            shape, layout = tuple(param.shape), param.grad.layout
-            raise TypeError(f"gradient {i}, {shape}: a dense one is expected, got layout {layout}")
+        if (grad := param.grad) is not None and grad.layout != torch.strided:
+            shape = tuple(param.shape)
+            raise TypeError(f"gradient {i}, {shape}: a dense one is expected, got layout {grad.layout}")
 
 
 def check_rate(group: dict[str, Any]) -> None:

@@ -144,8 +144,9 @@ class AdversarialSystem(System):
 
     def critic_step(self, batch: Batch, truth: Tensor, pictures: Tensor) -> dict[str, Tensor]:
         """One step on real and generated pictures, a pass for each; the optimizer clips as it steps."""
-        critic, measured = self.critic, dict[str, Tensor]()
+        critic = self.critic
         assert critic is not None  # or it had no steps
+        measured: dict[str, Tensor] = {}
         for share, part, real, fake in self.parts(batch, self.disturbed(truth), pictures):
             real_scores = self.through(critic, self.judged(real, part))
             fake_scores = self.through(critic, self.judged(fake, part))

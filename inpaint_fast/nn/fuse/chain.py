@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor, is_grad_enabled, nn
@@ -36,14 +36,20 @@ from inpaint_fast.ops.conv_block import (
 )
 from inpaint_fast.ops.norm_act import norm_act, plan_norm
 
-ACTIVATIONS = {nn.ReLU: "relu", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.Sigmoid: "sigmoid", nn.Tanh: "tanh"}
+ACTIVATIONS: dict[type[nn.Module], str] = {
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.ELU: "elu",
+    nn.Sigmoid: "sigmoid",
+    nn.Tanh: "tanh",
+}
 SETTINGS = ("stride", "padding", "output_padding", "dilation", "groups", "padding_mode")
 BORDERS = ("reflect", "replicate", "circular")
 NORM_PARAMETERS, NORM_BUFFERS = ("weight", "bias"), ("running_mean", "running_var", "num_batches_tracked")
 SLOPES = {"leaky_relu": "negative_slope", "elu": "alpha"}
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 Conv = nn.Conv2d | nn.ConvTranspose2d
-_PLAIN = {cls: cls for cls in (*CONVOLUTIONS, nn.BatchNorm2d, *ACTIVATIONS)}
+_PLAIN: dict[type[nn.Module], type[nn.Module]] = {cls: cls for cls in (*CONVOLUTIONS, nn.BatchNorm2d, *ACTIVATIONS)}
 
 
 def plain_class(module: nn.Module) -> type[nn.Module] | None:
@@ -91,8 +97,8 @@ def _settings_of(conv: nn.Module) -> tuple | None:
 
 
 def _block_of(
-    transposed: bool, shape: torch.Size, dtype: torch.dtype, stride, padding, output_padding, dilation, groups: int,
-    padding_mode: str, widths: tuple[int, int, int, int] | None,
+    transposed: bool, shape: torch.Size, dtype: torch.dtype, stride: Any, padding: Any, output_padding: Any,
+    dilation: Any, groups: int, padding_mode: str, widths: tuple[int, int, int, int] | None,
 ) -> tuple[Block, Geometry, Border | None] | str:  # fmt: skip
     if len(shape) != 4:
         return f"its weight has {len(shape)} dimensions"
@@ -125,7 +131,7 @@ def _block_of(
     if halves:
         return block, HALVING, None
     both = (dilation, dilation) if isinstance(dilation, int) else dilation
-    named = {"same": tuple(d * (sides[0] // 2) for d in both), "valid": 0}
+    named: dict[str, Any] = {"same": tuple(d * (sides[0] // 2) for d in both), "valid": 0}
     border = None if widths is None else Border(padding_mode, widths)
     try:
         padding = 0 if border else named[padding] if isinstance(padding, str) else padding
@@ -279,11 +285,13 @@ class Chain:
         )  # fmt: skip
         seen = self._seen
         try:
-            same = seen is not None and seen[0] == settings
+            if not (seen is not None and seen[0] == settings):
+                seen = None
         except Exception:  # of somebody's __eq__: an array, a tensor
-            same = False
-        if not same or is_compiling():
-            name = "none" if activation is None else ACTIVATIONS.get(plain_class(activation), "none")
+            seen = None
+        if seen is None or is_compiling():
+            plain = None if activation is None else plain_class(activation)
+            name = "none" if plain is None else ACTIVATIONS.get(plain, "none")
             slope = told.get(SLOPES[name]) if name in SLOPES else None
             found, epilogue = block_of(self.conv), Epilogue(name, slope, self.order)
             if isinstance(found, str):

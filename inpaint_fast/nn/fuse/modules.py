@@ -199,8 +199,9 @@ class _Convolution(_Refuses):
             self._note(self._fusion.chain, input)
             return output
         alone: Chain | None = self.__dict__.get("_alone")
-        if alone is None or alone.conv is not self:
-            alone = Chain(cast(Conv, self))  # which this is mixed into
+        # Both classes that this is mixed into are convolutions.
+        if alone is None or alone.conv is not self:  # pyright: ignore[reportUnnecessaryComparison]
+            alone = Chain(cast(Conv, self))
             if not is_compiling():
                 self.__dict__["_alone"] = alone
         # Its stride, say, may have changed after it was accelerated.

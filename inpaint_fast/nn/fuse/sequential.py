@@ -29,10 +29,10 @@ class FusedSequential(nn.Sequential):
     def forward(self, input: Tensor) -> Tensor:
         modules = self.__dict__["_modules"]
         found: _Found | None = self.__dict__.get("_found")
-        known = found is not None and found.facts and isinstance(input, Tensor) and not is_compiling()
-        if known and stand(found.facts):
+        of_tensor = isinstance(input, Tensor)
+        if found is not None and found.facts and of_tensor and not is_compiling() and stand(found.facts):
             steps: Sequence[Any] = found.steps
-        elif is_watched() or not isinstance(input, Tensor):  # torch.fx looks on
+        elif is_watched() or not of_tensor:  # torch.fx looks on
             steps = tuple(modules.values())
         elif is_compiling():
             steps = _steps(tuple(modules.values()))

@@ -25,6 +25,7 @@ from inpaint_fast.ops.conv_block.plan import (
     Epilogue,
     Tensors,
     allows_tf32,
+    no_run,
     plan_convolution,
 )
 from inpaint_fast.ops.conv_block.tuning import Measured, Tuning, race
@@ -53,11 +54,13 @@ class Norm(NamedTuple):
 
     def scale_and_shift(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """The normalisation by the running statistics as scale * x + shift, computed in float32 or better."""
-        wide = torch.promote_types(self.running_var.dtype, torch.float32)
-        scale = (self.running_var.to(wide) + self.eps).rsqrt()
+        mean, var = self.running_mean, self.running_var
+        assert mean is not None and var is not None  # that is asked where a norm is planned
+        wide = torch.promote_types(var.dtype, torch.float32)
+        scale = (var.to(wide) + self.eps).rsqrt()
         if self.weight is not None:
             scale = scale * self.weight
-        shift = -scale * self.running_mean  # pyright: ignore[reportOperatorIssue]
+        shift = -scale * mean
         if self.bias is not None:
             shift = shift + self.bias
         return scale.to(dtype), shift.to(dtype)
@@ -66,8 +69,8 @@ class Norm(NamedTuple):
 # Elements of a result: to ask whether all seven tensors are those that a norm was folded from takes as long as a pass.
 LEAST_FOLDED = 1 << 17
 
-# The norm is None where the layer has none: a plan is of calls with a `Norm`, or of calls without one.
-Run = Callable[[Tensor, Tensor, "Tensor | None", Any, "Kept | None"], Tensor]
+# With or without a `Norm`, and with or without what is kept: what a plan is for is part of its key.
+Run = Callable[[Tensor, Tensor, "Tensor | None", Any, Any], Tensor]
 
 
 @final
@@ -105,7 +108,7 @@ class ConvNormAct:
     ) -> None:  # fmt: skip
         self.settings, self.tuning, self.border = (block, geometry, epilogue, precision), tuning, border
         self._plans: dict[tuple, Run] = {}
-        self._last: tuple[tuple | None, Run | None] = None, None  # a comparison costs less than a hash
+        self._last: tuple[tuple, Run] = (), no_run  # a comparison costs less than a hash
 
     def __call__(
         self, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None
@@ -145,18 +148,20 @@ class ConvNormAct:
         self, input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm | None, kept: Kept | None, key: tuple
     ) -> Run:
         """How a call with this key runs fastest, measured now."""
+        tuning = self.tuning
+        assert tuning is not None  # or nothing is measured
         circumstances, tensors = self._circumstances(key, "ours"), Tensors(facts(input), facts(weight), facts(bias))
         asked = not circumstances.unasked
         if asked or not plan_convolution(*self.settings[:3], tensors, circumstances).is_ours:
             return self._plan(input, weight, bias, key)  # there is no choice
         kind = self.settings, key
-        if kind not in self.tuning.measured:
+        if kind not in tuning.measured:
             trials = []
             for way in ("ours", "plain"):
                 run = self._plan(input, weight, bias, key, way)
                 trials.append(_trial(run, input, weight, bias, norm, kept, circumstances.gradient))
-            self.tuning.measured[kind] = Measured(input.shape, *race(trials, input))
-        return self._plan(input, weight, bias, key, "ours" if self.tuning.measured[kind].ours_runs else "plain")
+            tuning.measured[kind] = Measured(input.shape, *race(trials, input))
+        return self._plan(input, weight, bias, key, "ours" if tuning.measured[kind].ours_runs else "plain")
 
     def _circumstances(self, key: tuple, way: str | None) -> Circumstances:
         _, keeps_nothing, gradient, autocast, *rest = key[-6:]
@@ -200,7 +205,10 @@ def _trial(
     """A call like this one that leaves nothing behind, with its gradients where these are wanted."""
 
     if norm is not None and norm.updates:
-        norm = norm._replace(running_mean=norm.running_mean.clone(), running_var=norm.running_var.clone())
+        mean, var = norm.running_mean, norm.running_var
+        norm = norm._replace(
+            running_mean=None if mean is None else mean.clone(), running_var=None if var is None else var.clone()
+        )
     if not gradient:
         kept = None if kept is None else Kept()
         return lambda: run(input, weight, bias, norm, kept)
@@ -227,10 +235,10 @@ def _trial(
 def _convolution(plan: Convolution) -> Run:
     """No normalisation."""
 
-    def run(input, weight, bias, norm, kept):
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None, norm: None, kept: Kept | None) -> Tensor:
         return plan(input, weight, bias, None, None, kept)
 
-    run.is_plain = plan.algorithm == "plain"
+    run.is_plain = plan.algorithm == "plain"  # pyright: ignore[reportFunctionMemberAccess]  (plain_run asks for it)
     return run
 
 
@@ -238,13 +246,14 @@ def _one_by_one(plan: Convolution, normalise: Normalisation, hides: bool) -> Run
     """The convolution, then normalisation and activation. hides: the running statistics are not to be updated."""
     convolve = plan.convolve if plan.is_separate else lambda x, w, b: plan(x, w, b, None, None, None)
 
-    def run(input, weight, bias, norm, kept):
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, kept: Kept | None) -> Tensor:
         mean, var, scale, shift, _, _, _, momentum, eps = norm
         if hides:
             mean = var = None
         return normalise(convolve(input, weight, bias), mean, var, scale, shift, momentum, eps)
 
-    run.is_plain = plan.algorithm == "plain" and getattr(normalise, "is_plain", False)
+    plain = plan.algorithm == "plain" and getattr(normalise, "is_plain", False)
+    run.is_plain = plain  # pyright: ignore[reportFunctionMemberAccess]  (plain_run asks for it)
     return run
 
 
@@ -252,7 +261,7 @@ def _with_statistics(plan: Convolution, epilogue: Epilogue, normalise: Normalisa
     """The convolution's kernel finds what the normalisation needs."""
     find, plan = with_statistics(plan, epilogue)
 
-    def run(input, weight, bias, norm, kept):
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, kept: Kept | None) -> Tensor:
         mean, var, scale, shift, _, _, _, momentum, eps = norm
         if hides:
             mean = var = None
@@ -266,7 +275,7 @@ def _in_the_kernel(plan: Convolution) -> Run:
     """The normalisation by running statistics as scale and shift of the convolution's kernel."""
     dtype = plan.compute or plan.result
 
-    def run(input, weight, bias, norm, kept):
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, kept: Kept | None) -> Tensor:
         if kept is None:
             scale, shift = norm.scale_and_shift(dtype)
         else:
@@ -283,11 +292,11 @@ def _in_the_weights(plan: Convolution) -> Run:
     """
     out = [1, -1, 1, 1] if plan.block.transposed else [-1, 1, 1, 1]
 
-    def folded(weight, bias, norm):
+    def folded(weight: Tensor, bias: Tensor | None, norm: Norm) -> tuple[Tensor, Tensor]:
         scale, shift = norm.scale_and_shift(weight.dtype)
         return weight * scale.view(out), shift if bias is None else torch.addcmul(shift, bias, scale)
 
-    def run(input, weight, bias, norm, kept):
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None, norm: Norm, kept: Kept) -> Tensor:
         tensors = (weight, bias, *norm[:5])
         weights = kept.get(("weights", norm.eps), tensors, lambda: folded(weight, bias, norm))
         return plan.activate(plan.convolve(input, *weights))

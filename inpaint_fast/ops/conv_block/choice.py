@@ -95,4 +95,6 @@ def winograd_cost(
             tiles *= side // (4 * d) * d + min(side % (4 * d), d)
         return tiles, tiles * (6 if block.stride == 1 else 6 + taps) ** 2
     kind = 0 if block.stride == 1 else 1
-    return _extension.module.winograd_cost(kind, images, *sides, *dilation, taps)
+    module = _extension.module
+    assert module is not None  # whose kernel is thought of
+    return module.winograd_cost(kind, images, *sides, *dilation, taps)

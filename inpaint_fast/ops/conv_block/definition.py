@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,17 +19,21 @@ from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue,
 UNLESS = "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
+Shape = Sequence[int]
+
 # ---- shape functions ----
 
 
-def _fake(block: Block, input, weight, *rest):
-    *_, channels_last, tf32 = rest
+def _fake(block: Block, input: Tensor, weight: Tensor, *rest: Any) -> Tensor:
+    channels_last = rest[-2]
     geometry = Geometry(*rest[4]) if block.stride == 1 else HALVING
     size = block.size(input.shape, weight.shape, geometry)
     return pictures_like(input, block.channels(weight.shape)[1], *size, channels_last)
 
 
-def _fake_statistics(block: Block, input, weight, bias, *settings):
+def _fake_statistics(
+    block: Block, input: Tensor, weight: Tensor, bias: Tensor | None, *settings: Any
+) -> tuple[Tensor, ...]:
     y = _fake(block, input, weight, None, bias, None, None, *settings)
     return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
@@ -41,46 +45,50 @@ def transformed_numel(block: Block, weight: Any) -> int:
     return (out + 31) // 32 * 32 * numbers * channels
 
 
-def _fake_weights(block: Block, weight):
+def _fake_weights(block: Block, weight: Tensor) -> Tensor:
     return weight.new_empty(transformed_numel(block, weight.shape))
 
 
-def _fake_triton_weights(weight):
+def _fake_triton_weights(weight: Tensor) -> Tensor:
     return weight.new_empty(weight.numel())
 
 
-def _fake_cuda_weights(block: Block, weight):
+def _fake_cuda_weights(block: Block, weight: Tensor) -> Tensor:
     channels, out = block.channels(weight.shape)
     whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
     return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
 
 
-def _fake_input_gradient(grad, weight, geometry, channels_last, tf32):
+def _fake_input_gradient(
+    grad: Tensor, weight: Tensor, geometry: Sequence[int], channels_last: bool, tf32: bool
+) -> Tensor:
     dilation_h, dilation_w, padding_h, padding_w = geometry
     height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
     return pictures_like(grad, weight.shape[1], height, width, channels_last)
 
 
-def _fake_weight_gradient(grad, input, weight, *settings):
+def _fake_weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, *settings: Any) -> Tensor:
     return torch.empty_like(weight)
 
 
 # ---- what is counted ----
 
 
-def _flops(block: Block, input, weight, *args, out_shape, **kwargs):
+def _flops(block: Block, input: Shape, weight: Shape, *args: Any, out_shape: Shape, **kwargs: Any) -> int:
     return convolution_flops(input, weight, out_shape, block.transposed)
 
 
-def _flops_statistics(block: Block, input, weight, *args, out_shape, **kwargs):
+def _flops_statistics(
+    block: Block, input: Shape, weight: Shape, *args: Any, out_shape: Sequence[Shape], **kwargs: Any
+) -> int:
     return convolution_flops(input, weight, out_shape[0], block.transposed)
 
 
-def _flops_input_gradient(grad, weight, *args, out_shape, **kwargs):
+def _flops_input_gradient(grad: Shape, weight: Shape, *args: Any, out_shape: Shape, **kwargs: Any) -> int:
     return convolution_flops(grad, weight, out_shape, transposed=True)
 
 
-def _flops_weight_gradient(block: Block, grad, input, weight, *args, **kwargs):
+def _flops_weight_gradient(block: Block, grad: Shape, input: Shape, weight: Shape, *args: Any, **kwargs: Any) -> int:
     return convolution_flops(input, weight, grad, block.transposed)
 
 
@@ -124,7 +132,9 @@ def _gradients(block: Block, call: Callable, ctx: Any, grad: Tensor, wanted: dic
     by_formula = scale is None and shift is None and ctx.slope >= 0  # a derivative from the result alone
     if torch.is_grad_enabled() or not by_formula:  # a second derivative was asked for, or none of ours is there
 
-        def function(input, weight, bias, scale, shift):
+        def function(
+            input: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None
+        ) -> Tensor:
             y = block.convolve(input, weight, bias, ctx.geometry)
             return epilogue(y, scale, shift, ctx.activation, ctx.slope, ctx.order)
 
@@ -153,9 +163,9 @@ def _resampled_gradients(
     block: Block, call: Callable, ctx: Any, grad: Tensor, input: Tensor, weight: Tensor, wanted: dict
 ) -> dict:
     height, width = input.shape[2:]
-    odd = (0, 0) if block.transposed else (height % 2, width % 2)
+    odd, layout = (0, 0) if block.transposed else (height % 2, width % 2), torch.contiguous_format
     if any(odd):  # zeros round off the last row or column of four; 4 taps of a result that is not there see it, too
-        layout = torch.channels_last if is_channels_last(input) else torch.contiguous_format
+        layout = torch.channels_last if is_channels_last(input) else layout
         more = (0, odd[1], 0, odd[0])
         grad = grad if weight.shape[2] % 2 else torch.constant_pad_nd(grad, more)
         input = torch.constant_pad_nd(input, more) if wanted["weight"] else input

@@ -9,7 +9,7 @@ other processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -63,7 +63,7 @@ _noted: list[tuple[list[tuple], Any]] | None = None
 
 
 @contextmanager
-def noted() -> Iterator[list[tuple[list[tuple], Any]]]:
+def noted() -> Generator[list[tuple[list[tuple], Any]], None, None]:
     """Inside, notes what is kept and used: (the tensors that it was made of, each with its state, and the value)."""
     global _noted
     before, _noted = _noted, []

@@ -59,6 +59,11 @@ class Circumstances(NamedTuple):
         return self.backend is None and self.elsewhere[0] is None
 
 
+def no_run(*_: Any) -> Any:
+    """In the place of what a plan does not have."""
+    raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class Convolution:
     """A plan. `convolution(input, weight, bias, scale, shift, kept)` follows it.
@@ -87,12 +92,12 @@ class Convolution:
     backend: str = "reference"
     compute: torch.dtype | None = None
     result: torch.dtype = torch.float32
-    run: Callable | None = None
+    run: Callable = no_run
     settings: tuple = ()
     tf32: bool = False
     gradient: bool = False
-    convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
-    activate: Callable[[Tensor], Tensor] | None = None
+    convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] = no_run
+    activate: Callable[[Tensor], Tensor] = no_run
 
     @property
     def is_separate(self) -> bool:
@@ -260,7 +265,7 @@ def products(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> i
 
 def _is_fast_in_torch(dtype: torch.dtype) -> bool:
     """PyTorch's convolution has instructions for this half precision, which beat our float32."""
-    mkldnn = getattr(torch.ops, "mkldnn", None)
+    mkldnn = torch.ops.mkldnn
     if dtype == torch.bfloat16:
         return bool(mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float16 and bool(mkldnn._is_mkldnn_fp16_supported())
