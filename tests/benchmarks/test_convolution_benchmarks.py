@@ -70,7 +70,7 @@ TRAINED = {
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_training_step_is_accelerated_and_right(name):
     settings, peers = TRAINED[name]
-    case = training.train(name, batch_size=8, heldout_pictures=1, heldout_crops=1, **settings)
+    case = training.train(name, batch_size=4, heldout_pictures=1, heldout_crops=1, **settings)
     implementations = [each for each in case.implementations if each.name not in SLOW]
     small = harness.Case(implementations, case.reference, case.bound, case.work, case.unit)
     ours, *others = harness.measure("small", small, 1)

@@ -237,7 +237,7 @@ class TestBadPictures:
 
 class TestMasks:
     @pytest.mark.parametrize(
-        ("level", "words"), [(0, "no hole in it"), (255, "the hole would be 100.0%"), (1, "no white")]
+        ("level", "words"), [(0, "no hole in it"), (255, "the hole would be the whole picture"), (1, "no white")]
     )
     def test_one_that_cannot_be_meant_completes_nothing(self, pictures, run, level, words):
         write_png("m.png", torch.full((1, *SIZE), level, dtype=torch.uint8))

@@ -12,6 +12,7 @@ from dataclasses import fields
 import pytest
 import torch
 from torch import Tensor
+from training.each_recipe import EACH_RECIPE
 
 from inpaint_fast import _graphs
 from inpaint_fast._graphs import Obstacles
@@ -51,7 +52,7 @@ def meta(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(_dispatch.PREFERENCE, "meta", ("triton", "reference"))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EACH_RECIPE)
 def test_a_step(name: str) -> None:
     check(elsewhere(name))
 

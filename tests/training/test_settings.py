@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from training.each_recipe import EACH_RECIPE
 from training.test_systems import small
 
 from inpaint_fast.completion import load_network
-from inpaint_fast.training import DCGAN, RECIPES, ConvAutoencoderRecipe, GLCICSmall, Run, UNetL2, UNetWGAN, train
+from inpaint_fast.training import DCGAN, ConvAutoencoderRecipe, GLCICSmall, Run, UNetL2, UNetWGAN, train
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import evaluations_since_best
 from inpaint_fast.training.rates import rate_factor
@@ -36,7 +37,7 @@ def rows_of(folder) -> list[dict[str, float]]:
 PHASES = {"autoencoder_steps": 2, "completion_steps": 1, "discriminator_steps": 1}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EACH_RECIPE)
 def test_every_recipe_in_16_bits_with_an_average_and_a_schedule(name: str) -> None:
     settings = {"ema": 0.9, "lr_schedule": "cosine", "warmup": 2, "steps": 5, "patience": 2, **PHASES}
     first: dict[str, dict[str, float]] = {}
@@ -139,7 +140,7 @@ def stepped(run: Run, *, train: bool = False) -> tuple[list[torch.Tensor], dict[
     return seen, {name: value for name, value in measured.items() if name.endswith("_loss")}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EACH_RECIPE)
 def test_parts_give_the_gradients_of_the_whole_batch(name: str) -> None:
     settings = {"completion_steps": 0, "discriminator_steps": 0, "autoencoder_steps": 1, "prefill": "noise"}
     whole, parted = (

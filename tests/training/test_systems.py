@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from training.each_recipe import EACH_RECIPE
 
 from inpaint_fast._files import write_whole_folder
 from inpaint_fast.cli.recipes import sizes
@@ -35,7 +36,7 @@ def small(name: str, **settings):
     return RECIPES[name](**{key: value for key, value in settings.items() if key in known})
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EACH_RECIPE)
 def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
     recipe = small(name, steps=4)
     folder = train(recipe, tmp_path / "run", progress=False)
@@ -58,6 +59,9 @@ def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
     assert (load_caption_encoder(folder) is not None) == generator.reads_captions
 
 
+EACH_FLOAT32 = [pytest.param(*each.values, "float32", marks=each.marks) for each in EACH_RECIPE]
+
+
 @pytest.mark.proves(
     "every recipe",
     equals="an undisturbed run, after it was stopped: networks, optimizers, draws",
@@ -65,7 +69,7 @@ def test_it_trains_and_its_generator_is_kept(name: str, tmp_path) -> None:
 )
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [*((name, "float32") for name in RECIPES), ("unet_wgan", "fp16"), ("latent_gan", "fp16"), ("glcic_small", "bf16")],
+    [*EACH_FLOAT32, ("unet_wgan", "fp16"), ("latent_gan", "fp16"), ("glcic_small", "bf16")],
 )
 def test_a_resumed_run_goes_on_bit_for_bit(name: str, precision: str, tmp_path) -> None:
     def go(run: Run, count: int) -> None:
@@ -175,7 +179,10 @@ def test_a_residual_network_on_the_harmonic_fill_starts_as_that_fill(tmp_path) -
     assert row["psnr"] == pytest.approx(row["harmonic_psnr"], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["context_cnn", "context_cnn_gru", "conv_autoencoder"])
+LONGER = (pytest.param(name, marks=pytest.mark.long) for name in ("context_cnn_gru", "conv_autoencoder"))
+
+
+@pytest.mark.parametrize("name", ["context_cnn", *LONGER])
 def test_a_short_training_brings_the_heldout_error_down(name: str, tmp_path) -> None:
     settings = {"steps": 80, "batch_size": 8, "heldout_crops": 4, "evaluate_every": 1000}
     recipe = small(name, filters=16 if name == "conv_autoencoder" else 4, code=32, lr=3e-3, **settings)

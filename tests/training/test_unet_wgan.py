@@ -122,9 +122,12 @@ def test_training_draws_nothing_from_the_callers_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "steps"), [(UNetL2(filters=16), 80), (UNetWGAN(filters=16, adversarial_weight=0.05), 40)],
-    ids=["unet_l2", "unet_wgan"],
-)  # fmt: skip
+    ("recipe", "steps"),
+    [
+        pytest.param(UNetL2(filters=16), 80, marks=pytest.mark.long, id="unet_l2"),
+        pytest.param(UNetWGAN(filters=16, adversarial_weight=0.05), 40, id="unet_wgan"),
+    ],
+)
 def test_training_on_the_samples_brings_the_heldout_error_down(tmp_path, recipe, steps: int) -> None:
     recipe.steps, recipe.evaluate_every, recipe.heldout_crops = steps, steps, 8
     if recipe.name == "unet_wgan":

@@ -148,6 +148,7 @@ def test_direct_calls_of_the_operator_do_not_crash() -> None:
             call(*arguments)
 
 
+@pytest.mark.long
 def test_what_puts_tiles_together_spills_nothing() -> None:
     types = {"moments": "*fp32", "mean": "*fp64", "var": "*fp64", "pixels": "fp64"}
     types |= dict.fromkeys(("parts", "channels", "height", "width"), "i32")

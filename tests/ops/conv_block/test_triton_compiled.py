@@ -84,6 +84,7 @@ def test_shipped_tiles_spill_nothing() -> None:
     check_compiled(todo)
 
 
+@pytest.mark.long
 def test_stride_2_spills_nothing() -> None:
     """Both ways forward in the largest tiles, which input gradients are without epilogue; the weight's gradient."""
     todo = []
@@ -108,6 +109,7 @@ def test_every_variant_of_the_tiles_spills_nothing(block) -> None:
     check_compiled(todo)
 
 
+@pytest.mark.long
 def test_planes_of_channels_compile_too() -> None:
     """NCHW, whose loads are not wide, and 64-bit indices."""
     tile = tiles.TILES["sm_90", "half"][-1]
