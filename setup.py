@@ -52,9 +52,9 @@ DEFAULT_ARCH_LIST = "8.0;9.0a+PTX"
 TORCH_TARGET_VERSION = "0x020b000000000000"
 WARNINGS = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-psabi", "-Wno-unknown-pragmas"]
 # GCC 12 warns of variables that its own intrinsics headers leave unset on purpose.
-KERNEL_FLAGS = ["-ffp-contract=fast", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
+KERNEL_FLAGS = ["-O3", "-ffp-contract=fast", "-Wno-maybe-uninitialized", "-Wno-uninitialized"]
 X86_FLAGS = {
-    "baseline": [],
+    "baseline": ["-O1"],  # no processor of the last ten years runs it for its speed: it is compiled the quicker
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
 }
@@ -193,6 +193,12 @@ def git_commit() -> str:
     return answer.stdout.strip() if answer.returncode == 0 else "unknown"
 
 
+def write_if_changed(path: Path, text: str) -> None:
+    """So that an unchanged file is not compiled again."""
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 def ninja_command() -> list[str]:
     if importlib.util.find_spec("ninja"):
         return [sys.executable, "-m", "ninja"]
@@ -235,9 +241,10 @@ class NinjaBuild(build_ext):
         x86 = flags is None and platform.machine().lower() in ("x86_64", "amd64")
         isas = X86_FLAGS if x86 else {"baseline": shlex.split(flags or "")}
         includes = [f"-I{ROOT / 'csrc'}", f"-I{torch / 'include'}"]
-        common = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *WARNINGS]
-        common.append(f"-ffile-prefix-map={ROOT}/=")  # errors name csrc/..., wherever it was built
-        common += shlex.split(os.environ.get("CXXFLAGS", ""))
+        # -O3 is for kernels: the rest only compiles longer. Errors name csrc/..., wherever it was built.
+        common = ["-std=c++17", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", *WARNINGS]
+        common.append(f"-ffile-prefix-map={ROOT}/=")
+        wishes = shlex.split(os.environ.get("CXXFLAGS", ""))
         defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", "-DTORCH_STABLE_ONLY"]
         if x86:
             defines.append("-DINPAINT_FAST_X86")
@@ -253,15 +260,12 @@ class NinjaBuild(build_ext):
             "commit": git_commit(),
         }
         # A header, not a -D: a changed commit then rebuilds one file.
-        facts_header = path.parent / "build_facts.h"
         text = "".join(f'    {{"{key}", {json.dumps(value)}}},\n' for key, value in facts.items())
-        if not facts_header.exists() or facts_header.read_text() != text:
-            facts_header.write_text(text)
+        write_if_changed(path.parent / "build_facts.h", text)
 
         def quote(words: list[str]) -> str:
             return " ".join(shlex.quote(word) for word in words).replace("$", "$$")
 
-        objects: list[str] = []
         lines = [
             "ninja_required_version = 1.5",
             "rule cxx",
@@ -279,40 +283,47 @@ class NinjaBuild(build_ext):
             "  description = link $out",
         ]
 
-        def compile_file(rule: str, source: Path, flags: list[str], tag: str = "") -> None:
-            name = "_".join(source.relative_to(ROOT / "csrc").with_suffix("").parts) + tag + ".o"
-            objects.append(name)
-            lines.append(f"build {name}: {rule} {str(source).replace(' ', '$ ')}")
+        objects: dict[str, list[str]] = {"host": [], "kernels": []}
+
+        def compile_file(rule: str, source: Path, name: str, flags: list[str], kind: str = "host") -> None:
+            objects[kind].append(f"{name}.o")
+            lines.append(f"build {name}.o: {rule} {str(source).replace(' ', '$ ')}")
             lines.append(f"  flags = {quote(flags)}")
 
-        # Before torch's own copy of pybind11, which refuses the stable ABI's macros (torch 2.11).
-        python = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11_include()}", f"-I{path.parent}"]
+        def sources(*patterns: str) -> list[tuple[Path, str]]:
+            """Files of csrc/ with the names of their objects."""
+            found = [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
+            return [(path, "_".join(path.relative_to(ROOT / "csrc").with_suffix("").parts)) for path in found]
 
-        def sources(*patterns: str) -> list[Path]:
-            return [path for pattern in patterns for path in sorted((ROOT / "csrc").glob(pattern))]
-
-        for source in sources("module.cpp", "*/python.cpp", *(["*/cuda_python.cpp"] if cuda.nvcc else [])):
-            compile_file("cxx", source, [*common, *defines, *python, *includes])
-        for source in sources("common/*.cpp", "*/cpu_ops.cpp", *(["*/cuda_ops.cpp"] if cuda.nvcc else [])):
-            compile_file("cxx", source, [*common, *defines, *includes])
-        # After all others: of an inline function the linker keeps the first copy, which every processor must run.
-        for source in sources("*/cpu/kernels.cpp"):
-            for isa, flags in isas.items():
-                chosen = [*KERNEL_FLAGS, f"-DINPAINT_FAST_ISA={isa}", *flags]
-                compile_file("cxx", source, [*common, *includes[:1], *chosen], f"_{isa}")
+        # Ninja starts jobs in the order of this file: the longest first, so that no processor waits for one in the end.
         link = ["-shared", *shlex.split(os.environ.get("LDFLAGS", ""))]
         if cuda.nvcc:
             host = ["-Xcompiler", "-fPIC,-fvisibility=hidden", "-ccbin", cxx[0]]
-            for source in sources("*/cuda/kernels.cu"):
-                compile_file("nvcc", source, ["-std=c++17", "-O3", *host, *includes[:1], *cuda.flags()])
+            for source, name in sources("*/cuda/kernels.cu"):
+                compile_file("nvcc", source, name, ["-std=c++17", "-O3", *host, *includes[:1], *cuda.flags()])
             lib = cuda.home / ("lib64" if (cuda.home / "lib64").exists() else "lib")
             link += [f"-L{lib}", "-lcudart_static", "-ldl", "-lrt", "-lpthread"]
+        for source, name in sources("*/cpu/kernels.cpp"):
+            for isa, flags in isas.items():
+                chosen = [*KERNEL_FLAGS, f"-DINPAINT_FAST_ISA={isa}", *flags, *wishes]
+                compile_file("cxx", source, f"{name}_{isa}", [*common, *includes[:1], *chosen], "kernels")
+        # One file that includes all of them: pybind11's headers take far longer than what is in them.
+        python = path.parent / "python.cpp"
+        files = sources("module.cpp", "*/python.cpp", *(["*/cuda_python.cpp"] if cuda.nvcc else []))
+        write_if_changed(python, "".join(f'#include "{source.relative_to(ROOT / "csrc")}"\n' for source, _ in files))
+        # Before torch's own copy of pybind11, which refuses the stable ABI's macros (torch 2.11).
+        first = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11_include()}", f"-I{path.parent}"]
+        compile_file("cxx", python, "python", [*common, *defines, *first, *includes, *wishes])
+        for source, name in sources("*/cpu_ops.cpp", *(["*/cuda_ops.cpp"] if cuda.nvcc else []), "common/*.cpp"):
+            compile_file("cxx", source, name, [*common, *defines, *includes, *wishes])
         if sys.platform == "darwin":
             link += ["-undefined", "dynamic_lookup"]
         else:
             # libtorch.so names whatever else this torch has (libtorch_cuda.so), so that symbols are found in it too.
             link += [f"-L{torch / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
-        lines += [f"build {str(output).replace(' ', '$ ')}: link {' '.join(objects)}", f"  flags = {quote(link)}"]
+        # Kernels last: of an inline function the linker keeps the first copy, which every processor must run.
+        inputs = " ".join(objects["host"] + objects["kernels"])
+        lines += [f"build {str(output).replace(' ', '$ ')}: link {inputs}", f"  flags = {quote(link)}"]
         path.write_text("\n".join(lines) + "\n")
 
 

@@ -80,6 +80,10 @@ INPAINT_FAST_INLINE Doubles exponential_minus_1(Doubles x) {
 
 // ---- the activations ----
 
+constexpr bool has_exponential(Activation activation) {
+  return activation == Activation::elu || activation == Activation::sigmoid || activation == Activation::tanh;
+}
+
 template <Activation A, class V>
 INPAINT_FAST_INLINE V activated(V x, V slope) {
   const V zero = broadcast<V>(0), one = broadcast<V>(1);

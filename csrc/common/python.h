@@ -1,5 +1,6 @@
 // What csrc/module.cpp takes into the module: functions of csrc/<stem>/python.cpp and, in a build with CUDA,
-// csrc/<stem>/cuda_python.cpp. Whichever of these files are in the build say so themselves.
+// csrc/<stem>/cuda_python.cpp. Whichever of these files are in the build say so themselves. All of them are compiled as
+// one file (setup.py), so that a name of one is no other's.
 #pragma once
 
 #include <vector>

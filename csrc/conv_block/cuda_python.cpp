@@ -7,7 +7,7 @@
 namespace inpaint_fast {
 namespace {
 
-const FunctionsOfModule functions([](pybind11::module_& m) {
+const FunctionsOfModule functions_of_blocks_on_cuda([](pybind11::module_& m) {
   m.def("dilated_block_cuda_capability", &cuda::convolution_capability,
         "Whose convolution runs on the current CUDA device: 'sm_80' or 'sm_90a'. RuntimeError without a device, and "
         "where INPAINT_FAST_CUDA_CAPABILITY asks for what is not there.");

@@ -37,7 +37,7 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
   return 4 * workspace_floats(parts_of(args));
 }
 
-const FunctionsOfModule functions([](pybind11::module_& m) {
+const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
   m.def(
       "winograd_cost", &cost, pybind11::arg("kind"), pybind11::arg("images"), pybind11::arg("height"),
       pybind11::arg("width"), pybind11::arg("dilation_h"), pybind11::arg("dilation_w"), pybind11::arg("taps"),

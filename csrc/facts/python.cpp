@@ -126,7 +126,7 @@ PyMethodDef methods[] = {
      "stand(facts, argument=None): whether all of these facts (inpaint_fast/nn/fuse/facts.py) stand."},
     {nullptr, nullptr, 0, nullptr}};
 
-const FunctionsOfModule functions([](pybind11::module_& m) {
+const FunctionsOfModule functions_of_facts([](pybind11::module_& m) {
   if (PyModule_AddFunctions(m.ptr(), methods) != 0) throw pybind11::error_already_set();
 });
 

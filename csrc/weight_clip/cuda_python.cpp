@@ -10,7 +10,7 @@
 namespace inpaint_fast {
 namespace {
 
-bool weight_clip_list(const py::list& tensors, double low, double high) {
+bool weight_clip_cuda_list(const py::list& tensors, double low, double high) {
   PlainTable table;
   table.device_type = kDeviceInDlpack;
   if (!table.fill({tensors})) return false;
@@ -23,8 +23,8 @@ bool weight_clip_list(const py::list& tensors, double low, double high) {
   return true;
 }
 
-const FunctionsOfModule functions([](py::module_& m) {
-  m.def("weight_clip_cuda", &weight_clip_list,
+const FunctionsOfModule functions_of_weight_clip_on_cuda([](py::module_& m) {
+  m.def("weight_clip_cuda", &weight_clip_cuda_list,
         "Clip a list of plain CUDA tensors of one device; False (and nothing done) for others.");
 });
 

@@ -47,7 +47,7 @@ bool clipped_step_list(const py::list& params, const py::list& grads, const py::
   return true;
 }
 
-const FunctionsOfModule functions([](py::module_& m) {
+const FunctionsOfModule functions_of_weight_clip([](py::module_& m) {
   m.def("weight_clip", &weight_clip_list, "Clip a list of plain CPU tensors; False (and nothing done) for others.");
   m.def("clipped_step", &clipped_step_list, "Step on lists of plain CPU tensors; False (and nothing done) for others.");
 });

@@ -117,12 +117,15 @@ INPAINT_FAST_INLINE void walk(const NormAct& args, const NormActChunk& chunk, St
   }
 }
 
-// Vectors of channels whose sums, four registers each in float32, are added up at a time.
+// Vectors of channels whose sums, four registers each in float32, are added up at a time. One where an exponential
+// takes the time, and of doubles, the type of references: the same sums, in a fraction of the code to compile.
 #if defined(__AVX512F__)
-constexpr int kSumVectors = 4;
+constexpr int kMostSumVectors = 4;
 #else
-constexpr int kSumVectors = 2;
+constexpr int kMostSumVectors = 2;
 #endif
+template <class T, Activation F>
+constexpr int kSumVectors = std::is_same_v<T, double> || has_exponential(F) ? 1 : kMostSumVectors;
 
 // Sums of N vectors V side by side.
 template <class V, int N>
@@ -142,7 +145,7 @@ struct Sums {
 
 // Calls term(element, channel, zero) for every element of the chunk, with a zero of the type of vector or number to
 // take there; it returns a pair a, b of Wide. firsts, seconds: the sums of a and of a * b of each channel.
-template <class T, bool Rows, class Term>
+template <class T, bool Rows, int Vectors, class Term>
 INPAINT_FAST_INLINE void add_up(const NormAct& args, const NormActChunk& chunk, double* firsts, double* seconds,
                                 Term term) {
   typedef typename Compute<T>::Vector V;
@@ -151,7 +154,7 @@ INPAINT_FAST_INLINE void add_up(const NormAct& args, const NormActChunk& chunk, 
     const int64_t channels = chunk.channel_end - chunk.channel_begin;
     for (int64_t c = 0; c < channels; ++c) firsts[c] = seconds[c] = 0;
     // All pixels at a time where the registers hold all channels; otherwise few, to read memory in its order.
-    const int64_t pixels = channels <= kSumVectors * lanes<V>() ? kNormActPixels : 4;
+    const int64_t pixels = channels <= Vectors * lanes<V>() ? kNormActPixels : 4;
     NormActChunk few = chunk;
     for (; few.pixel_begin < chunk.pixel_end; few.pixel_begin = few.pixel_end) {
       few.pixel_end = few.pixel_begin + pixels < chunk.pixel_end ? few.pixel_begin + pixels : chunk.pixel_end;
@@ -175,7 +178,7 @@ INPAINT_FAST_INLINE void add_up(const NormAct& args, const NormActChunk& chunk, 
           __builtin_memcpy(seconds + c, sums.second, sizeof sums.second);
         }
       };
-      add_channels(V{}, std::integral_constant<int, kSumVectors>{});
+      if constexpr (Vectors > 1) add_channels(V{}, std::integral_constant<int, Vectors>{});
       add_channels(V{}, std::integral_constant<int, 1>{});
       add_channels(A{}, std::integral_constant<int, 1>{});
     }
@@ -221,6 +224,7 @@ struct Steps {
   T* output = static_cast<T*>(args.output);
   A slope = static_cast<A>(args.slope);
   int64_t channels = chunk.channel_end - chunk.channel_begin;
+  static constexpr int kVectors = kSumVectors<T, F>;
 
   template <class V>
   INPAINT_FAST_MEMBER V u_of(V x) const {
@@ -233,12 +237,13 @@ struct Steps {
       const A u = u_of(to_scalar(input[first_element<Rows>(args, chunk, c)], A{}));
       shift.set(c, u - u == 0 ? u : 0);  // an infinite one would make every difference NaN
     }
-    add_up<T, Rows>(args, chunk, means, squares, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
+    const auto term = [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
       Wide<decltype(zero)> d(u_of(load(input + i, zero)));
       int64_t at = c;
       for (auto& part : d.parts) part -= shift.at(at, part), at += sizeof part / sizeof(double);
       return std::make_pair(d, d);
-    });
+    };
+    add_up<T, Rows, kVectors>(args, chunk, means, squares, term);
     const double n = static_cast<double>(chunk.count());
     for (int64_t c = 0; c < channels; ++c) {
       const double sum = means[c], about_mean = squares[c] - sum * sum / n;
@@ -267,11 +272,12 @@ struct Steps {
 
   void sums(double* firsts, double* seconds) const {
     const OfChannels shift(args.shift, chunk), scale(args.scale, chunk), offset(args.offset, chunk);
-    add_up<T, Rows>(args, chunk, firsts, seconds, [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
+    const auto term = [&](int64_t i, int64_t c, auto zero) __attribute__((always_inline)) {
       typedef decltype(zero) V;
       const V d = u_of(load(input + i, zero)) - shift.at(c, zero);
       return std::make_pair(Wide<V>(grad_of(i, c, d, scale, offset)), Wide<V>(d));
-    });
+    };
+    add_up<T, Rows, kVectors>(args, chunk, firsts, seconds, term);
   }
 
   void backward() const {
@@ -291,7 +297,9 @@ struct Steps {
   void run(NormActStep step, double* firsts, double* seconds) const {
     switch (step) {
       case NormActStep::moments:
-        return moments(firsts, seconds);
+        // Of an activation that follows they know nothing: with_order() asks for those without one.
+        if constexpr (ActFirst || F == Activation::none) moments(firsts, seconds);
+        return;
       case NormActStep::forward:
         return forward();
       case NormActStep::sums:
@@ -304,7 +312,6 @@ struct Steps {
 
 template <class T, bool Rows>
 void with_order(const NormAct& args, NormActStep step, const NormActChunk& chunk, double* firsts, double* seconds) {
-  // Before the normalisation its moments know nothing of the activation that follows.
   const bool plain = step == NormActStep::moments && args.order == Order::norm_act;
   with_activation(plain ? Activation::none : args.activation, [&](auto activation) {
     constexpr Activation kActivation = decltype(activation)::value;
