@@ -104,4 +104,4 @@ test-wheels: wheels  ## each installed into an empty environment and tested outs
 	$(BIN)/python tests/wheels.py try
 
 clean:           ## remove everything that was built; keep the sources
-	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so
+	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so inpaint_fast/_not_compiled.txt
