@@ -12,11 +12,11 @@ REQUIREMENTS ?= requirements.txt
 help:            ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-demo: build      ## train two systems on the shipped photographs, complete unseen ones (about 6 minutes, with the build)
+demo: build      ## train two systems on the shipped photographs, complete unseen ones (6 minutes with the build, 8 beside another job)
 	rm -rf demo
 	$(BIN)/inpaint-fast demo --out demo
 
-pictures: build  ## a short run of every recipe: docs/<recipe>.png, docs/pictures.csv, the README's figures (half an hour on one core)
+pictures: build  ## a short run of every recipe: docs/<recipe>.png, docs/pictures.csv, the table of docs/systems.md (half an hour on one core)
 	rm -rf runs/pictures
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/figures.py
@@ -104,4 +104,4 @@ test-wheels: wheels  ## each installed into an empty environment and tested outs
 	$(BIN)/python tests/wheels.py try
 
 clean:           ## remove everything that was built; keep the sources
-	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so
+	rm -rf $(VENV) build dist *.egg-info inpaint_fast/_C*.so inpaint_fast/_not_compiled.txt

@@ -14,7 +14,7 @@ and in a build with CUDA besides
     csrc/<stem>/cuda_python.cpp             functions of the module itself
 
 Where no compiler is found nothing is compiled, which the build and every import say, and the package runs on PyTorch's
-own operators.
+own operators. The reason lies where the module would, in inpaint_fast/_not_compiled.txt.
 
 Environment:
     INPAINT_FAST_EXTENSION 1: compile or fail; 0: compile nothing; unset: compile when a compiler is found
@@ -58,6 +58,10 @@ X86_FLAGS = {
     "avx2": ["-mavx2", "-mfma", "-mf16c"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"],
 }
+
+
+NOTE = "_not_compiled.txt"
+"""Beside the module, or in its place: why nothing was compiled (inpaint_fast/_extension.py reads it)."""
 
 
 class BuildError(SystemExit):
@@ -218,13 +222,17 @@ class NinjaBuild(build_ext):
     """Writes one build.ninja for the whole module and runs it: parallel, incremental, flags for each file."""
 
     def build_extension(self, ext: Extension) -> None:
+        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        note = output.with_name(NOTE)
         if (reason := why_nothing_is_compiled()) is not None:
             print(f"inpaint_fast: nothing is compiled, {reason}; PyTorch's own operators will run", file=sys.stderr)
+            output.unlink(missing_ok=True)  # of an earlier build: a wheel would take it along
+            note.write_text(reason)
             return
-        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        note.unlink(missing_ok=True)
         folder = Path(self.build_temp).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
         self.write_ninja(folder / "build.ninja", output)
         status = {"NINJA_STATUS": "inpaint_fast [%f/%t, %es] "}
         command = [*ninja_command(), "-C", str(folder), "-j", str(jobs())]
@@ -234,6 +242,17 @@ class NinjaBuild(build_ext):
                 "the extension did not compile; the compiler's words stand above. "
                 "INPAINT_FAST_CUDA=0 builds without CUDA."
             )
+
+    def copy_extensions_to_source(self) -> None:
+        """For --inplace and editable installs, which build elsewhere first: the reason, too, or its absence."""
+        super().copy_extensions_to_source()
+        built = Path(self.build_lib, self.get_ext_filename("inpaint_fast._C"))
+        beside = ROOT / "inpaint_fast" / built.name
+        if (note := built.with_name(NOTE)).exists():
+            beside.unlink(missing_ok=True)
+            beside.with_name(NOTE).write_text(note.read_text())
+        else:
+            beside.with_name(NOTE).unlink(missing_ok=True)
 
     def write_ninja(self, path: Path, output: Path) -> None:
         torch, cuda, cxx = torch_folder(), Cuda(), compiler()

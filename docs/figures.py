@@ -12,8 +12,8 @@ Every figure is rounded the same way. Times have two significant digits, from 10
 in seconds. Multiples (the peer's median divided by ours) have one decimal, below 1.2 two: 0.96x and 1.02x are not 1.0x.
 What was not measured is "-".
 
-What no CSV has is not here: the figures of the demo, of precision and gradients, of GLCIC's phases, images/s, numbers
-of parameters. Python alone is needed, neither torch nor a build.
+What no CSV has is not here (the figures of the demo, of precision and gradients, of GLCIC's phases, images/s, numbers
+of parameters): their pages name what repeats them, or say "measured once". Python alone is needed, neither torch nor a build.
 """
 
 from __future__ import annotations

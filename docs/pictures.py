@@ -1,10 +1,10 @@
-"""The pictures and figures of the README's systems: a short run of every recipe on the photographs that come with it.
+"""The pictures and figures of docs/systems.md: a short run of every recipe on the photographs that come with it.
 
     python docs/pictures.py [RECIPE ...]        (`make pictures` runs all of them: half an hour on one core)
 
 From the root of the repository. Each run is `inpaint-fast train RECIPE` with the settings of `RUNS`, and leaves
 docs/RECIPE.png (held-out examples side by side: the input, below it the completion, the truth; or pictures from noise)
-and its row of docs/pictures.csv.
+and its row of docs/pictures.csv. One with --init starts from another's run, which has to be made before it.
 """
 
 from __future__ import annotations

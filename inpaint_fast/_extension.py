@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
+from pathlib import Path
 from types import ModuleType
 
 import torch  # (first: the module is linked with the libraries that this loads)
 
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
 CUDA_CAPABILITIES = ("sm_80", "sm_90a")
+
+
+NOTE = Path(__file__).with_name("_not_compiled.txt")
+"""What setup.py writes where it builds no module: the reason."""
+
+
+def _why_nothing_was_compiled() -> ImportError | None:
+    """None where there is a module, or nobody said why there is none."""
+    if importlib.util.find_spec("inpaint_fast._C") is None and NOTE.exists():
+        return ImportError(f"nothing was compiled, {NOTE.read_text()}")
+    return None
 
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
@@ -20,7 +33,8 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
             raise ValueError(f"{name}: {', '.join(known)} or nothing is expected, got {wish!r}")
     try:
         from inpaint_fast import _C
-    except ImportError as error:
+    except ImportError as failed:
+        error = _why_nothing_was_compiled() or failed
         warnings.warn(
             f"the compiled operators of inpaint_fast could not be loaded ({error}); the reference implementations run "
             "instead, right but slower. To build them: pip install --no-build-isolation . "

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import inpaint_fast as ipf
 import inpaint_fast.kernels
 
 ROOT = Path(__file__).resolve().parent.parent
+LICENSES = ("LICENSE", "inpaint_fast/data/samples/photos/LICENSES.md", "inpaint_fast/data/samples/digits/LICENSE.md")
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -165,4 +168,38 @@ def test_without_a_compiler_nothing_is_compiled_and_the_build_says_so(tmp_path, 
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     assert ran.stderr.count("nothing is compiled") == 1 and words in ran.stderr
-    assert not list(tmp_path.rglob("*.so"))
+    assert [path.name for path in (tmp_path / "inpaint_fast").iterdir()] == ["_not_compiled.txt"]
+
+
+@pytest.mark.parametrize("place", ["build", "beside the sources"])
+def test_why_nothing_was_compiled_is_said_until_something_is(tmp_path, monkeypatch, place) -> None:
+    import os
+
+    sources, note = tmp_path / "sources", ipf._extension.NOTE.name
+    for name in ("setup.py", "pyproject.toml", "README.md", "inpaint_fast/_version.py", *LICENSES):
+        (sources / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, sources / name)
+    folders = ["--build-temp", str(tmp_path / "temp"), "--build-lib", str(tmp_path / "lib")]
+    options = folders if place == "build" else [*folders, "--inplace"]
+    package = (tmp_path / "lib" if place == "build" else sources) / "inpaint_fast"
+
+    def build(**environment: str) -> None:
+        command = [sys.executable, "setup.py", "build_ext", *options]
+        settings = os.environ | {"INPAINT_FAST_CUDA": "0"} | environment
+        subprocess.run(command, check=True, capture_output=True, cwd=sources, env=settings)
+
+    build(INPAINT_FAST_EXTENSION="0")
+    monkeypatch.setattr(ipf._extension, "NOTE", package / note)
+    if ipf._extension.module is not None:
+        assert ipf._extension._why_nothing_was_compiled() is None
+    monkeypatch.delattr(ipf, "_C", raising=False)
+    monkeypatch.setitem(sys.modules, "inpaint_fast._C", None)
+    with pytest.warns(RuntimeWarning, match="nothing was compiled, as INPAINT_FAST_EXTENSION=0 asks"):
+        module, error = ipf._extension._load()
+    assert module is None and str(error) == "nothing was compiled, as INPAINT_FAST_EXTENSION=0 asks"
+    module = package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}"
+    build(INPAINT_FAST_EXTENSION="1", CXX="true")  # a compiler that is always content, and writes nothing
+    assert not (package / note).exists()
+    module.touch()
+    build(INPAINT_FAST_EXTENSION="0")
+    assert (package / note).exists() and not module.exists()

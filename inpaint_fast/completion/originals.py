@@ -203,8 +203,8 @@ def _options(format: str, stored: Image.Image, software: str | None) -> dict[str
         options |= {"pnginfo": header, "transparency": stored.info.get("transparency")}
     elif software is not None:
         exif[Base.Software] = software
-    if "dpi" in stored.info and format != "WEBP":
-        options["dpi"] = stored.info["dpi"]
+    if "dpi" in stored.info and format != "WEBP" and (format != "JPEG" or stored.info.get("jfif_unit") in (1, 2)):
+        options["dpi"] = stored.info["dpi"]  # of a JPEG file's header: Pillow takes it from EXIF, too, and makes up 72
     if len(exif):
         options["exif"] = exif.tobytes()
     if isinstance(stored, JpegImagePlugin.JpegImageFile):  # MPO too

@@ -124,6 +124,20 @@ def test_exif_without_its_thumbnail_profile_and_resolution(tmp_path) -> None:
         assert after.info.get("dpi") == before.info.get("dpi")
 
 
+@pytest.mark.parametrize("resolution", [None, 300])
+@pytest.mark.parametrize("suffix", ["jpg", "tif", "png"])
+def test_no_resolution_is_made_up(tmp_path, suffix, resolution) -> None:
+    exif = Image.Exif()
+    exif[Base.Make] = "maker"
+    if resolution:
+        exif[Base.XResolution], exif[Base.YResolution], exif[Base.ResolutionUnit] = resolution, resolution, 2
+    noise("RGB").save(tmp_path / f"a.{suffix}", exif=exif)
+    before, after = written(tmp_path, f"a.{suffix}")
+    assert after.info.get("dpi") == before.info.get("dpi")
+    assert after.info.get("jfif_unit") == before.info.get("jfif_unit")
+    assert resolution is None or after.getexif()[Base.XResolution] == resolution
+
+
 def test_the_thumbnail_shows_what_was_removed(tmp_path) -> None:
     thumbnail = io.BytesIO()
     noise("RGB").save(thumbnail, "JPEG")
