@@ -34,7 +34,7 @@ FENCE = re.compile(r"^(?:<!-- (?P<mark>.*?) -->\n)?```(?P<language>\w*)\n(?P<tex
 SHORT = {
     "train": "--steps 2 --heldout-crops 1 --heldout-pictures 2",
     "evaluate": "--heldout-crops 1 --heldout-pictures 2",
-    "bench": "--case forward_256 --repeats 1",
+    "bench": "--case ^forward_256|^64x64$ --repeats 1",
     "demo": "--seconds 1",
     "--adapt": "--adapt 1",
 }
