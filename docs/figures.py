@@ -13,7 +13,8 @@ in seconds. Multiples (the peer's median divided by ours) have one decimal, belo
 What was not measured is "-".
 
 What no CSV has is not here (the figures of the demo, of precision and gradients, of GLCIC's phases, images/s, numbers
-of parameters): their pages name what repeats them, or say "measured once". Python alone is needed, neither torch nor a build.
+of parameters): their pages name what repeats them, or say "measured once". Python alone is needed, neither torch nor a
+build.
 """
 
 from __future__ import annotations
