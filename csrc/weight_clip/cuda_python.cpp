@@ -13,7 +13,7 @@ namespace {
 bool weight_clip_cuda_list(const py::list& tensors, double low, double high) {
   PlainTable table;
   table.device_type = kDeviceInDlpack;
-  if (!table.fill({tensors})) return false;
+  if (!table.fill({tensors}, !is_symmetric(low, high))) return false;
   if (table.numel == 0) return true;
   UpdateSettings settings;
   settings.kind = table.kind, settings.low = low, settings.high = high;

@@ -110,8 +110,9 @@ struct PlainTable {
   int64_t numel = 0;
   int32_t device_type = kDlCpu, device_id = -1;
 
-  // Fills it from lists of operands ([]: there is none); false when one of them is not plain.
-  bool fill(const std::vector<py::list>& operands) {
+  // Fills it from lists of operands ([]: there is none); false when one of them is not plain. With `signs` a view that
+  // stands for negated numbers is none.
+  bool fill(const std::vector<py::list>& operands, bool signs = true) {
     const TensorViews& torch = views();
     if (!torch.api) return false;
     const Py_ssize_t count = PyList_GET_SIZE(operands[kParam].ptr());
@@ -126,7 +127,7 @@ struct PlainTable {
         PyObject* const operand = PyList_GET_ITEM(operands[k].ptr(), i);
         if (!torch.view(operand, device_type, t, size)) return false;
         // States are the optimizer's own, made as numbers.
-        if ((k == kParam || k == kGradient) && !torch.is_as_stored(operand)) return false;
+        if (signs && (k == kParam || k == kGradient) && !torch.is_as_stored(operand)) return false;
         if (kind == ScalarKind::none) kind = TensorViews::kind(t), device_id = t.device_id;
         if (TensorViews::kind(t) != kind || t.device_id != device_id) return false;
         UpdateEntry& entry = entries[i];
@@ -143,5 +144,8 @@ struct PlainTable {
     return true;
   }
 };
+
+// Such bounds are those of the negated numbers, too: nobody needs to be asked, which takes as long as a small clip.
+inline bool is_symmetric(double low, double high) { return low == -high; }
 
 }  // namespace inpaint_fast

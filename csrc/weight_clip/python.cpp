@@ -13,7 +13,7 @@ namespace {
 
 bool weight_clip_list(const py::list& tensors, double low, double high) {
   PlainTable table;
-  if (!table.fill({tensors})) return false;
+  if (!table.fill({tensors}, !is_symmetric(low, high))) return false;
   UpdateSettings settings;
   settings.kind = table.kind, settings.low = low, settings.high = high;
   py::gil_scoped_release release;

@@ -140,8 +140,8 @@ class Recipe(ABC):
     shapes or the phase change, and replay it: the same steps without Python between them. A step that cannot be
     captured runs as it is, and the run says why."""
     accelerate: bool = True
-    """On a CPU, run the networks channels_last and by the fused operators (`inpaint_fast.accelerate`): the same
-    mathematics in less time, other roundings."""
+    """On a CPU, run the networks by the fused operators (`inpaint_fast.accelerate`), channels_last but for `latent_gan`:
+    the same mathematics in less time, other roundings."""
     tune: bool = False
     """With accelerate, time in the first steps whether the fused operators or PyTorch's are faster on this machine, for
     each layer, and keep what is; some 0.2 s a layer, and two runs of one seed then differ by rounding."""
@@ -259,6 +259,8 @@ class System(nn.Module, ABC):
     """What a user should know before the run, a sentence each; printed at its start."""
     lr_decay: float = 1.0
     """Factor of every learning rate at the start of each epoch, the first included."""
+    memory_format: torch.memory_format = torch.channels_last
+    """Of the networks where they run by the fused operators."""
     phase: Hashable = None
     """What decides, besides a batch's shapes, which operations a step is made of: a graph holds those of one phase."""
 

@@ -60,7 +60,7 @@ class Run:
             join_norms(self.system, self.processes)
         if self.accelerated:
             # PyTorch's overloads of Module.to have no memory format.
-            self.system.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            self.system.to(memory_format=self.system.memory_format)  # pyright: ignore[reportCallIssue]
             accelerate(self.system, tune=recipe.tune)
         self.system.begin_average()
         self.iterate = Iterations(self.system, self.device, wanted=recipe.cuda_graph)

@@ -73,6 +73,21 @@ def test_clip_equals_clamp(implementation, dtype, bound) -> None:
         assert torch.equal(tensor.nan_to_num(9), want.nan_to_num(9))
 
 
+@pytest.mark.skipif(not ipf._extension.module, reason="the module is not built")
+@pytest.mark.parametrize("low", [-0.5, 0.0])
+def test_views_that_stand_for_negated_numbers(low: float) -> None:
+    """Bounds that lie about 0 bound them alike; others are refused, and nothing is changed."""
+    view = torch._neg_view(torch.tensor([-0.75, 0.75, 0.25, -0.25]))
+    before = view.resolve_neg().clone()
+    if low == 0:
+        with pytest.raises(RuntimeError, match="negation"):
+            ipf.clip_weights_([view], (low, 0.5), backend="cpp")
+        assert torch.equal(view.resolve_neg(), before)
+    else:
+        ipf.clip_weights_([view], (low, 0.5), backend="cpp")
+        assert torch.equal(view.resolve_neg(), before.clamp(-0.5, 0.5))
+
+
 @pytest.mark.proves(
     "ClippedAdam",
     "ClippedAdamW",
