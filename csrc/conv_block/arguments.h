@@ -177,6 +177,11 @@ inline Epilogue epilogue_of(const Tensor& pictures, int64_t out_channels, const 
           activation_of(activation), static_cast<float>(slope), order};
 }
 
+// The side of the tiles that weights are transformed for: of Winograd's algorithms on a CPU; GPUs have none.
+inline void check_tile(int64_t tile) {
+  STD_TORCH_CHECK(tile == 4 || tile == 6, "tile: 4 or 6 is expected, got ", tile);
+}
+
 // Weights as another call has transformed them.
 inline void check_transformed(const Tensor& transformed, const Tensor& pictures, int64_t numel) {
   check_beside(transformed, pictures, 1, "transformed");

@@ -16,9 +16,13 @@ void check_weight(const Tensor& weight) {
 
 // ---- dilated_block: stride 1 ----
 
-Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
+// tile: 4, F(4x4, 3x3), or 6, F(6x6, 3x3)
+Tensor dilated_block_weights(const Tensor& weight, int64_t tile) {  // [C_out, C_in, 3, 3]
   check_weight(weight);
-  return transformed_weights(weight, {weights_of(weight), {}});
+  check_tile(tile);
+  Quarters quarters;
+  quarters.tile = static_cast<int>(tile);
+  return transformed_weights(weight, {weights_of(weight), quarters});
 }
 
 Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]

@@ -120,8 +120,10 @@ Tensor block_weight_gradient(const Geometry& geometry, const Tensor& grad, const
 
 // ---- dilated_block ----
 
-Tensor dilated_block_weights(const Tensor& weight) {  // [C_out, C_in, 3, 3]
+// `tile` is for CPUs alone.
+Tensor dilated_block_weights(const Tensor& weight, int64_t tile) {  // [C_out, C_in, 3, 3]
   check_weight(weight);
+  check_tile(tile);
   return block_weights(weight, weights_of(weight));
 }
 

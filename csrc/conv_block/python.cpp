@@ -20,7 +20,7 @@ std::pair<int64_t, int64_t> cost(int kind, int64_t images, int64_t height, int64
 }
 
 int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
-                        int64_t dilation_h, int64_t dilation_w, bool channels_last) {
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile) {
   constexpr int64_t kMost = int64_t{1} << 50;
   if (images < 0 || in_channels < 0 || out_channels < 0 || height < 0 || width < 0)
     throw std::invalid_argument("sizes of 0 or more are expected");
@@ -30,11 +30,28 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
       std::max({in_channels, out_channels, height, width, dilation_h, dilation_w}) >= kSideLimit)
     throw std::invalid_argument("input: the sizes are too large: sides and channels below 2^28 are expected");
   ConvBlock args;
+  args.tiling.tile = args.quarters.tile = tile == 6 ? 6 : 4;
   args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
   args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
   args.input.channels = in_channels, args.output.channels = out_channels;
   args.input.of_channel = args.output.of_channel = channels_last ? 1 : height * width;
   return 4 * workspace_floats(parts_of(args));
+}
+
+int tile(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width, int64_t dilation_h,
+         int64_t dilation_w, bool channels_last, bool kept) {
+  // Checks, besides; a dilation larger than a side leaves one pixel a phase.
+  winograd_cost(true, images, height, width, dilation_h, dilation_w, 3);
+  Tiling picture;
+  picture.images = images, picture.height = height, picture.width = width;
+  picture.dilation_h = std::min(dilation_h, std::max<int64_t>(height, 1));
+  picture.dilation_w = std::min(dilation_w, std::max<int64_t>(width, 1));
+  return tile_of(picture, in_channels, out_channels, channels_last, kept);
+}
+
+void force_tile(int tile) {
+  if (tile != 0 && tile != 4 && tile != 6) throw std::invalid_argument("tile: 4, 6 or 0 is expected");
+  forced_tile.store(tile);
 }
 
 const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
@@ -43,8 +60,20 @@ const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
       pybind11::arg("width"), pybind11::arg("dilation_h"), pybind11::arg("dilation_w"), pybind11::arg("taps"),
       "(tiles, products for a pair of channels) of Winograd's algorithm, each at most 2^63 - 1. kind 0: a convolution "
       "of any dilation with a result of these sides; 1: one of stride 2, either way, whose smaller picture has them.");
-  m.def("dilated_block_workspace", &workspace_bytes,
-        "Bytes that one thread needs for an output of (images, out_channels, height, width).");
+  m.def(
+      "dilated_block_workspace",
+      [](int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width, int64_t dilation_h,
+         int64_t dilation_w, bool channels_last) {
+        return workspace_bytes(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last,
+                               4);
+      },
+      "Bytes that one thread needs for an output of (images, out_channels, height, width).");
+  m.def("dilated_block_workspace", &workspace_bytes, "The same in tiles of 4 or 6 pixels.");
+  m.def(
+      "winograd_tile", &tile,
+      "Of a convolution of any dilation with a result of these sides: 4, F(4x4, 3x3), or 6, F(6x6, 3x3), which is the "
+      "faster one. channels_last: its input and its result are; kept: its weights are transformed already.");
+  m.def("force_winograd_tile", &force_tile, "For tests: 4 or 6, whatever the convolution; 0: which is faster.");
 });
 
 }  // namespace

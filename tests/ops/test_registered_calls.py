@@ -127,7 +127,11 @@ operator(
      "channels_last": False, "tf32": False},
     [*wrong_pictures("input"), *wrong_weights(), *WRONG_GEOMETRY, *WRONG_STATISTICS, SMALL, CHANNELS],
 )  # fmt: skip
-operator("dilated_block_weights", {"weight": W}, wrong_weights())
+operator(
+    "dilated_block_weights",
+    {"weight": W, "tile": 4},
+    [*wrong_weights(), ({"tile": 5}, "tile: 4 or 6"), ({"tile": HUGE}, "tile: 4 or 6")],
+)
 operator(
     "dilated_block_input_gradient",
     {"grad": torch.ones(1, 6, 8, 8), "weight": W, "geometry": [1, 1, 1, 1], "channels_last": False, "tf32": False},
@@ -416,6 +420,9 @@ TOO_MUCH = [
     ("module.dilated_block_workspace(1, 4, 4, 8, 8, 0, 0, False)", "dilation: at least 1"),
     ("module.dilated_block_workspace(huge, huge, huge, huge, huge, huge, huge, False)", "too large"),
     ("module.dilated_block_workspace(-1, 4, 4, 8, 8, 1, 1, False)", "0 or more"),
+    ("module.winograd_tile(-1, 64, 64, 8, 8, 1, 1, True, True)", "0 or more"),
+    ("module.winograd_tile(1, 64, 64, 8, 8, 0, 1, True, True)", "dilation: at least 1"),
+    ("module.force_winograd_tile(5)", "tile: 4, 6 or 0"),
     ("module.winograd_cost(2, 1, 8, 8, 1, 1, 3)", "kind: 0"),
     ("module.winograd_cost(0, 1, 8, 8, 1, 1, 4)", "taps: 3"),
     ("module.winograd_cost(1, 1, 8, -8, 1, 1, 4)", "0 or more"),

@@ -1,4 +1,5 @@
-// The convolutions of the blocks by Winograd's F(4x4, 3x3) with their epilogue, and the gradient of their weights.
+// The convolutions of the blocks by Winograd's F(4x4, 3x3) and F(6x6, 3x3) with their epilogue, and the gradient of
+// their weights.
 #include "common/activation.h"
 #include "conv_block/cpu/winograd_tiles.h"
 
@@ -7,40 +8,44 @@ namespace INPAINT_FAST_ISA {
 namespace {
 
 // Calls run(rows, columns), the bands of the tiles: constants for whole tiles, whose transforms are then unrolled.
-template <class Run>
+template <int kTile, class Run>
 INPAINT_FAST_INLINE void with_bands(const Tiling& tiling, const Run& run) {
   if (tiling.whole())
-    run(Band{}, Band{});
+    run(Band{0, 0, kTile, kTile}, Band{0, 0, kTile, kTile});
   else
     run(tiling.rows, tiling.columns);
 }
 
-// B^T patch B of 16 channels; the 36 results lie `plane` apart.
+// B^T patch B of 16 channels; the results lie `plane` apart.
+template <int kTile>
 INPAINT_FAST_INLINE void transform_patch(const Tiling& tiling, const float* const pixels[], float* to, int64_t plane) {
-  with_bands(tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+  constexpr int kNumbers = numbers_of(kTile);
+  with_bands<kTile>(tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
     for (int lane = 0; lane < kPanel; lane += kLanes)
-      transform_2d<6, 6>([&](const Floats* in, Floats* out) { patch_1d(rows.pixels, in, out); },
-                         [&](const Floats* in, Floats* out) { patch_1d(columns.pixels, in, out); },
-                         Places{rows.pixels + 2}, Places{columns.pixels + 2}, rows, columns,
-                         [&](int i, int j) { return load(pixels[i * 6 + j] + lane, Floats{}); },
-                         [&](int i, int j, Floats v) { store(to + (i * 6 + j) * plane + lane, v); });
+      transform_2d<kNumbers, kNumbers>(
+          [&](const Floats* in, Floats* out) { patch_1d<kTile>(rows.pixels, in, out); },
+          [&](const Floats* in, Floats* out) { patch_1d<kTile>(columns.pixels, in, out); }, Places{rows.pixels + 2},
+          Places{columns.pixels + 2}, rows, columns,
+          [&](int i, int j) { return load(pixels[i * kNumbers + j] + lane, Floats{}); },
+          [&](int i, int j, Floats v) { store(to + (i * kNumbers + j) * plane + lane, v); });
   });
 }
 
-// A^T products A, and the epilogue, for one block of 32 output channels; `products` are those of tile `begin`, the 36
-// lie `plane` apart.
-template <Activation kActivation>
+// A^T products A, and the epilogue, for one block of 32 output channels; `products` are those of tile `begin`, the
+// numbers lie `plane` apart.
+template <int kTile, Activation kActivation>
 INPAINT_FAST_INLINE void transform_products(const ConvBlock& args, const Band& row_band, const Band& column_band,
                                             const float* epilogue, const float* products, int64_t plane, int64_t begin,
                                             int64_t end, const TileWriter& writer) {
+  constexpr int kNumbers = numbers_of(kTile);
   const Tiling& tiling = args.tiling;
   const int64_t of_row = writer.of_row, of_column = tiling.dilation_w * writer.of_column;
   const int64_t channels = round_up(args.output.channels, kColumns);
   const Floats slope = broadcast<Floats>(args.slope);
   for (int64_t index = begin; index < end; ++index, products += kColumns) {
     const Tile tile(tiling, index);
-    const int64_t rows = clipped((tiling.height - tile.y + tiling.dilation_h - 1) / tiling.dilation_h, 0, 4);
-    const int64_t columns = clipped((tiling.width - tile.x + tiling.dilation_w - 1) / tiling.dilation_w, 0, 4);
+    const int64_t rows = clipped((tiling.height - tile.y + tiling.dilation_h - 1) / tiling.dilation_h, 0, kTile);
+    const int64_t columns = clipped((tiling.width - tile.x + tiling.dilation_w - 1) / tiling.dilation_w, 0, kTile);
     float* const place = writer.place(tile);
     if (index + 1 < end) {  // the next tile's pixels are on their way while this one is computed
       const float* const next = writer.place(Tile(tiling, index + 1));
@@ -53,24 +58,25 @@ INPAINT_FAST_INLINE void transform_products(const ConvBlock& args, const Band& r
       const auto row = [&](EpilogueRow which) { return load(epilogue + which * channels + lane, Floats{}); };
       const Floats scale_before = row(kScaleBefore), shift_before = row(kShiftBefore);
       const Floats scale_after = row(kScaleAfter), shift_after = row(kShiftAfter);
-      transform_2d<6, 4>([&](const Floats* in, Floats* out) { tile_1d(row_band.pixels, in, out); },
-                         [&](const Floats* in, Floats* out) { tile_1d(column_band.pixels, in, out); }, row_band,
-                         column_band, Places{row_band.pixels}, Places{column_band.pixels},
-                         [&](int i, int j) { return load(products + (i * 6 + j) * plane + lane, Floats{}); },
-                         [&](int i, int j, Floats v) {
-                           if (i >= rows || j >= columns) return;
-                           v = activated<kActivation>(v * scale_before + shift_before, slope);
-                           store(place + i * of_row + j * of_column + lane, v * scale_after + shift_after);
-                         });
+      transform_2d<kNumbers, kTile>(
+          [&](const Floats* in, Floats* out) { tile_1d<kTile>(row_band.pixels, in, out); },
+          [&](const Floats* in, Floats* out) { tile_1d<kTile>(column_band.pixels, in, out); }, row_band, column_band,
+          Places{row_band.pixels}, Places{column_band.pixels},
+          [&](int i, int j) { return load(products + (i * kNumbers + j) * plane + lane, Floats{}); },
+          [&](int i, int j, Floats v) {
+            if (i >= rows || j >= columns) return;
+            v = activated<kActivation>(v * scale_before + shift_before, slope);
+            store(place + i * of_row + j * of_column + lane, v * scale_after + shift_after);
+          });
     }
   }
 }
 
-}  // namespace
-
-void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
+template <int kTile>
+void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
+  constexpr int kNumbers = numbers_of(kTile), kSpectrum = spectrum_of(kTile);
   const int64_t tiles = end - begin, panels = ceil_div(args.input.channels, kPanel);
-  // Planes end with a panel that is not used: 36 of them at a power of two apart would share one set of the cache.
+  // Planes end with a panel that is not used: so many at a power of two apart would share one set of the cache.
   const int64_t patch_plane = panels * tiles * kPanel + kPanel, product_plane = tiles * kColumns + kPanel;
   float* const patches = workspace;
   float* const products = patches + args.patch_floats();
@@ -79,10 +85,11 @@ void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* worksp
 
   for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
     const Pictures input = quarter_of(args.input, quarters.of_input(), quarter);
-    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, rows};
+    const TileReader<kNumbers> reader{args.tiling,           input,      args.tiling.padding_h,
+                                      args.tiling.padding_w, args.zeros, rows};
     float* const first = patches + quarter * kSpectrum * patch_plane;
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-      transform_patch(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
+      transform_patch<kTile>(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
     });
   }
 
@@ -91,7 +98,7 @@ void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* worksp
   const float* weights = args.weights;
   for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
     const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
-    // The products that make up each of the 36: where their factors begin in the patches and in a block's weights.
+    // The products that make up each of the numbers: where their factors begin in the patches and in a block's weights.
     struct {
       int64_t patches, weights;
     } terms[kSpectrum][kQuarters];
@@ -120,8 +127,8 @@ void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* worksp
         last = end_of_run(args.tiling, first, end);
         const TileWriter writer(args.tiling, output, block, first, last, rows);
         with_activation(args.activation, [&](auto activation) {
-          with_bands(args.tiling, [&](const Band& row_band, const Band& column_band) {
-            transform_products<decltype(activation)::value>(
+          with_bands<kTile>(args.tiling, [&](const Band& row_band, const Band& column_band) {
+            transform_products<kTile, decltype(activation)::value>(
                 args, row_band, column_band, args.epilogue + block * kColumns, products + (first - begin) * kColumns,
                 product_plane, first, last, writer);
           });
@@ -130,6 +137,12 @@ void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* worksp
       }
     }
   }
+}
+
+}  // namespace
+
+void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
+  (args.quarters.tile == 6 ? convolve<6> : convolve<4>)(args, begin, end, workspace);
 }
 
 void copy_rows(const Pictures& from, const Pictures& to, int64_t begin, int64_t end) {
@@ -194,9 +207,9 @@ struct TapBlock {
   }
 };
 
-}  // namespace
-
-void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin, int64_t end) {
+template <int kTile>
+void weights_of_tile(const QuarteredWeights& weights, float* transformed, int64_t begin, int64_t end) {
+  constexpr int kNumbers = numbers_of(kTile);
   const Quarters& quarters = weights.quarters;
   const int64_t plane = weights.plane(), blocks = weights.blocks();
   for (int64_t index = begin; index < end; ++index) {
@@ -213,49 +226,68 @@ void transform_weights(const QuarteredWeights& weights, float* transformed, int6
         block.gather(first, ins, out, outs);
         for (int64_t i = 0; i < ins; ++i)
           for (int lane = 0; lane < kColumns; lane += kLanes)
-            transform_2d<3, 6>([](const Floats* w, Floats* out) { weight_1d(w, out); },
-                               [](const Floats* w, Floats* out) { weight_1d(w, out); }, Places{3}, Places{3}, Places{6},
-                               Places{6}, [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
-                               [&](int r, int c, Floats v) {
-                                 const int k = r * 6 + c;
-                                 if (block.support.has(k))
-                                   store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane, v);
-                               });
+            transform_2d<3, kNumbers>(
+                [](const Floats* w, Floats* out) { weight_1d<kTile>(w, out); },
+                [](const Floats* w, Floats* out) { weight_1d<kTile>(w, out); }, Places{3}, Places{3}, Places{kNumbers},
+                Places{kNumbers}, [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
+                [&](int r, int c, Floats v) {
+                  const int k = r * kNumbers + c;
+                  if (block.support.has(k))
+                    store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane, v);
+                });
       }
     }
   }
 }
 
+}  // namespace
+
+void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin, int64_t end) {
+  (weights.quarters.tile == 6 ? weights_of_tile<6> : weights_of_tile<4>)(weights, transformed, begin, end);
+}
+
 // ---- the gradient of the weights ----
 
-void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+namespace {
+
+template <int kTile>
+void gather(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  constexpr int kNumbers = numbers_of(kTile), kSpectrum = spectrum_of(kTile);
   for (int quarter = 0; quarter < args.quarters.of_input(); ++quarter) {
     const Pictures input = quarter_of(args.input, args.quarters.of_input(), quarter);
-    const TileReader<6> reader{args.tiling, input, args.tiling.padding_h, args.tiling.padding_w, args.zeros, workspace};
+    const TileReader<kNumbers> reader{args.tiling,           input,      args.tiling.padding_h,
+                                      args.tiling.padding_w, args.zeros, workspace};
     float* const patches = args.patches + quarter * kSpectrum * args.patch_plane();
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-      transform_patch(args.tiling, pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel,
-                      args.patch_plane());
+      transform_patch<kTile>(args.tiling, pixels, patches + (panel * args.chunk + tile - args.begin) * kPanel,
+                             args.patch_plane());
     });
   }
   for (int quarter = 0; quarter < args.quarters.of_output(); ++quarter) {
     const Pictures grad = quarter_of(args.grad, args.quarters.of_output(), quarter);
-    const TileReader<4> reader{args.tiling, grad, 0, 0, args.zeros, workspace};
+    const TileReader<kTile> reader{args.tiling, grad, 0, 0, args.zeros, workspace};
     float* const tiles = args.grad_tiles + quarter * kSpectrum * args.grad_plane();
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
       constexpr int kPanels = kColumns / kPanel;  // of a block
       float* const to =
           tiles + (panel / kPanels * args.chunk + tile - args.begin) * kColumns + panel % kPanels * kPanel;
-      with_bands(args.tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
+      with_bands<kTile>(args.tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
         for (int lane = 0; lane < kPanel; lane += kLanes)
-          transform_2d<4, 6>([&](const Floats* in, Floats* out) { grad_tile_1d(rows.pixels, in, out); },
-                             [&](const Floats* in, Floats* out) { grad_tile_1d(columns.pixels, in, out); },
-                             Places{rows.pixels}, Places{columns.pixels}, rows, columns,
-                             [&](int i, int j) { return load(pixels[i * 4 + j] + lane, Floats{}); },
-                             [&](int i, int j, Floats v) { store(to + (i * 6 + j) * args.grad_plane() + lane, v); });
+          transform_2d<kTile, kNumbers>(
+              [&](const Floats* in, Floats* out) { grad_tile_1d<kTile>(rows.pixels, in, out); },
+              [&](const Floats* in, Floats* out) { grad_tile_1d<kTile>(columns.pixels, in, out); }, Places{rows.pixels},
+              Places{columns.pixels}, rows, columns,
+              [&](int i, int j) { return load(pixels[i * kTile + j] + lane, Floats{}); },
+              [&](int i, int j, Floats v) { store(to + (i * kNumbers + j) * args.grad_plane() + lane, v); });
       });
     });
   }
+}
+
+}  // namespace
+
+void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  (args.quarters.tile == 6 ? gather<6> : gather<4>)(args, begin, end, workspace);
 }
 
 void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
@@ -277,7 +309,11 @@ void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
   }
 }
 
-void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+namespace {
+
+template <int kTile>
+void weights_of_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+  constexpr int kNumbers = numbers_of(kTile);
   const int64_t rows = args.panels() * kPanel, plane = args.sum_plane();
   for (int64_t index = begin; index < end; ++index) {
     const int64_t out = index * kColumns, outs = clipped(grad_weight.out_channels - out, 0, kColumns);
@@ -289,21 +325,27 @@ void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_wei
           const int64_t ins = clipped(grad_weight.in_channels - first, 0, kPanel);
           for (int64_t i = 0; i < ins; ++i)
             for (int lane = 0; lane < kColumns; lane += kLanes)
-              transform_2d<6, 3>([](const Floats* u, Floats* out) { grad_weight_1d(u, out); },
-                                 [](const Floats* u, Floats* out) { grad_weight_1d(u, out); }, Places{6}, Places{6},
-                                 Places{3}, Places{3},
-                                 [&](int r, int c) {
-                                   const int k = r * 6 + c;
-                                   if (!block.support.has(k)) return Floats{};
-                                   return load(sums + block.support.rank(k) * plane + (first + i) * kColumns + lane,
-                                               Floats{});
-                                 },
-                                 [&](int r, int c, Floats v) { store(block.taps[i][r * 3 + c] + lane, v); });
+              transform_2d<kNumbers, 3>(
+                  [](const Floats* u, Floats* out) { grad_weight_1d<kTile>(u, out); },
+                  [](const Floats* u, Floats* out) { grad_weight_1d<kTile>(u, out); }, Places{kNumbers},
+                  Places{kNumbers}, Places{3}, Places{3},
+                  [&](int r, int c) {
+                    const int k = r * kNumbers + c;
+                    if (!block.support.has(k)) return Floats{};
+                    return load(sums + block.support.rank(k) * plane + (first + i) * kColumns + lane, Floats{});
+                  },
+                  [&](int r, int c, Floats v) { store(block.taps[i][r * 3 + c] + lane, v); });
           block.scatter(first, ins, out, outs);
         }
         sums += block.support.count() * plane;
       }
   }
+}
+
+}  // namespace
+
+void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+  (args.quarters.tile == 6 ? weights_of_sums<6> : weights_of_sums<4>)(args, grad_weight, begin, end);
 }
 
 }  // namespace INPAINT_FAST_ISA

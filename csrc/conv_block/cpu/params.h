@@ -6,7 +6,8 @@
 //
 //     output = A^T [ (G weight G^T) * (B^T patch B) ] A,   the product summed over the input channels
 //
-// which takes 36 multiplications a tile and channel pair where the definition takes 144.
+// which takes 36 multiplications a tile and channel pair where the definition takes 144. With tiles of 6x6 pixels and
+// patches of 8x8 it takes 64 where the definition takes 324, and rounds about twice as much (winograd.h).
 #pragma once
 
 #include "common/cpu_capability.h"
@@ -14,36 +15,40 @@
 
 namespace inpaint_fast {
 
-constexpr int kSpectrum = 36;  // 6x6 numbers stand for a tile, a patch and a weight
-constexpr int kPanel = 16;     // input channels that lie together in a transformed patch
-constexpr int kColumns = 32;   // output channels that lie together in a transformed weight
+constexpr int kPanel = 16;    // input channels that lie together in a transformed patch
+constexpr int kColumns = 32;  // output channels that lie together in a transformed weight
+
+// The side of whole tiles in pixels, which names the algorithm: 4 is F(4x4, 3x3), 6 is F(6x6, 3x3).
+constexpr int numbers_of(int side) { return side + 2; }  // in each direction
+constexpr int spectrum_of(int side) { return numbers_of(side) * numbers_of(side); }
 
 // Which of the 3x3 taps may be other than zero: in each direction `taps` from `first` on. Without the first or the last
-// tap, the first or the last of the 6 numbers is zero in that direction. The defaults are a whole weight.
+// tap, the first or the last of the numbers is zero in that direction. The defaults are a whole weight.
 struct Support {
   struct Side {
-    int first = 0, taps = 3;
-    int numbers() const { return taps + 3; }  // that are not always zero: [first, first + numbers()) of the 6
+    int first = 0, taps = 3, tile = 4;
+    int numbers() const { return taps + tile - 1; }  // that are not always zero: [first, first + numbers())
     bool has_tap(int i) const { return i >= first && i < first + taps; }
     bool has(int i) const { return i >= first && i < first + numbers(); }
   };
   Side rows, columns;
   bool has_tap(int row, int column) const { return rows.has_tap(row) && columns.has_tap(column); }
-  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
+  bool has(int k) const { return rows.has(k / numbers_of(rows.tile)) && columns.has(k % numbers_of(rows.tile)); }
   int count() const { return rows.numbers() * columns.numbers(); }
-  int rank(int k) const {
-    return (k / 6 - rows.first) * columns.numbers() + k % 6 - columns.first;
-  }  // among those it has
+  int rank(int k) const {  // among those it has
+    const int all = numbers_of(rows.tile);
+    return (k / all - rows.first) * columns.numbers() + k % all - columns.first;
+  }
 };
 
-// Tiles along a side that have the same number of output pixels there. Fewer than 4 need fewer of the 6 numbers: they
-// are the values of polynomials at 0, 1, -1, 2, -2 and infinity, and p pixels of 3 taps need p + 2 values, whichever.
-// So the transformed weights are the same for all.
+// Tiles along a side that have the same number of output pixels there. Fewer than a whole tile's need fewer of the
+// numbers: they are the values of polynomials at 0, 1, -1, 2, -2, (of 8 numbers) 1/2, -1/2 and infinity, and p pixels
+// of 3 taps need p + 2 values, whichever. So the transformed weights are the same for all. Of 6 pixels, 5 count as all.
 struct Band {
   int64_t first = 0, tiles = 0;
-  int pixels = 4;
+  int pixels = 4, tile = 4;
   int numbers() const { return pixels + 2; }
-  bool has(int number) const { return number <= pixels || number == 5; }
+  bool has(int number) const { return number <= pixels || number == tile + 1; }
 };
 constexpr int kMostBands = 3;
 
@@ -52,32 +57,39 @@ constexpr int kMostBands = 3;
 struct Tiling {
   int64_t images = 0, height = 0, width = 0;  // of the output
   int64_t dilation_h = 1, dilation_w = 1, padding_h = 0, padding_w = 0;
+  int tile = 4;  // the side of a whole one
   Band rows, columns;
 
-  // Tiles along a side: d start in every full period of 4d pixels, one at each of the first d pixels of a part of one.
-  static int64_t along(int64_t side, int64_t dilation) {
-    const int64_t period = 4 * dilation, rest = side % period;
-    return side / period * dilation + (rest < dilation ? rest : dilation);
+  // All tiles along a side as whole ones: d start in every full period of tile * d pixels, one at each of the first d
+  // pixels of a part of one.
+  static Band along(int64_t side, int64_t dilation, int tile) {
+    const int64_t period = tile * dilation, rest = side % period;
+    return {0, side / period * dilation + (rest < dilation ? rest : dilation), tile, tile};
   }
   // The bands of a side; returns their number.
-  static int cut(int64_t side, int64_t dilation, Band bands[kMostBands]) {
-    const int64_t whole = side / (4 * dilation) * dilation, rest = side % (4 * dilation);
+  static int cut(int64_t side, int64_t dilation, int tile, Band bands[kMostBands]) {
+    const int64_t whole = side / (tile * dilation) * dilation, rest = side % (tile * dilation);
     const int pixels = static_cast<int>(rest / dilation);  // of the last tiles; the first ones of the rest have 1 more
-    const Band all[kMostBands] = {{0, whole + (pixels == 3 ? rest % dilation : 0), 4},
-                                  {whole, pixels == 3 ? 0 : rest % dilation, pixels + 1},
-                                  {whole + rest % dilation, pixels > 0 ? dilation - rest % dilation : 0, pixels}};
+    const int64_t longer = rest % dilation, last = pixels > 0 ? dilation - longer : 0;
+    const int most = tile == 4 ? 3 : 4;  // pixels of a tile that is not run as a whole one
+    const bool longer_whole = pixels + 1 > most, last_whole = pixels > most;
+    const Band all[kMostBands] = {{0, whole + (longer_whole ? longer : 0) + (last_whole ? last : 0), tile, tile},
+                                  {whole, longer_whole ? 0 : longer, pixels + 1, tile},
+                                  {whole + longer, last_whole ? 0 : last, pixels, tile}};
     int count = 0;
     for (const Band& band : all)
       if (band.tiles > 0) bands[count++] = band;
     return count;
   }
   // The first output pixel of tile `index` along a side.
-  static int64_t origin(int64_t index, int64_t dilation) { return index / dilation * 4 * dilation + index % dilation; }
+  int64_t origin(int64_t index, int64_t dilation) const {
+    return index / dilation * tile * dilation + index % dilation;
+  }
   int64_t tiles() const { return images * rows.tiles * columns.tiles; }
-  bool whole() const { return rows.pixels == 4 && columns.pixels == 4; }
-  bool has(int k) const { return rows.has(k / 6) && columns.has(k % 6); }
+  bool whole() const { return rows.pixels == tile && columns.pixels == tile; }
+  bool has(int k) const { return rows.has(k / numbers_of(tile)) && columns.has(k % numbers_of(tile)); }
   // No run of so many tiles reads more columns than this, whatever the width of the pictures.
-  int64_t window(int64_t run) const { return 4 * run + 10 * dilation_w; }
+  int64_t window(int64_t run) const { return tile * run + (2 * tile + 2) * dilation_w; }
 };
 
 // With stride 2, pixels are taken by their parities, even or odd rows and columns: the four quarters of a picture. A
@@ -90,6 +102,8 @@ constexpr int kQuarters = 4;
 struct Quarters {
   Stride stride = Stride::one;
   int taps = 3;  // along a side of the weight
+  int tile = 4;  // 6 with stride 1 alone
+  int spectrum() const { return spectrum_of(tile); }
   int of_input() const { return stride == Stride::two ? kQuarters : 1; }
   int of_output() const { return stride == Stride::transposed_two ? kQuarters : 1; }
   // Which tap meets pixel i of the 3 round an output pixel, along a side, between rows of these parities. Output pixel
@@ -116,7 +130,7 @@ struct Quarters {
 
  private:
   Support::Side side(int input, int output) const {
-    Support::Side side{3, 0};
+    Support::Side side{3, 0, tile};
     for (int i = 2; i >= 0; --i)
       if (tap(i, input, output) >= 0 && tap(i, input, output) < taps) side.first = i, ++side.taps;
     return side;
@@ -147,11 +161,11 @@ struct ConvBlock {
 
   // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
   int64_t patch_floats() const {
-    return quarters.of_input() * kSpectrum * (round_up(input.channels, kPanel) * task_tiles + kPanel);
+    return quarters.of_input() * quarters.spectrum() * (round_up(input.channels, kPanel) * task_tiles + kPanel);
   }
-  int64_t product_floats() const { return kSpectrum * (kColumns * task_tiles + kPanel); }
+  int64_t product_floats() const { return quarters.spectrum() * (kColumns * task_tiles + kPanel); }
   int64_t workspace_floats() const {
-    return patch_floats() + product_floats() + tiling.window(task_tiles) * 4 * kColumns;  // 4 x 32 > 6 x 16
+    return patch_floats() + product_floats() + tiling.window(task_tiles) * tiling.tile * kColumns;  // 4 x 32 > 6 x 16
   }
 };
 
@@ -163,40 +177,41 @@ struct QuarteredWeights : Weights {
   int64_t transformed_floats() const { return quarters.numbers_before(quarters.of_output()) * blocks() * plane(); }
 };
 
-// The gradient of the weights, in the Winograd domain: for each of the 36, patches^T times gradient tiles, over chunks
-// of tiles small enough for a last-level cache; transformed back once.
+// The gradient of the weights, in the Winograd domain: for each of the numbers, patches^T times gradient tiles, over
+// chunks of tiles small enough for a last-level cache; transformed back once.
 struct WeightGradient {
   Tiling tiling;
   Pictures input, grad;  // grad: of the output
   Quarters quarters;
   const float* zeros = nullptr;  // as many as the most channels of the two, rounded up to 16
-  float* patches = nullptr;      // [quarters of the input][36][input channels / 16][chunk][16]
-  float* grad_tiles = nullptr;   // [quarters of the output][36][output channels / 32][chunk][32]
+  float* patches = nullptr;      // [quarters of the input][numbers][input channels / 16][chunk][16]
+  float* grad_tiles = nullptr;   // [quarters of the output][numbers][output channels / 32][chunk][32]
   float* sums = nullptr;         // [numbers][output channels / 32][input channels, rounded up to 16][32]
   int64_t chunk = 0;             // tiles
   int64_t begin = 0, end = 0;    // tiles of this chunk
   // One product of patches and gradient tiles: which plane of each, and of the sums.
   struct Term {
     int patches, grad_tiles, sums;
-  } terms[kQuarters * kSpectrum];  // those that the tiling has
+  } terms[kQuarters * spectrum_of(4)];  // those that the tiling has
   int64_t panels() const { return ceil_div(input.channels, kPanel); }
   int64_t blocks() const { return ceil_div(grad.channels, kColumns); }
   int64_t numbers() const { return quarters.numbers_before(quarters.of_output()); }
   int64_t patch_plane() const { return panels() * kPanel * chunk + kPanel; }
   int64_t grad_plane() const { return blocks() * kColumns * chunk + kPanel; }
   int64_t sum_plane() const { return blocks() * panels() * kPanel * kColumns; }
-  int64_t patch_floats() const { return quarters.of_input() * kSpectrum * patch_plane(); }
-  int64_t grad_tile_floats() const { return quarters.of_output() * kSpectrum * grad_plane(); }
+  int64_t patch_floats() const { return quarters.of_input() * quarters.spectrum() * patch_plane(); }
+  int64_t grad_tile_floats() const { return quarters.of_output() * quarters.spectrum() * grad_plane(); }
   int64_t sum_floats() const { return numbers() * sum_plane(); }
-  int64_t workspace_floats(int64_t tiles) const { return 6 * kPanel * tiling.window(tiles); }
+  int64_t workspace_floats(int64_t tiles) const { return numbers_of(tiling.tile) * kPanel * tiling.window(tiles); }
   // Fills `terms` and returns their number.
   int find_terms() {
+    const int spectrum = quarters.spectrum();
     int count = 0, number = 0;
     for (int quarter = 0; quarter < quarters.of_output(); ++quarter)
       for (int source = 0; source < quarters.of_input(); ++source)
-        for (int k = 0; k < kSpectrum; ++k) {
+        for (int k = 0; k < spectrum; ++k) {
           if (!quarters.support(source, quarter).has(k)) continue;
-          if (tiling.has(k)) terms[count++] = {source * kSpectrum + k, quarter * kSpectrum + k, number};
+          if (tiling.has(k)) terms[count++] = {source * spectrum + k, quarter * spectrum + k, number};
           ++number;
         }
     return count;
@@ -213,7 +228,7 @@ INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& w
 // Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
 INPAINT_FAST_DECLARE_CPU_KERNEL(void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end,
                                                   float* workspace))
-// Adds the chunk's products to sums, for the pairs [begin, end) of (number of the 36, block of 32 output channels).
+// Adds the chunk's products to sums, for the pairs [begin, end) of (number, block of 32 output channels).
 INPAINT_FAST_DECLARE_CPU_KERNEL(void add_products(const WeightGradient& args, int64_t begin, int64_t end))
 // Blocks [begin, end) of 32 output channels of G^T sums G.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight,

@@ -68,6 +68,17 @@ struct Block : Convolution {
   Quarters quarters;
   Block(const Convolution& convolution, Quarters quarters = {}) : Convolution(convolution), quarters(quarters) {}
   QuarteredWeights quartered() const { return {weights, quarters}; }
+  // The same in tiles of another side.
+  Block in_tiles(int tile) const {
+    Block block = *this;
+    block.quarters.tile = tile;
+    return block;
+  }
+  // That which is fastest for pictures of that layout; weights are transformed for one call.
+  Block in_best_tiles(int64_t images, bool channels_last) const {
+    if (quarters.stride != Stride::one) return *this;
+    return in_tiles(tile_of(picture(images), weights.in_channels, weights.out_channels, channels_last, false));
+  }
   // Of the result, or of one of its quarters.
   Tiling picture(int64_t images) const {
     const int64_t sides = quarters.of_output() == 1 ? 1 : 2;
@@ -75,6 +86,7 @@ struct Block : Convolution {
     tiling.images = images, tiling.height = height / sides, tiling.width = width / sides;
     tiling.dilation_h = geometry.dilation[0], tiling.dilation_w = geometry.dilation[1];
     tiling.padding_h = geometry.padding[0], tiling.padding_w = geometry.padding[1];
+    tiling.tile = quarters.tile;
     return tiling;
   }
 };
@@ -92,8 +104,14 @@ inline Tensor in_planes(const Block& block, const Tensor& pictures) {
 }
 
 // `transformed` are the weights, or nothing, and then `weight` is transformed here.
-inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& weight,
-                        std::optional<Tensor> transformed, const Epilogue& epilogue, bool channels_last) {
+inline Tensor run_block(Block block, const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
+                        const Epilogue& epilogue, bool channels_last) {
+  if (!transformed) {
+    block = block.in_best_tiles(input.size(0), channels_last && pictures_of(input).of_channel == 1);
+  } else if (block.quarters.stride == Stride::one) {  // their number tells the tile
+    const Block larger = block.in_tiles(6);
+    if (transformed->numel() == larger.quartered().transformed_floats()) block = larger;
+  }
   const QuarteredWeights weights = block.quartered();
   if (transformed) check_transformed(*transformed, input, weights.transformed_floats());
   // Quarters, whose pixels lie apart, are slow to write as planes of channels: they are copied in the end.
@@ -126,8 +144,9 @@ inline Tensor run_block(const Block& block, const Tensor& input, const Tensor& w
 constexpr int64_t kChunkBytes = int64_t{20} << 20;
 
 // The gradient of block's weights, in a tensor like `weight`; `grad` is that of the output.
-inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
+inline Tensor run_weight_gradient(Block block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
   check_weight_gradient(block, grad, input);
+  block = block.in_best_tiles(grad.size(0), pictures_of(input).of_channel == 1 && pictures_of(grad).of_channel == 1);
   Tensor grad_weight = new_like(weight);
   if (grad_weight.numel() == 0) return grad_weight;
   const bool transposed = block.quarters.stride == Stride::transposed_two;
@@ -140,7 +159,7 @@ inline Tensor run_weight_gradient(const Block& block, const Tensor& grad, const 
   int64_t most_tiles = 0;
   for (const Tiling& tiling : tilings) most_tiles = std::max(most_tiles, tiling.tiles());
   const int64_t tile_bytes =
-      kSpectrum * 4 *
+      args.quarters.spectrum() * 4 *
       (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
   // A multiple of 16, the depth of one step of the product.
   args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));

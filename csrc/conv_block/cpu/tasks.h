@@ -13,7 +13,7 @@ namespace inpaint_fast {
 // Tiles of a task are so many that its transformed patches stay in a core's cache, and 4 times as many when the
 // transformed weights, which every task reads through, are too large for the last-level cache.
 constexpr int64_t kManyTaskTiles = 48;
-constexpr int64_t kManyWeights = int64_t{16} << 20, kMostPatches = int64_t{4} << 20;  // bytes
+constexpr int64_t kMostPatches = int64_t{4} << 20;  // bytes
 
 // The tiles of one tiling in tasks: `wish` tiles each, or where rows of pixels are laid out anew (`by_rows`) whole tile
 // rows, or pieces of one that begin at a whole cache line of pixels.
@@ -64,7 +64,8 @@ struct Part {
 };
 
 inline std::vector<Part> parts_of(const ConvBlock& block) {
-  const int64_t patch_bytes = kSpectrum * 4 * round_up(std::max<int64_t>(block.input.channels, 1), kPanel);
+  const int64_t patch_bytes =
+      block.quarters.spectrum() * 4 * round_up(std::max<int64_t>(block.input.channels, 1), kPanel);
   const bool many_weights = patch_bytes * round_up(block.output.channels, kColumns) > kManyWeights;
   const int64_t wish = many_weights ? std::clamp(kMostPatches / patch_bytes, kTaskTiles, kManyTaskTiles) : kTaskTiles;
   const bool by_rows = block.input.of_channel != 1 || block.output.of_channel != 1;

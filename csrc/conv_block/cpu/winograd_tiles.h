@@ -14,8 +14,8 @@ struct Tile {
       : image(index / (tiling.rows.tiles * tiling.columns.tiles)),
         row(tiling.rows.first + index / tiling.columns.tiles % tiling.rows.tiles),
         number(tiling.columns.first + index % tiling.columns.tiles),
-        y(Tiling::origin(row, tiling.dilation_h)),
-        x(Tiling::origin(number, tiling.dilation_w)) {}
+        y(tiling.origin(row, tiling.dilation_h)),
+        x(tiling.origin(number, tiling.dilation_w)) {}
 };
 
 // The end of the run of tiles from `begin` that lie in one tile row, at most `end`. The first tile of a run begins
@@ -108,8 +108,8 @@ struct TileReader {
   }
 };
 
-// Where the 4x4 pixels of a run's tiles go, for one block of 32 output channels: straight into pictures whose channels
-// lie together, else by way of 4 rows of a window.
+// Where the pixels of a run's tiles go, for one block of 32 output channels: straight into pictures whose channels
+// lie together, else by way of a tile's rows of a window.
 class TileWriter {
  public:
   TileWriter(const Tiling& tiling, const Pictures& pictures, int64_t block, int64_t begin, int64_t end, float* rows)
@@ -118,7 +118,7 @@ class TileWriter {
     to_ = pictures.floats() + tile_.image * pictures.of_image + block * kColumns * pictures.of_channel +
           tile_.y * pictures.of_row;
     direct_ = pictures.of_channel == 1 && channels_ == kColumns;
-    window_ = Tile(tiling, end - 1).x + 3 * tiling.dilation_w + 1 - tile_.x;
+    window_ = Tile(tiling, end - 1).x + (tiling.tile - 1) * tiling.dilation_w + 1 - tile_.x;
     rows_ = direct_ ? to_ + tile_.x * pictures.of_column : rows;
     of_row = direct_ ? pictures.of_row * tiling.dilation_h : window_ * kColumns;
     of_column = direct_ ? pictures.of_column : kColumns;
@@ -131,7 +131,8 @@ class TileWriter {
   // To be called when every tile of the run is written.
   void finish() const {
     if (direct_) return;
-    const int64_t first = tile_.number, last = Tile(tiling_, end_ - 1).number, period = 4 * tiling_.dilation_w;
+    const int64_t first = tile_.number, last = Tile(tiling_, end_ - 1).number,
+                  period = tiling_.tile * tiling_.dilation_w;
     const int64_t right = clipped(tile_.x + window_, 0, tiling_.width);
     const auto ours = [&](int64_t x) {  // pixels of other runs' tiles may lie between ours
       const int64_t number = x / period * tiling_.dilation_w + x % tiling_.dilation_w;
@@ -141,7 +142,7 @@ class TileWriter {
       const bool copy = ours(from);
       for (to = from + 1; to < right && ours(to) == copy; ++to) {
       }
-      for (int64_t i = 0; copy && i < 4 && tile_.y + i * tiling_.dilation_h < tiling_.height; ++i)
+      for (int64_t i = 0; copy && i < tiling_.tile && tile_.y + i * tiling_.dilation_h < tiling_.height; ++i)
         transpose_copy(rows_ + i * of_row + (from - tile_.x) * kColumns, kColumns, 1,
                        to_ + i * tiling_.dilation_h * pictures_.of_row + from * pictures_.of_column,
                        pictures_.of_column, pictures_.of_channel, to - from, channels_);

@@ -85,6 +85,22 @@ def algorithm(
     return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 
+def tile(
+    block: Block, geometry: Geometry, input: Sequence[int], weight: Sequence[int], channels_last: bool, kept: bool
+) -> int:
+    """The side of the tiles that Winograd's algorithm takes: 4, or where 6 is faster (csrc/conv_block/cpu/tilings.h).
+
+    Args:
+        channels_last: input and result are.
+        kept: as for `algorithm`.
+    """
+    module = _extension.module
+    if block.stride != 1 or torch.compiler.is_compiling() or module is None:
+        return 4
+    channels, size = block.channels(weight), block.size(input, weight, geometry)
+    return module.winograd_tile(input[0], *channels, *size, *geometry.dilation, channels_last, kept)
+
+
 def winograd_cost(
     block: Block, images: int, sides: Sequence[int], dilation: Sequence[int], taps: int
 ) -> tuple[int, int]:

@@ -38,22 +38,23 @@ def _fake_statistics(
     return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
 
-def transformed_numel(block: Block, weight: Any) -> int:
+def transformed_numel(block: Block, weight: Any, tile: int = 4) -> int:
     """Of a weight of this shape in the Winograd domain, in blocks of 32 output channels (csrc/conv_block)."""
     channels, out = block.channels(weight)
-    numbers = 36 if block.stride == 1 else 81 if weight[2] == 3 else 100  # no look-up: sizes may be symbols
+    # No look-up: sizes may be symbols.
+    numbers = (tile + 2) ** 2 if block.stride == 1 else 81 if weight[2] == 3 else 100
     return (out + 31) // 32 * 32 * numbers * channels
 
 
-def _fake_weights(block: Block, weight: Tensor) -> Tensor:
-    return weight.new_empty(transformed_numel(block, weight.shape))
+def _fake_weights(block: Block, weight: Tensor, *tile: int) -> Tensor:
+    return weight.new_empty(transformed_numel(block, weight.shape, *tile))
 
 
-def _fake_triton_weights(weight: Tensor) -> Tensor:
+def _fake_triton_weights(weight: Tensor, *tile: int) -> Tensor:
     return weight.new_empty(weight.numel())
 
 
-def _fake_cuda_weights(block: Block, weight: Tensor) -> Tensor:
+def _fake_cuda_weights(block: Block, weight: Tensor, *tile: int) -> Tensor:
     channels, out = block.channels(weight.shape)
     whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
     return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
@@ -205,7 +206,7 @@ def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
             flops=partial(_flops_statistics, block),
         ),
         f"{stem}_weights": Definition(
-            "(Tensor weight) -> Tensor",
+            "(Tensor weight, int tile) -> Tensor" if block.stride == 1 else "(Tensor weight) -> Tensor",
             partial(_fake_weights, block),
             triton_fake=_fake_triton_weights,
             cuda_fake=partial(_fake_cuda_weights, block),

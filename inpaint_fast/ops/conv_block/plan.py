@@ -79,6 +79,7 @@ class Convolution:
         settings: its arguments after the tensors.
         tf32: its products are computed in TF32.
         gradient: one is wanted.
+        tile: of kept weights, for the CPU: 4, Winograd's F(4x4, 3x3), or 6, F(6x6, 3x3).
         convolve: the convolution in plain PyTorch.
         activate: the activation of what the convolution returned, which it may overwrite.
     """
@@ -96,6 +97,7 @@ class Convolution:
     settings: tuple = ()
     tf32: bool = False
     gradient: bool = False
+    tile: int = 4
     convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] = no_run
     activate: Callable[[Tensor], Tensor] = no_run
 
@@ -168,8 +170,9 @@ class Convolution:
         """The weight as the kernel reads it, kept."""
         operator = OPERATORS[self.block]
         run = operator.entry(self.backend, f"{self.block.stem}_weights", False)
-        name = (self.block.stem, self.backend, self.compute or w.dtype, self.tf32)
-        return kept.get(name, (weight,), lambda: run(as_tf32(w.detach()) if self.tf32 else w.detach()))
+        name = (self.block.stem, self.backend, self.compute or w.dtype, self.tf32, self.tile)
+        tile = (self.tile,) if self.block.stride == 1 else ()
+        return kept.get(name, (weight,), lambda: run(as_tf32(w.detach()) if self.tf32 else w.detach(), *tile))
 
 
 @planned
@@ -209,6 +212,7 @@ def plan_convolution(
     slower = way is None and circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)
     if chosen == "reference" or way == "plain" or slower:
         return plain
+    tile = 4
     if chosen == "cpp":
         ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
         sizes = input.shape, weight.shape
@@ -216,6 +220,9 @@ def plan_convolution(
         if precision == "exact" or dtype == torch.float64 or measured == "direct":
             ours = "direct"
         tf32 = False
+        if kept and ours == "winograd":
+            last = input.channels_last and channels_last
+            tile = choice.tile(block, geometry, *sizes, channels_last=last, kept=True)
     else:
         ours, compute = ("direct" if dtype == torch.float64 else "implicit_gemm"), autocast and dtype
         tf32 = tf32 and precision == "fast" and dtype == torch.float32
@@ -227,7 +234,7 @@ def plan_convolution(
     return replace(
         plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32,
         settings=(geometry, *settings) if block.stride == 1 else settings,
-        run=operator.entry(chosen, block.stem, gradient),
+        run=operator.entry(chosen, block.stem, gradient), tile=tile,
     )  # fmt: skip
 
 
