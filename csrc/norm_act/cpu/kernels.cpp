@@ -6,7 +6,10 @@
 #include "norm_act/params.h"
 
 // Every loop is written in vectors already: -O3 would make vectors of what is left over too, in three times the code.
+// Code for a plain x86 processor has less than that already (setup.py).
+#if defined(__AVX2__) || !defined(__SSE2__)
 #pragma GCC optimize("O2")
+#endif
 
 #include "common/activation.h"
 #include "common/vec.h"
