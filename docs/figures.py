@@ -373,7 +373,7 @@ FIGURES: dict[str, tuple[str, Render]] = {
         "training",
         speeds,
         about="",
-        peers=COMPILED,
+        peers=COMPILED | {"our loop, PyTorch's networks": "shared_pass"},
         cases={
             **{f"`{recipe}`": recipe for recipe in TRAINED},
             "`unet_wgan`, 5 critic steps": "unet_wgan",

@@ -140,8 +140,8 @@ class Recipe(ABC):
     shapes or the phase change, and replay it: the same steps without Python between them. A step that cannot be
     captured runs as it is, and the run says why."""
     accelerate: bool = True
-    """On a CPU, run the networks by the fused operators (`inpaint_fast.accelerate`), channels_last but for `latent_gan`:
-    the same mathematics in less time, other roundings."""
+    """On a CPU, run the networks by the fused operators (`inpaint_fast.accelerate`), in the memory format that the
+    system's convolutions like best: the same mathematics in less time, other roundings."""
     tune: bool = False
     """With accelerate, time in the first steps whether the fused operators or PyTorch's are faster on this machine, for
     each layer, and keep what is; some 0.2 s a layer, and two runs of one seed then differ by rounding."""
