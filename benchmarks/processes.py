@@ -17,7 +17,7 @@ from inpaint_fast.benchmarks.harness import SUBJECT, Result
 def measure(name: str, count: int) -> list[Result]:
     """The rows of a case by the command line that runs now, started again in `count` processes, one after the other.
 
-    Times, rates and ceilings are the medians of theirs, the error is the largest; an implementation that was wrong in
+    Times and ceilings are the medians of theirs, rates those of the times, the error is the largest; an implementation that was wrong in
     one of them, or did not run there, counts as such.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,8 @@ def together(tables: Sequence[Sequence[dict[str, str]]]) -> list[Result]:
             return median(float(row[column]) for row in rows)
 
         result.quartiles = middle("q25_ms"), middle("median_ms"), middle("q75_ms")
-        result.rate = middle("rate")
+        work = float(first["rate"]) * float(first["median_ms"])
+        result.rate = work / result.quartiles[1]
         result.ceiling = median(float(row["rate"]) / float(row["ceiling_share"]) for row in rows)
         result.gpu_ms = middle("gpu_ms") if all(row["gpu_ms"] for row in rows) else None
     own = next((r.quartiles[1] for r in results if r.implementation == SUBJECT and r.quartiles), None)

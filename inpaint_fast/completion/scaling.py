@@ -54,7 +54,8 @@ def _samples(start: float, extent: float, length: int, count: int) -> Tensor:
 def check_picture(name: str, picture: Tensor) -> None:
     """Raise ValueError, naming the argument, where it is no uint8 tensor (3, H, W)."""
     if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
-        hint = "; of levels in [0, 1]: (255 * picture).round().byte()" if picture.is_floating_point() else ""
+        levels = picture.is_floating_point() and picture.dim() == 3 and picture.shape[0] == 3
+        hint = "; of levels in [0, 1]: (255 * picture).round().byte()" if levels else ""
         raise ValueError(
             f"{name}: a uint8 tensor (3, H, W) is expected, got {picture.dtype} {tuple(picture.shape)}{hint}"
         )

@@ -45,8 +45,8 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
     Raises:
         ValueError: the bound is negative, NaN or the wrong way round.
         TypeError: a tensor is not one, not dense, or not of these dtypes.
-        RuntimeError: a tensor's elements share memory (an expanded view) or are not aligned, or it is a view with gaps
-            of more than 5 dimensions.
+        RuntimeError: a tensor's elements share memory (an expanded view) or are not aligned, it is not contiguous and
+            has more than 5 dimensions, or it stands for negated numbers (`z.conj().imag`).
 
     After an error no tensor has been changed. NaN stays NaN, as in `torch.clamp`.
     """
