@@ -17,8 +17,8 @@ from inpaint_fast.benchmarks.harness import SUBJECT, Result
 def measure(name: str, count: int) -> list[Result]:
     """The rows of a case by the command line that runs now, started again in `count` processes, one after the other.
 
-    Times and ceilings are the medians of theirs, rates those of the times, the error is the largest; an implementation that was wrong in
-    one of them, or did not run there, counts as such.
+    Times and ceilings are the medians of theirs, rates those of the times, the error is the largest; an implementation
+    that was wrong in one of them, or did not run there, counts as such.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{i}.csv" for i in range(count)]
