@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
 
-class FromNoise(nn.Module):
+class FromNoise(nn.Module, ABC):
     """A generator whose pictures come from noise alone."""
 
+    @abstractmethod
     def noise(self, count: int, device: torch.device) -> Tensor:
         """What it is called with, for so many pictures."""
-        raise NotImplementedError
 
 
 def check_shape(x: Tensor, shape: tuple[int, ...], network: str) -> None:

@@ -23,9 +23,9 @@ INPAINT_FAST_INLINE void transform_patch(const Tiling& tiling, const float* cons
   with_bands<kTile>(tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
     for (int lane = 0; lane < kPanel; lane += kLanes)
       transform_2d<kNumbers, kNumbers>(
-          [&](const Floats* in, Floats* out) { patch_1d<kTile>(rows.pixels, in, out); },
-          [&](const Floats* in, Floats* out) { patch_1d<kTile>(columns.pixels, in, out); }, Places{rows.pixels + 2},
-          Places{columns.pixels + 2}, rows, columns,
+          [&](const Floats* in, Floats* out) { Transforms<kTile>::patch(rows.pixels, in, out); },
+          [&](const Floats* in, Floats* out) { Transforms<kTile>::patch(columns.pixels, in, out); },
+          Places{rows.pixels + 2}, Places{columns.pixels + 2}, rows, columns,
           [&](int i, int j) { return load(pixels[i * kNumbers + j] + lane, Floats{}); },
           [&](int i, int j, Floats v) { store(to + (i * kNumbers + j) * plane + lane, v); });
   });
@@ -59,9 +59,9 @@ INPAINT_FAST_INLINE void transform_products(const ConvBlock& args, const Band& r
       const Floats scale_before = row(kScaleBefore), shift_before = row(kShiftBefore);
       const Floats scale_after = row(kScaleAfter), shift_after = row(kShiftAfter);
       transform_2d<kNumbers, kTile>(
-          [&](const Floats* in, Floats* out) { tile_1d<kTile>(row_band.pixels, in, out); },
-          [&](const Floats* in, Floats* out) { tile_1d<kTile>(column_band.pixels, in, out); }, row_band, column_band,
-          Places{row_band.pixels}, Places{column_band.pixels},
+          [&](const Floats* in, Floats* out) { Transforms<kTile>::tile(row_band.pixels, in, out); },
+          [&](const Floats* in, Floats* out) { Transforms<kTile>::tile(column_band.pixels, in, out); }, row_band,
+          column_band, Places{row_band.pixels}, Places{column_band.pixels},
           [&](int i, int j) { return load(products + (i * kNumbers + j) * plane + lane, Floats{}); },
           [&](int i, int j, Floats v) {
             if (i >= rows || j >= columns) return;
@@ -226,15 +226,16 @@ void weights_of_tile(const QuarteredWeights& weights, float* transformed, int64_
         block.gather(first, ins, out, outs);
         for (int64_t i = 0; i < ins; ++i)
           for (int lane = 0; lane < kColumns; lane += kLanes)
-            transform_2d<3, kNumbers>(
-                [](const Floats* w, Floats* out) { weight_1d<kTile>(w, out); },
-                [](const Floats* w, Floats* out) { weight_1d<kTile>(w, out); }, Places{3}, Places{3}, Places{kNumbers},
-                Places{kNumbers}, [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
-                [&](int r, int c, Floats v) {
-                  const int k = r * kNumbers + c;
-                  if (block.support.has(k))
-                    store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane, v);
-                });
+            transform_2d<3, kNumbers>([](const Floats* w, Floats* out) { Transforms<kTile>::weight(w, out); },
+                                      [](const Floats* w, Floats* out) { Transforms<kTile>::weight(w, out); },
+                                      Places{3}, Places{3}, Places{kNumbers}, Places{kNumbers},
+                                      [&](int r, int c) { return load(block.taps[i][r * 3 + c] + lane, Floats{}); },
+                                      [&](int r, int c, Floats v) {
+                                        const int k = r * kNumbers + c;
+                                        if (block.support.has(k))
+                                          store(numbers + block.support.rank(k) * plane + (first + i) * kColumns + lane,
+                                                v);
+                                      });
       }
     }
   }
@@ -274,9 +275,9 @@ void gather(const WeightGradient& args, int64_t begin, int64_t end, float* works
       with_bands<kTile>(args.tiling, [&](const Band& rows, const Band& columns) __attribute__((always_inline)) {
         for (int lane = 0; lane < kPanel; lane += kLanes)
           transform_2d<kTile, kNumbers>(
-              [&](const Floats* in, Floats* out) { grad_tile_1d<kTile>(rows.pixels, in, out); },
-              [&](const Floats* in, Floats* out) { grad_tile_1d<kTile>(columns.pixels, in, out); }, Places{rows.pixels},
-              Places{columns.pixels}, rows, columns,
+              [&](const Floats* in, Floats* out) { Transforms<kTile>::grad_tile(rows.pixels, in, out); },
+              [&](const Floats* in, Floats* out) { Transforms<kTile>::grad_tile(columns.pixels, in, out); },
+              Places{rows.pixels}, Places{columns.pixels}, rows, columns,
               [&](int i, int j) { return load(pixels[i * kTile + j] + lane, Floats{}); },
               [&](int i, int j, Floats v) { store(to + (i * kNumbers + j) * args.grad_plane() + lane, v); });
       });
@@ -326,8 +327,8 @@ void weights_of_sums(const WeightGradient& args, const QuarteredWeights& grad_we
           for (int64_t i = 0; i < ins; ++i)
             for (int lane = 0; lane < kColumns; lane += kLanes)
               transform_2d<kNumbers, 3>(
-                  [](const Floats* u, Floats* out) { grad_weight_1d<kTile>(u, out); },
-                  [](const Floats* u, Floats* out) { grad_weight_1d<kTile>(u, out); }, Places{kNumbers},
+                  [](const Floats* u, Floats* out) { Transforms<kTile>::grad_weight(u, out); },
+                  [](const Floats* u, Floats* out) { Transforms<kTile>::grad_weight(u, out); }, Places{kNumbers},
                   Places{kNumbers}, Places{3}, Places{3},
                   [&](int r, int c) {
                     const int k = r * kNumbers + c;

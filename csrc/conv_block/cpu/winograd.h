@@ -12,241 +12,208 @@ namespace INPAINT_FAST_ISA {
 
 constexpr int kLanes = lanes<Floats>();
 
-// ---- one dimension of each transform, for tiles of `pixels` of 1 to 4 ----
+// ---- one dimension of each transform, for tiles of `pixels` rows or columns ----
 
-// B^T: pixels + 2 pixels to as many numbers. For fewer than 4, the polynomials are those of fewer points, and the
-// factors make up for the weights' being those of 6.
-template <class V>
-INPAINT_FAST_INLINE void patch_of_4(int pixels, const V d[6], V out[6]) {
-  if (pixels == 4) {
-    const V even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-    const V far = d[4] - d[2], near = d[3] - d[1];
-    out[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
-    out[1] = even + odd;
-    out[2] = even - odd;
-    out[3] = far + 2.0f * near;
-    out[4] = far - 2.0f * near;
-    out[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
-  } else if (pixels == 3) {
-    out[0] = 4.0f * (d[0] - d[2]) + 2.0f * (d[3] - d[1]);
-    out[1] = 3.0f * (d[3] - d[2]) - 6.0f * d[1];
-    out[2] = d[3] + 2.0f * d[1] - 3.0f * d[2];
-    out[3] = 4.0f * (d[3] - d[1]);
-    out[5] = (d[4] - d[2]) - 2.0f * (d[3] - d[1]);
-  } else if (pixels == 2) {
-    out[0] = 4.0f * (d[0] - d[2]);
-    out[1] = -3.0f * (d[1] + d[2]);
-    out[2] = 3.0f * (d[1] - d[2]);
-    out[5] = d[3] - d[1];
-  } else {
-    out[0] = 4.0f * (d[0] - d[1]);
-    out[1] = -6.0f * d[1];
-    out[5] = d[2] - d[1];
-  }
-}
+template <int kTile>
+struct Transforms;
 
-// A^T: the products to the pixels.
-template <class V>
-INPAINT_FAST_INLINE void tile_of_4(int pixels, const V m[6], V out[4]) {
-  if (pixels == 1) {
-    out[0] = m[0] + m[1] + m[5];
-    return;
+// `pixels`: 1 to 4.
+template <>
+struct Transforms<4> {
+  // B^T: pixels + 2 pixels to as many numbers. For fewer than 4, the polynomials are those of fewer points, and the
+  // factors make up for the weights' being those of 6.
+  template <class V>
+  INPAINT_FAST_INLINE void patch(int pixels, const V d[6], V out[6]) {
+    if (pixels == 4) {
+      const V even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
+      const V far = d[4] - d[2], near = d[3] - d[1];
+      out[0] = 4.0f * d[0] + (d[4] - 5.0f * d[2]);
+      out[1] = even + odd;
+      out[2] = even - odd;
+      out[3] = far + 2.0f * near;
+      out[4] = far - 2.0f * near;
+      out[5] = 4.0f * d[1] + (d[5] - 5.0f * d[3]);
+    } else if (pixels == 3) {
+      out[0] = 4.0f * (d[0] - d[2]) + 2.0f * (d[3] - d[1]);
+      out[1] = 3.0f * (d[3] - d[2]) - 6.0f * d[1];
+      out[2] = d[3] + 2.0f * d[1] - 3.0f * d[2];
+      out[3] = 4.0f * (d[3] - d[1]);
+      out[5] = (d[4] - d[2]) - 2.0f * (d[3] - d[1]);
+    } else if (pixels == 2) {
+      out[0] = 4.0f * (d[0] - d[2]);
+      out[1] = -3.0f * (d[1] + d[2]);
+      out[2] = 3.0f * (d[1] - d[2]);
+      out[5] = d[3] - d[1];
+    } else {
+      out[0] = 4.0f * (d[0] - d[1]);
+      out[1] = -6.0f * d[1];
+      out[5] = d[2] - d[1];
+    }
   }
-  const V sum1 = m[1] + m[2], difference1 = m[1] - m[2];
-  if (pixels == 4) {
-    const V sum2 = m[3] + m[4], difference2 = m[3] - m[4];
-    out[0] = m[0] + sum1 + sum2;
-    out[1] = difference1 + 2.0f * difference2;
-    out[2] = sum1 + 4.0f * sum2;
-    out[3] = difference1 + 8.0f * difference2 + m[5];
-  } else if (pixels == 3) {
-    out[0] = m[0] + sum1 + m[3];
-    out[1] = difference1 + 2.0f * m[3];
-    out[2] = sum1 + 4.0f * m[3] + m[5];
-  } else {
-    out[0] = m[0] + sum1;
-    out[1] = difference1 + m[5];
-  }
-}
 
-// A: the pixels of a gradient to the numbers.
-template <class V>
-INPAINT_FAST_INLINE void grad_tile_of_4(int pixels, const V g[4], V out[6]) {
-  out[0] = g[0];
-  out[5] = g[pixels - 1];
-  if (pixels == 4) {
-    const V even = g[0] + g[2], odd = g[1] + g[3];
-    const V even2 = g[0] + 4.0f * g[2], odd2 = 2.0f * g[1] + 8.0f * g[3];
+  // A^T: the products to the pixels.
+  template <class V>
+  INPAINT_FAST_INLINE void tile(int pixels, const V m[6], V out[4]) {
+    if (pixels == 1) {
+      out[0] = m[0] + m[1] + m[5];
+      return;
+    }
+    const V sum1 = m[1] + m[2], difference1 = m[1] - m[2];
+    if (pixels == 4) {
+      const V sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+      out[0] = m[0] + sum1 + sum2;
+      out[1] = difference1 + 2.0f * difference2;
+      out[2] = sum1 + 4.0f * sum2;
+      out[3] = difference1 + 8.0f * difference2 + m[5];
+    } else if (pixels == 3) {
+      out[0] = m[0] + sum1 + m[3];
+      out[1] = difference1 + 2.0f * m[3];
+      out[2] = sum1 + 4.0f * m[3] + m[5];
+    } else {
+      out[0] = m[0] + sum1;
+      out[1] = difference1 + m[5];
+    }
+  }
+
+  // A: the pixels of a gradient to the numbers.
+  template <class V>
+  INPAINT_FAST_INLINE void grad_tile(int pixels, const V g[4], V out[6]) {
+    out[0] = g[0];
+    out[5] = g[pixels - 1];
+    if (pixels == 4) {
+      const V even = g[0] + g[2], odd = g[1] + g[3];
+      const V even2 = g[0] + 4.0f * g[2], odd2 = 2.0f * g[1] + 8.0f * g[3];
+      out[1] = even + odd;
+      out[2] = even - odd;
+      out[3] = even2 + odd2;
+      out[4] = even2 - odd2;
+    } else if (pixels == 3) {
+      const V even = g[0] + g[2];
+      out[1] = even + g[1];
+      out[2] = even - g[1];
+      out[3] = g[0] + 2.0f * g[1] + 4.0f * g[2];
+    } else if (pixels == 2) {
+      out[1] = g[0] + g[1];
+      out[2] = g[0] - g[1];
+    } else {
+      out[1] = g[0];
+    }
+  }
+
+  // G: 3 taps to 6.
+  template <class V>
+  INPAINT_FAST_INLINE void weight(const V w[3], V out[6]) {
+    const V even = (w[0] + w[2]) * (-1.0f / 6), odd = w[1] * (-1.0f / 6);
+    const V even2 = w[0] * (1.0f / 24) + w[2] * (1.0f / 6), odd2 = w[1] * (1.0f / 12);
+    out[0] = w[0] * 0.25f;
     out[1] = even + odd;
     out[2] = even - odd;
     out[3] = even2 + odd2;
     out[4] = even2 - odd2;
-  } else if (pixels == 3) {
-    const V even = g[0] + g[2];
-    out[1] = even + g[1];
-    out[2] = even - g[1];
-    out[3] = g[0] + 2.0f * g[1] + 4.0f * g[2];
-  } else if (pixels == 2) {
-    out[1] = g[0] + g[1];
-    out[2] = g[0] - g[1];
-  } else {
-    out[1] = g[0];
+    out[5] = w[2];
   }
-}
 
-// G: 3 taps to 6.
-template <class V>
-INPAINT_FAST_INLINE void weight_of_4(const V w[3], V out[6]) {
-  const V even = (w[0] + w[2]) * (-1.0f / 6), odd = w[1] * (-1.0f / 6);
-  const V even2 = w[0] * (1.0f / 24) + w[2] * (1.0f / 6), odd2 = w[1] * (1.0f / 12);
-  out[0] = w[0] * 0.25f;
-  out[1] = even + odd;
-  out[2] = even - odd;
-  out[3] = even2 + odd2;
-  out[4] = even2 - odd2;
-  out[5] = w[2];
-}
-
-// G^T: 6 sums to the gradients of 3 taps.
-template <class V>
-INPAINT_FAST_INLINE void grad_weight_of_4(const V u[6], V out[3]) {
-  const V sum1 = u[1] + u[2], difference1 = u[2] - u[1], sum2 = u[3] + u[4], difference2 = u[3] - u[4];
-  out[0] = u[0] * 0.25f + (sum2 * (1.0f / 24) - sum1 * (1.0f / 6));
-  out[1] = difference1 * (1.0f / 6) + difference2 * (1.0f / 12);
-  out[2] = u[5] + (sum2 - sum1) * (1.0f / 6);
-}
-
-// ---- the same for tiles of `pixels` of 1 to 4, or 6 ----
+  // G^T: 6 sums to the gradients of 3 taps.
+  template <class V>
+  INPAINT_FAST_INLINE void grad_weight(const V u[6], V out[3]) {
+    const V sum1 = u[1] + u[2], difference1 = u[2] - u[1], sum2 = u[3] + u[4], difference2 = u[3] - u[4];
+    out[0] = u[0] * 0.25f + (sum2 * (1.0f / 24) - sum1 * (1.0f / 6));
+    out[1] = difference1 * (1.0f / 6) + difference2 * (1.0f / 12);
+    out[2] = u[5] + (sum2 - sum1) * (1.0f / 6);
+  }
+};
 
 // What the weights of 6 numbers are of those of 8: of fewer than 6 pixels patches are those of as many of 4, times
 // this.
 constexpr float kOfEight[5] = {1.0f / 4, 3.0f / 4, 3.0f / 4, 15.0f / 4, 15.0f / 4};
 
-template <class V>
-INPAINT_FAST_INLINE void patch_of_6(int pixels, const V d[8], V out[8]) {
-  if (pixels < 6) {
-    V of_4[6] = {};
-    patch_of_4(pixels, d, of_4);
-    for (int i = 0; i < 5; ++i) out[i] = kOfEight[i] * of_4[i];
-    out[7] = of_4[5];
-    return;
+// `pixels`: 1 to 4, or 6.
+template <>
+struct Transforms<6> {
+  template <class V>
+  INPAINT_FAST_INLINE void patch(int pixels, const V d[8], V out[8]) {
+    if (pixels < 6) {
+      V of_4[6] = {};
+      Transforms<4>::patch(pixels, d, of_4);
+      for (int i = 0; i < 5; ++i) out[i] = kOfEight[i] * of_4[i];
+      out[7] = of_4[5];
+      return;
+    }
+    const V even1 = d[2] + d[6] - 4.25f * d[4], odd1 = d[1] + d[5] - 4.25f * d[3];
+    const V even2 = d[6] + 0.25f * d[2] - 1.25f * d[4], odd2 = 0.5f * d[1] + 2.0f * d[5] - 2.5f * d[3];
+    const V even3 = d[6] + 4.0f * d[2] - 5.0f * d[4], odd3 = 2.0f * d[1] + 0.5f * d[5] - 2.5f * d[3];
+    out[0] = d[0] - d[6] + 5.25f * (d[4] - d[2]);
+    out[1] = even1 + odd1;
+    out[2] = even1 - odd1;
+    out[3] = even2 + odd2;
+    out[4] = even2 - odd2;
+    out[5] = even3 + odd3;
+    out[6] = even3 - odd3;
+    out[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
   }
-  const V even1 = d[2] + d[6] - 4.25f * d[4], odd1 = d[1] + d[5] - 4.25f * d[3];
-  const V even2 = d[6] + 0.25f * d[2] - 1.25f * d[4], odd2 = 0.5f * d[1] + 2.0f * d[5] - 2.5f * d[3];
-  const V even3 = d[6] + 4.0f * d[2] - 5.0f * d[4], odd3 = 2.0f * d[1] + 0.5f * d[5] - 2.5f * d[3];
-  out[0] = d[0] - d[6] + 5.25f * (d[4] - d[2]);
-  out[1] = even1 + odd1;
-  out[2] = even1 - odd1;
-  out[3] = even2 + odd2;
-  out[4] = even2 - odd2;
-  out[5] = even3 + odd3;
-  out[6] = even3 - odd3;
-  out[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
-}
 
-template <class V>
-INPAINT_FAST_INLINE void tile_of_6(int pixels, const V m[8], V out[6]) {
-  if (pixels < 6) {
-    const V of_4[6] = {m[0], m[1], m[2], m[3], m[4], m[7]};
-    return tile_of_4(pixels, of_4, out);
+  template <class V>
+  INPAINT_FAST_INLINE void tile(int pixels, const V m[8], V out[6]) {
+    if (pixels < 6) {
+      const V of_4[6] = {m[0], m[1], m[2], m[3], m[4], m[7]};
+      return Transforms<4>::tile(pixels, of_4, out);
+    }
+    const V sum1 = m[1] + m[2], difference1 = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
+    const V sum3 = m[5] + m[6], difference3 = m[5] - m[6];
+    out[0] = m[0] + sum1 + (sum2 + sum3);
+    out[1] = difference1 + 2.0f * difference2 + 0.5f * difference3;
+    out[2] = sum1 + 4.0f * sum2 + 0.25f * sum3;
+    out[3] = difference1 + 8.0f * difference2 + 0.125f * difference3;
+    out[4] = sum1 + 16.0f * sum2 + 0.0625f * sum3;
+    out[5] = difference1 + 32.0f * difference2 + (0.03125f * difference3 + m[7]);
   }
-  const V sum1 = m[1] + m[2], difference1 = m[1] - m[2], sum2 = m[3] + m[4], difference2 = m[3] - m[4];
-  const V sum3 = m[5] + m[6], difference3 = m[5] - m[6];
-  out[0] = m[0] + sum1 + (sum2 + sum3);
-  out[1] = difference1 + 2.0f * difference2 + 0.5f * difference3;
-  out[2] = sum1 + 4.0f * sum2 + 0.25f * sum3;
-  out[3] = difference1 + 8.0f * difference2 + 0.125f * difference3;
-  out[4] = sum1 + 16.0f * sum2 + 0.0625f * sum3;
-  out[5] = difference1 + 32.0f * difference2 + (0.03125f * difference3 + m[7]);
-}
 
-template <class V>
-INPAINT_FAST_INLINE void grad_tile_of_6(int pixels, const V g[6], V out[8]) {
-  if (pixels < 6) {
-    V of_4[6] = {};
-    grad_tile_of_4(pixels, g, of_4);
-    for (int i = 0; i < 5; ++i) out[i] = of_4[i];
-    out[7] = of_4[5];
-    return;
+  template <class V>
+  INPAINT_FAST_INLINE void grad_tile(int pixels, const V g[6], V out[8]) {
+    if (pixels < 6) {
+      V of_4[6] = {};
+      Transforms<4>::grad_tile(pixels, g, of_4);
+      for (int i = 0; i < 5; ++i) out[i] = of_4[i];
+      out[7] = of_4[5];
+      return;
+    }
+    const V even1 = g[0] + g[2] + g[4], odd1 = g[1] + g[3] + g[5];
+    const V even2 = g[0] + 4.0f * g[2] + 16.0f * g[4], odd2 = 2.0f * g[1] + 8.0f * g[3] + 32.0f * g[5];
+    const V even3 = g[0] + 0.25f * g[2] + 0.0625f * g[4], odd3 = 0.5f * g[1] + 0.125f * g[3] + 0.03125f * g[5];
+    out[0] = g[0];
+    out[1] = even1 + odd1;
+    out[2] = even1 - odd1;
+    out[3] = even2 + odd2;
+    out[4] = even2 - odd2;
+    out[5] = even3 + odd3;
+    out[6] = even3 - odd3;
+    out[7] = g[5];
   }
-  const V even1 = g[0] + g[2] + g[4], odd1 = g[1] + g[3] + g[5];
-  const V even2 = g[0] + 4.0f * g[2] + 16.0f * g[4], odd2 = 2.0f * g[1] + 8.0f * g[3] + 32.0f * g[5];
-  const V even3 = g[0] + 0.25f * g[2] + 0.0625f * g[4], odd3 = 0.5f * g[1] + 0.125f * g[3] + 0.03125f * g[5];
-  out[0] = g[0];
-  out[1] = even1 + odd1;
-  out[2] = even1 - odd1;
-  out[3] = even2 + odd2;
-  out[4] = even2 - odd2;
-  out[5] = even3 + odd3;
-  out[6] = even3 - odd3;
-  out[7] = g[5];
-}
 
-template <class V>
-INPAINT_FAST_INLINE void weight_of_6(const V w[3], V out[8]) {
-  const V even1 = (w[0] + w[2]) * (-2.0f / 9), odd1 = w[1] * (-2.0f / 9);
-  const V even2 = w[0] * (1.0f / 90) + w[2] * (2.0f / 45), odd2 = w[1] * (1.0f / 45);
-  const V even3 = w[0] * (32.0f / 45) + w[2] * (8.0f / 45), odd3 = w[1] * (16.0f / 45);
-  out[0] = w[0];
-  out[1] = even1 + odd1;
-  out[2] = even1 - odd1;
-  out[3] = even2 + odd2;
-  out[4] = even2 - odd2;
-  out[5] = even3 + odd3;
-  out[6] = even3 - odd3;
-  out[7] = w[2];
-}
+  template <class V>
+  INPAINT_FAST_INLINE void weight(const V w[3], V out[8]) {
+    const V even1 = (w[0] + w[2]) * (-2.0f / 9), odd1 = w[1] * (-2.0f / 9);
+    const V even2 = w[0] * (1.0f / 90) + w[2] * (2.0f / 45), odd2 = w[1] * (1.0f / 45);
+    const V even3 = w[0] * (32.0f / 45) + w[2] * (8.0f / 45), odd3 = w[1] * (16.0f / 45);
+    out[0] = w[0];
+    out[1] = even1 + odd1;
+    out[2] = even1 - odd1;
+    out[3] = even2 + odd2;
+    out[4] = even2 - odd2;
+    out[5] = even3 + odd3;
+    out[6] = even3 - odd3;
+    out[7] = w[2];
+  }
 
-template <class V>
-INPAINT_FAST_INLINE void grad_weight_of_6(const V u[8], V out[3]) {
-  const V sum1 = u[1] + u[2], difference1 = u[1] - u[2], sum2 = u[3] + u[4], difference2 = u[3] - u[4];
-  const V sum3 = u[5] + u[6], difference3 = u[5] - u[6];
-  out[0] = u[0] + (sum2 * (1.0f / 90) - sum1 * (2.0f / 9) + sum3 * (32.0f / 45));
-  out[1] = difference2 * (1.0f / 45) - difference1 * (2.0f / 9) + difference3 * (16.0f / 45);
-  out[2] = u[7] + (sum2 * (2.0f / 45) - sum1 * (2.0f / 9) + sum3 * (8.0f / 45));
-}
-
-// ---- of either tile ----
-
-template <int kTile, class V>
-INPAINT_FAST_INLINE void patch_1d(int pixels, const V* in, V* out) {
-  if constexpr (kTile == 4)
-    patch_of_4(pixels, in, out);
-  else
-    patch_of_6(pixels, in, out);
-}
-
-template <int kTile, class V>
-INPAINT_FAST_INLINE void tile_1d(int pixels, const V* in, V* out) {
-  if constexpr (kTile == 4)
-    tile_of_4(pixels, in, out);
-  else
-    tile_of_6(pixels, in, out);
-}
-
-template <int kTile, class V>
-INPAINT_FAST_INLINE void grad_tile_1d(int pixels, const V* in, V* out) {
-  if constexpr (kTile == 4)
-    grad_tile_of_4(pixels, in, out);
-  else
-    grad_tile_of_6(pixels, in, out);
-}
-
-template <int kTile, class V>
-INPAINT_FAST_INLINE void weight_1d(const V* in, V* out) {
-  if constexpr (kTile == 4)
-    weight_of_4(in, out);
-  else
-    weight_of_6(in, out);
-}
-
-template <int kTile, class V>
-INPAINT_FAST_INLINE void grad_weight_1d(const V* in, V* out) {
-  if constexpr (kTile == 4)
-    grad_weight_of_4(in, out);
-  else
-    grad_weight_of_6(in, out);
-}
+  template <class V>
+  INPAINT_FAST_INLINE void grad_weight(const V u[8], V out[3]) {
+    const V sum1 = u[1] + u[2], difference1 = u[1] - u[2], sum2 = u[3] + u[4], difference2 = u[3] - u[4];
+    const V sum3 = u[5] + u[6], difference3 = u[5] - u[6];
+    out[0] = u[0] + (sum2 * (1.0f / 90) - sum1 * (2.0f / 9) + sum3 * (32.0f / 45));
+    out[1] = difference2 * (1.0f / 45) - difference1 * (2.0f / 9) + difference3 * (16.0f / 45);
+    out[2] = u[7] + (sum2 * (2.0f / 45) - sum1 * (2.0f / 9) + sum3 * (8.0f / 45));
+  }
+};
 
 // What a transform reads and writes in one dimension: places [0, count), or the numbers of a band.
 struct Places {

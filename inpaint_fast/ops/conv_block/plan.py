@@ -60,8 +60,8 @@ class Circumstances(NamedTuple):
 
 
 def no_run(*_: Any) -> Any:
-    """In the place of what a plan does not have."""
-    raise NotImplementedError
+    """In the place of what a plan does not have, which nobody calls."""
+    raise AssertionError("a plan is followed in a way that it does not have")
 
 
 @dataclass(frozen=True)
