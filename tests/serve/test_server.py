@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from fnmatch import fnmatch
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from serve.running import COMPLETED, MASK, PICTURE, SECONDS, SIZE, file_of, noise
 
 from inpaint_fast.serve import Limits, server
@@ -61,6 +64,18 @@ class TestThePage:
     def test_settings(self, page):
         facts = json.loads(page.ask("/settings").content)
         assert facts == {"filler": "harmonic", "max_bytes": Limits.max_bytes, "max_pixels": Limits.max_pixels}
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl is installed")
+def test_without_the_page(page, tmp_path):
+    """The commands of docs/serve.md, as they are printed there, at this server's port."""
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    commands = re.search(r"^```\n(mask=.*?)^```$", text, re.DOTALL | re.MULTILINE)[1]
+    (tmp_path / "hole.png").write_bytes(MASK)
+    (tmp_path / "photo.jpg").write_bytes(PICTURE)  # whatever its name says
+    commands = commands.replace("127.0.0.1:8000", page.netloc)
+    subprocess.run(["sh", "-ec", commands], cwd=tmp_path, check=True, timeout=SECONDS)
+    assert (np.asarray(Image.open(tmp_path / "completed.png")) == COMPLETED.permute(1, 2, 0).numpy()).all()
 
 
 class TestTooMuch:
