@@ -32,6 +32,12 @@ SECONDS = 300
 """For an answer, or for what a page is waited for: another program may have the processor."""
 PATIENCE = 20
 """Seconds that a browser has for its end."""
+PAGE_GONE = ("Inspected target navigated", "Execution context was destroyed", "Cannot find context")
+"""How the protocol says that a question's page gave way to another before it was answered."""
+
+
+class PageGone(Exception):
+    """The page of a question gave way to another (a redirect, a reload) before it was answered."""
 
 
 class Browser:
@@ -69,7 +75,10 @@ class Browser:
         os.write(self._writing, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self._count:
             pass
-        assert "error" not in answer, f"{method}: {answer['error']}"
+        complaint = f"{method}: {answer.get('error')}"
+        if any(sentence in complaint for sentence in PAGE_GONE):
+            raise PageGone(complaint)
+        assert "error" not in answer, complaint
         return answer["result"]
 
     def _next(self) -> dict[str, Any]:
@@ -123,9 +132,15 @@ class Browser:
     def wait(self, expression: str) -> None:
         """Until an expression is true; while a page is not there yet, it is not."""
         end = time.monotonic() + SECONDS
-        while not self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"):
+        while not self._holds(expression):
             assert time.monotonic() < end, f"never true: {expression}; {self.complaints}"
             time.sleep(0.02)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()")
+        except PageGone:
+            return False
 
     def places(self, selector: str, shares: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
         """Places of the window at these shares of an element's width and height."""

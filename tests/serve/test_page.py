@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from serve.browser import PROGRAM, Browser
+from serve.browser import PROGRAM, Browser, PageGone
 from serve.running import HARMONIC, MASK, PICTURE, SECONDS, Running, noise
 from torch import Tensor
 
@@ -297,6 +297,14 @@ class TestInABrowser:
         other.join(SECONDS)
         assert len(seen.holes) == held + 1 and painted(browser) > 0
         completed(browser)
+
+    def test_a_page_that_gives_way_to_itself(self, browser, seeing):
+        """What the tests wait with asks the next page again; seen once in ten thousand questions."""
+        browser.go(f"http://{seeing.netloc}/")
+        with pytest.raises(PageGone):
+            browser.value("new Promise(() => location.reload())")
+        browser.wait("(sessionStorage.times = 1 + Number(sessionStorage.times ?? 0)) > 40 || location.reload()")
+        browser.value("sessionStorage.clear()")
 
     def test_token(self, browser, serving, photo):
         guarded = serving(token="correct-horse")
