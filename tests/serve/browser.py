@@ -130,7 +130,7 @@ class Browser:
         return answer["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Until an expression is true; while a page is not there yet, it is not."""
+        """Until an expression (a promise is awaited) is true; while a page is not there yet, it is not."""
         end = time.monotonic() + SECONDS
         while not self._holds(expression):
             assert time.monotonic() < end, f"never true: {expression}; {self.complaints}"
@@ -138,7 +138,7 @@ class Browser:
 
     def _holds(self, expression: str) -> bool:
         try:
-            return self.value(f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()")
+            return self.value(f"(async () => {{ try {{ return Boolean(await ({expression})) }} catch {{ return false }} }})()")
         except PageGone:
             return False
 
