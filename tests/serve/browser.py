@@ -138,7 +138,9 @@ class Browser:
 
     def _holds(self, expression: str) -> bool:
         try:
-            return self.value(f"(async () => {{ try {{ return Boolean(await ({expression})) }} catch {{ return false }} }})()")
+            return self.value(
+                f"(async () => {{ try {{ return Boolean(await ({expression})) }} catch {{ return false }} }})()"
+            )
         except PageGone:
             return False
 
