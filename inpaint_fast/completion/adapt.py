@@ -3,7 +3,8 @@
 The picture is its own training set. The mask's holes, moved to known places, are holes whose truth is known; they are
 cut out with their surroundings at the size at which the generator will see the true ones, and the copy learns to fill
 them. Some of these places are held out: what lies there is as unknown in training as the true holes are. One half of
-them says when the copy is best, the other half what was gained; where that is nothing, the generator itself stays.
+them says when the copy is best, and how much of the picture's own texture (`inpaint_fast.completion.texture`) is mixed
+in; the other half says what was gained. Where that is nothing, the generator itself stays.
 
 Norms keep their running statistics: a batch of crops that look alike would spoil them.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -27,7 +28,8 @@ from inpaint_fast.completion.generators import KINDS, Kind, kind_of
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import views
 from inpaint_fast.completion.scaling import Region, check_picture, reduced
-from inpaint_fast.data import hole_of
+from inpaint_fast.completion.texture import PIXELS, TexturedNetwork, texture
+from inpaint_fast.data import hole_of, to_float, to_uint8
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import masked_l2
 from inpaint_fast.optim import ClippedAdam
@@ -43,13 +45,18 @@ TRIES = 400  # of places, before there is said to be none
 SHAPES = 64  # of holes, spread over all there are
 FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
 PATIENCE = 5  # measurements without a better one
+WARM = 10
+DECAYS = True
+FLIPS = True
+CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
+REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
 
 
 class Adapted(NamedTuple):
     """A generator for one picture, and how much better it is there than it was."""
 
     network: nn.Module
-    """The adapted copy, in eval mode; or the generator itself, where nothing was gained."""
+    """The adapted copy, in eval mode, or a `TexturedNetwork` of it; the generator itself, where nothing was gained."""
     before: float
     """PSNR in dB of the generator on the half of the held-out places that decides: of the mean squared error of all
     their pixels. NaN: there were none."""
@@ -57,19 +64,23 @@ class Adapted(NamedTuple):
     """That of the copy."""
     steps: int
     """Of the training, up to the weights that were chosen."""
+    share: float = 0
+    """Of the texture fill in what the network completes, from 0 to 1."""
 
     @property
     def gained(self) -> bool:
-        """Whether the network is the adapted copy."""
+        """Whether the network is another than the generator."""
         return self.after > self.before
 
     def __str__(self) -> str:
         if math.isnan(self.before):
             return "not adapted, the weights are used as they are: no hole is thick, or nothing known is as large"
-        if not self.steps:
+        if not self.steps and not self.share:
             what = f"{self.before:.2f} dB on known pixels held out, and no better in the steps that there was time for"
             return f"nothing gained, the weights are used as they are: {what}"
-        what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps, on known pixels held out"
+        texture = f" with {self.share:.0%} of the picture's texture" if self.share else ""
+        what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps{texture}"
+        what += ", on known pixels held out"
         return f"adapted: {what}" if self.gained else f"nothing gained, the weights are used as they are: {what}"
 
 
@@ -116,7 +127,10 @@ def adapt_to_picture(
         found = _Examples(kind, generator, picture, hole, torch.Generator().manual_seed(seed))
         if not found.held_out:
             return Adapted(generator, math.nan, math.nan, 0)
-        return _trained(generator, found, seconds, steps, progress)
+        begun = time.perf_counter()
+        textures = found.textures()
+        network, taken = _trained(generator, found, begun, seconds, steps, progress)
+        return _mixed(generator, network, taken, found.held_out, textures)
 
 
 def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
@@ -133,20 +147,24 @@ def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
 def _trained(
     generator: nn.Module,
     examples: _Examples,
+    begun: float,
     seconds: float,
     steps: int | None,
     progress: Callable[[float], object] | None,
-) -> Adapted:
-    begun = time.perf_counter()
-    choosing, telling = examples.held_out[::2], examples.held_out[1::2] or examples.held_out
+) -> tuple[nn.Module, int]:
+    """A copy of the generator as it was best on the choosing half, and after how many steps that was."""
+    choosing = examples.held_out[CHOOSING]
     network = copy.deepcopy(generator).eval().requires_grad_(True)
     average, best = copy.deepcopy(network), copy.deepcopy(network)
     if examples.device.type == "cpu":
         accelerate(network)
     optimizer = ClippedAdam(network.parameters(), lr=RATE)
     least, best_step, due, waited = _error(network, choosing), 0, FIRST, 0
+    gone = 0.0
     for step in range(1, 1 + (steps or 10**9)):
         batch = examples.batch(step)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, step / WARM) * max(0.02, 1 - gone if DECAYS else 1)
         first, *others = _losses(network, batch)
         loss = sum(others, first) / sum(3 * example.wanted.sum() for example in batch)
         loss.backward()
@@ -163,8 +181,56 @@ def _trained(
                 best.load_state_dict(average.state_dict())
         if gone >= 1 or waited == PATIENCE:
             break
-    before, after = (-10 * math.log10(max(_error(each, telling), 1e-10)) for each in (generator, best))
-    return Adapted(best if after > before else generator, before, after, best_step)
+    return best, best_step
+
+
+def _mixed(
+    generator: nn.Module,
+    network: nn.Module,
+    steps: int,
+    held_out: Sequence[_Example],
+    textures: Mapping[float, Sequence[Tensor]],
+) -> Adapted:
+    """The mean of a network and a texture fill that is best on the choosing half, and what the other half says of it.
+
+    Args:
+        generator: as it was.
+        network: as it is after the steps.
+        textures: reach -> the texture fill of each held-out place.
+    """
+    places = held_out[CHOOSING]
+    truth, given = _wanted(places, [place.picture for place in places]), _wanted(places, _answers(network, places))
+    least, reach, share = (truth - given).square().sum(), 0.0, 0.0
+    for each, fills in textures.items():
+        more = _wanted(places, fills[CHOOSING]) - given
+        part = ((truth - given) @ more / (more @ more).clamp(min=1e-30)).clamp(0, 1)  # least squares
+        if (error := (truth - given - part * more).square().sum()) < least:
+            least, reach, share = error, each, part.item()
+    telling = TELLING if len(held_out) > 1 else CHOOSING
+    places = held_out[telling]
+    truth, given = _wanted(places, [place.picture for place in places]), _wanted(places, _answers(network, places))
+    if share:
+        given = given.lerp(_wanted(places, textures[reach][telling]), share)
+    before, after = (_psnr(each - truth) for each in (_wanted(places, _answers(generator, places)), given))
+    if after <= before:
+        return Adapted(generator, before, after, steps, share)
+    return Adapted(TexturedNetwork(network, reach, share) if share else network, before, after, steps, share)
+
+
+def _answers(network: nn.Module, examples: Sequence[_Example]) -> list[Tensor]:
+    """What a network makes of each, (3, height, width)."""
+    with torch.no_grad():
+        return [network(example.prepared[None], example.mask[None])[0] for example in examples]
+
+
+def _wanted(examples: Sequence[_Example], pictures: Sequence[Tensor]) -> Tensor:
+    """What pictures (3, height, width) of these examples hold where it counts; float64, flat."""
+    pairs = zip(examples, pictures, strict=True)
+    return torch.cat([picture[:, example.wanted[0]].flatten().double().cpu() for example, picture in pairs])
+
+
+def _psnr(error: Tensor) -> float:
+    return -10 * math.log10(max(error.square().mean().item(), 1e-10))
 
 
 def _move(average: nn.Module, network: nn.Module, share: float) -> None:
@@ -213,7 +279,7 @@ class _Examples:
         self._prepared, self._picture, self._draws = kind.prepared, picture, draws
         longest = cast(int, generator.hole)  # all generators that can be adapted have it
         self._shapes = _shapes(picture, hole, thick_part(hole, kind.thin + 1), longest)
-        self._unknown, self._made = hole, []
+        self._unknown, self._made, self._regions, self._order = hole, [], [], []
         self.held_out = self._hold_out() if self._shapes else []
 
     def batch(self, step: int) -> list[_Example]:
@@ -222,8 +288,12 @@ class _Examples:
             new = [example for example, _ in self._moved(BATCH)]
             self._made += self._ready(new)
             return self._made[-len(new) :]
-        order = torch.randperm(len(self._made), generator=self._draws)[:BATCH]
-        return [self._made[i] for i in order]
+        if not self._order:
+            self._order = torch.randperm(len(self._made), generator=self._draws).tolist()
+        taken, self._order = self._order[:BATCH], self._order[BATCH:]
+        found = [self._made[i] for i in taken]
+        dims = [d for d, r in zip((-1, -2), torch.rand(2, generator=self._draws).tolist()) if r < 0.5 and FLIPS]
+        return [_Example(*(x.flip(dims) for x in each)) for each in found]
 
     def _hold_out(self) -> list[_Example]:
         """Some examples, whose wanted pixels are unknown from then on."""
@@ -237,7 +307,20 @@ class _Examples:
                 break
             self._unknown = unknown
             examples.append(example)
+            self._regions.append(found[1])
         return self._ready(examples)
+
+    def textures(self) -> dict[float, list[Tensor]]:
+        """Reach -> the texture fill of each held-out place, (3, height, width); none of large pictures."""
+        if self._unknown.numel() > PIXELS:
+            return {}
+        picture, nothing = to_float(self._picture.cpu()), torch.zeros_like(self._unknown)
+        fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
+        places = list(zip(self._regions, self.held_out, strict=True))
+        return {
+            reach: [reduced(fill, nothing, region, place.mask.shape[1:])[0] for region, place in places]
+            for reach, fill in fills.items()
+        }
 
     def _moved(self, count: int) -> Iterator[tuple[_Example, Region]]:
         """So many examples at random places, if there are any; not prepared yet."""
