@@ -34,7 +34,8 @@ from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import masked_l2
 from inpaint_fast.optim import ClippedAdam
 
-RATE = 2e-3  # Adam's
+RATE = 2e-3  # Adam's, which falls to 0 over the time
+WARM = 10  # steps in which it rises first: Adam's first ones move every weight by the whole of it
 BATCH = 8  # examples
 EXAMPLES = 256  # are made; then they come again
 DECAY = 0.97  # of the average of the weights over the steps: it is what is measured and kept
@@ -45,8 +46,6 @@ TRIES = 400  # of places, before there is said to be none
 SHAPES = 64  # of holes, spread over all there are
 FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
 PATIENCE = 5  # measurements without a better one
-WARM = 10
-DECAYS = True
 FLIPS = True
 CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
 REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
@@ -160,18 +159,20 @@ def _trained(
         accelerate(network)
     optimizer = ClippedAdam(network.parameters(), lr=RATE)
     least, best_step, due, waited = _error(network, choosing), 0, FIRST, 0
-    gone = 0.0
+    counted = 0.0  # the fraction of the steps that are done; where they are not numbered, of the time
     for step in range(1, 1 + (steps or 10**9)):
         batch = examples.batch(step)
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, step / WARM) * max(0.02, 1 - gone if DECAYS else 1)
+            group["lr"] = RATE * min(1, step / WARM) * (1 - counted)
         first, *others = _losses(network, batch)
         loss = sum(others, first) / sum(3 * example.wanted.sum() for example in batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         _move(average, network, 1 - min(DECAY, step / (step + FIRST)))
-        gone = max((time.perf_counter() - begun) / seconds, step / steps if steps else 0.0)
+        gone = (time.perf_counter() - begun) / seconds
+        counted = step / steps if steps else min(gone, 1.0)
+        gone = max(gone, counted)
         if progress is not None:
             progress(min(gone, 1.0))
         if step >= due or gone >= 1:
@@ -214,7 +215,7 @@ def _mixed(
     before, after = (_psnr(each - truth) for each in (_wanted(places, _answers(generator, places)), given))
     if after <= before:
         return Adapted(generator, before, after, steps, share)
-    return Adapted(TexturedNetwork(network, reach, share) if share else network, before, after, steps, share)
+    return Adapted(TexturedNetwork(network, reach, share).eval() if share else network, before, after, steps, share)
 
 
 def _answers(network: nn.Module, examples: Sequence[_Example]) -> list[Tensor]:
@@ -292,7 +293,9 @@ class _Examples:
             self._order = torch.randperm(len(self._made), generator=self._draws).tolist()
         taken, self._order = self._order[:BATCH], self._order[BATCH:]
         found = [self._made[i] for i in taken]
-        dims = [d for d, r in zip((-1, -2), torch.rand(2, generator=self._draws).tolist()) if r < 0.5 and FLIPS]
+        dims = [
+            d for d, r in zip((-1, -2), torch.rand(2, generator=self._draws).tolist(), strict=True) if r < 0.5 and FLIPS
+        ]
         return [_Example(*(x.flip(dims) for x in each)) for each in found]
 
     def _hold_out(self) -> list[_Example]:

@@ -6,8 +6,8 @@ one most probable continuation, which of all linear ones is the nearest to the t
 picture repeats itself that goes on in the hole; where it does not, the middle of the hole becomes the mean colour. The
 harmonic fill is the same for one fixed covariance, that of a surface that is smooth and no more.
 
-Source: Galerne, Leclaire, "Texture inpainting using efficient Gaussian conditional simulation" (2017), the mean of which
-this is. All products with the covariance and its inverse are those of a torus, by Fourier transforms; it is larger than
+Source: Galerne, Leclaire, "Texture inpainting using efficient Gaussian conditional simulation" (2017): this is the
+mean of theirs. All products with the covariance and its inverse are those of a torus, by Fourier transforms; it is larger than
 the picture by more than the covariance reaches, and what is added is unknown, too.
 """
 
@@ -31,7 +31,7 @@ def texture(picture: Tensor, hole: Tensor, reach: float) -> Tensor:
         reach: in pixels, the standard deviation of the bell by which the covariance is weighted down.
 
     Returns:
-        (3, H, W) in [0, 1], of the same dtype, on the CPU; known pixels as they were. In a picture of one colour: that colour.
+        (3, H, W) in [0, 1], of the same dtype, on the CPU; known pixels as they were. In a picture of one colour: that.
     """
     pixels, known = picture.cpu(), ~hole.cpu()
     mean = pixels[:, known].mean(dim=1)[:, None, None]

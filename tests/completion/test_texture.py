@@ -1,4 +1,4 @@
-"""The texture fill against the equations that it stands for, solved directly; and its mean with a generator's answer."""
+"""The texture fill against the equations that it stands for, solved directly; and its mean with a generator's."""
 
 from __future__ import annotations
 
