@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measured(picture: Tensor, mask: Tensor, weights: str, steps: int) -> list[float]:
-    """PSNR in the hole: of the harmonic fill, the weights as they are, adapted without the texture fill, and with it."""
+    """PSNR in the hole: of the harmonic fill, the weights as they are, adapted without the texture fill, with it."""
     generator = load_network(weights)
     network = adapt_to_picture(generator, picture, mask, seconds=1e9, steps=steps).network
     fills = [

@@ -37,7 +37,7 @@ from inpaint_fast.optim import ClippedAdam
 RATE = 2e-3  # Adam's, which falls to 0 over the time
 WARM = 10  # steps in which it rises first: Adam's first ones move every weight by the whole of it
 BATCH = 8  # examples
-EXAMPLES = 256  # are made; then they come again
+EXAMPLES = 512  # are made; then they come again, each once before any comes twice
 DECAY = 0.97  # of the average of the weights over the steps: it is what is measured and kept
 HELD_OUT = 1 / 4  # of the known pixels, at most
 PLACES = 24  # held out, at most
@@ -46,7 +46,6 @@ TRIES = 400  # of places, before there is said to be none
 SHAPES = 64  # of holes, spread over all there are
 FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
 PATIENCE = 5  # measurements without a better one
-FLIPS = True
 CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
 REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
 
@@ -197,22 +196,22 @@ def _mixed(
     Args:
         generator: as it was.
         network: as it is after the steps.
-        textures: reach -> the texture fill of each held-out place.
+        held_out: the places of both halves.
+        textures: reach -> the texture fill of each place.
     """
-    places = held_out[CHOOSING]
-    truth, given = _wanted(places, [place.picture for place in places]), _wanted(places, _answers(network, places))
-    least, reach, share = (truth - given).square().sum(), 0.0, 0.0
+    pictures, given = [place.picture for place in held_out], _answers(network, held_out)
+    error = _difference(held_out, pictures, given, CHOOSING)
+    least, reach, share = error.square().sum(), 0.0, 0.0
     for each, fills in textures.items():
-        more = _wanted(places, fills[CHOOSING]) - given
-        part = ((truth - given) @ more / (more @ more).clamp(min=1e-30)).clamp(0, 1)  # least squares
-        if (error := (truth - given - part * more).square().sum()) < least:
-            least, reach, share = error, each, part.item()
+        more = _difference(held_out, fills, given, CHOOSING)
+        part = (error @ more / (more @ more).clamp(min=1e-30)).clamp(0, 1)  # least squares
+        if (left := (error - part * more).square().sum()) < least:
+            least, reach, share = left, each, part.item()
     telling = TELLING if len(held_out) > 1 else CHOOSING
-    places = held_out[telling]
-    truth, given = _wanted(places, [place.picture for place in places]), _wanted(places, _answers(network, places))
+    error = _difference(held_out, pictures, given, telling)
     if share:
-        given = given.lerp(_wanted(places, textures[reach][telling]), share)
-    before, after = (_psnr(each - truth) for each in (_wanted(places, _answers(generator, places)), given))
+        error -= share * _difference(held_out, textures[reach], given, telling)
+    before, after = map(_psnr, (_difference(held_out, pictures, _answers(generator, held_out), telling), error))
     if after <= before:
         return Adapted(generator, before, after, steps, share)
     return Adapted(TexturedNetwork(network, reach, share).eval() if share else network, before, after, steps, share)
@@ -224,10 +223,12 @@ def _answers(network: nn.Module, examples: Sequence[_Example]) -> list[Tensor]:
         return [network(example.prepared[None], example.mask[None])[0] for example in examples]
 
 
-def _wanted(examples: Sequence[_Example], pictures: Sequence[Tensor]) -> Tensor:
-    """What pictures (3, height, width) of these examples hold where it counts; float64, flat."""
-    pairs = zip(examples, pictures, strict=True)
-    return torch.cat([picture[:, example.wanted[0]].flatten().double().cpu() for example, picture in pairs])
+def _difference(
+    examples: Sequence[_Example], pictures: Sequence[Tensor], others: Sequence[Tensor], half: slice
+) -> Tensor:
+    """Pictures (3, height, width) of the examples of a half less others, where it counts; float64, flat."""
+    triples = list(zip(examples, pictures, others, strict=True))[half]
+    return torch.cat([(a.double() - b.double())[:, each.wanted[0]].flatten() for each, a, b in triples])
 
 
 def _psnr(error: Tensor) -> float:
@@ -292,11 +293,7 @@ class _Examples:
         if not self._order:
             self._order = torch.randperm(len(self._made), generator=self._draws).tolist()
         taken, self._order = self._order[:BATCH], self._order[BATCH:]
-        found = [self._made[i] for i in taken]
-        dims = [
-            d for d, r in zip((-1, -2), torch.rand(2, generator=self._draws).tolist(), strict=True) if r < 0.5 and FLIPS
-        ]
-        return [_Example(*(x.flip(dims) for x in each)) for each in found]
+        return [self._made[i] for i in taken]
 
     def _hold_out(self) -> list[_Example]:
         """Some examples, whose wanted pixels are unknown from then on."""
@@ -321,7 +318,7 @@ class _Examples:
         fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
         places = list(zip(self._regions, self.held_out, strict=True))
         return {
-            reach: [reduced(fill, nothing, region, place.mask.shape[1:])[0] for region, place in places]
+            reach: [reduced(fill, nothing, region, place.mask.shape[1:])[0].to(self.device) for region, place in places]
             for reach, fill in fills.items()
         }
 

@@ -7,8 +7,8 @@ picture repeats itself that goes on in the hole; where it does not, the middle o
 harmonic fill is the same for one fixed covariance, that of a surface that is smooth and no more.
 
 Source: Galerne, Leclaire, "Texture inpainting using efficient Gaussian conditional simulation" (2017): this is the
-mean of theirs. All products with the covariance and its inverse are those of a torus, by Fourier transforms; it is larger than
-the picture by more than the covariance reaches, and what is added is unknown, too.
+mean of theirs. All products with the covariance and its inverse are those of a torus, by Fourier transforms; it is
+larger than the picture by more than the covariance reaches, and what is added is unknown, too.
 """
 
 from __future__ import annotations
