@@ -14,7 +14,8 @@ larger than the picture by more than the covariance reaches, and what is added i
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fft, nn
+from torch import Tensor, nn
+from torch.fft import irfft2, rfft2
 
 PIXELS = 2**20  # of a picture, at most: it takes seconds then, and 200 MB
 LEAST = 1e-3  # of the mean of the spectrum: what is below is noise of the estimate
@@ -72,12 +73,12 @@ def _spectrum(around: Tensor, known: Tensor, reach: float, size: tuple[int, ...]
         around: (3, H, W), differences from the mean, 0 where nothing is known.
         known: bool (H, W).
     """
-    products = fft.irfft2(fft.rfft2(around, size).abs().square().mean(dim=0), size)
-    pairs = fft.irfft2(fft.rfft2(known.to(around.dtype), size).abs().square(), size)
+    products = irfft2(rfft2(around, size).abs().square().mean(dim=0), size)
+    pairs = irfft2(rfft2(known.to(around.dtype), size).abs().square(), size)
     covariance = products / pairs.clamp(min=1)
     rows, columns = (torch.arange(length).minimum(length - torch.arange(length)) for length in size)
     bell = torch.exp((rows[:, None] ** 2 + columns**2).to(covariance.dtype) / (-2 * reach**2))
-    spectrum = fft.rfft2(covariance * bell).real
+    spectrum = rfft2(covariance * bell).real
     return spectrum.clamp(min=LEAST * covariance[0, 0].item())  # whose value at no distance is the spectrum's mean
 
 
@@ -89,7 +90,7 @@ def _expected(around: Tensor, unknown: Tensor, spectrum: Tensor) -> Tensor:
     """
 
     def product(values: Tensor, spectrum: Tensor) -> Tensor:
-        return fft.irfft2(fft.rfft2(values) * spectrum, unknown.shape) * unknown
+        return irfft2(rfft2(values) * spectrum, unknown.shape) * unknown
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).sum(dim=(1, 2), keepdim=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from inpaint_fast.completion import adapt, adapt_to_picture
 from inpaint_fast.completion.adapt import NothingGained
 from inpaint_fast.completion.generators import kind_of
 from inpaint_fast.completion.texture import TexturedNetwork
-from inpaint_fast.data import box, free_form
+from inpaint_fast.data import box, free_form, samples
 from inpaint_fast.models import CompletionNetwork, ResidualCompletionNetwork, UNetGenerator
 from inpaint_fast.nn import accelerate
 
@@ -197,3 +199,13 @@ def test_mistakes_are_named() -> None:
         ipf.complete(noise(), MASK, fill="harmonic", adapt=20)
     with pytest.raises(ValueError, match="mask: shape"):
         adapt_to_picture(residual(), noise(), MASK[:, 1:])
+
+
+def test_the_script_that_measures_what_is_gained() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "adapting.py"))
+    for draw, least in (("squares", 0.25), ("strokes", 0.1)):
+        assert least <= script[draw](80, 160).float().mean() <= 0.25
+    picture, mask = samples("heldout")[5][:, :80, :80], script["squares"](80, 80)
+    found = script["measured"](picture, mask, "smooth", 1)
+    assert found[0] == script["psnr"](ipf.complete(picture, mask, fill="harmonic"), picture, mask)
+    assert len(found) == 4 and all(5 < each < 40 for each in found)
