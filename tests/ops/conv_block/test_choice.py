@@ -39,7 +39,10 @@ def test_fewer_channels_need_more_tiles(channels, side, batch, state, expected):
     [
         (16, 4, 2, 1, "winograd"),  # 0.71 of PyTorch's time, which starts oneDNN for two pictures
         (8, 4, 2, 1, "direct"),  # of large maps 1.08
-        (128, 4, 2, 1, "winograd"),  # 0.79
+        (64, 4, 2, 1, "winograd"),  # 0.79 to 0.88
+        (128, 4, 2, 1, "direct"),  # 0.79, and slower inside networks: hrnet_w18_small
+        (512, 4, 2, 1, "direct"),  # resnet18, 6 % slower as a whole
+        (512, 7, 2, 1, "winograd"),
         (64, 8, 1, 1, "direct"),  # 1.12: one picture, without oneDNN
         (24, 14, 1, 1, "direct"),  # 1.25
         (64, 14, 1, 1, "winograd"),  # 0.94, 0.79 with one thread
