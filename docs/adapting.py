@@ -1,6 +1,6 @@
 """What `--adapt` gains: the tables of docs/completing.md, measured.
 
-    python docs/adapting.py [PICTURE ...] [--weights sharp smooth] [--steps 200]
+    python docs/adapting.py [PICTURE ...] [--weights sharp smooth] [--steps 120]
 
 A quarter of each picture is the hole: squares of 40 pixels (16 in a texture) or brush strokes. Prints the PSNR in dB in
 the true hole, whose truth the adaptation does not see: of the harmonic fill, of the weights as they are, of the adapted
@@ -33,8 +33,8 @@ class Options:
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional] = TEXTURES
     """Names of the package's photographs, without the suffix; "heldout" for all that are held out."""
     weights: tuple[str, ...] = ("sharp", "smooth")
-    steps: int = 200
-    """Of the training; 0.064 s each on two quiet cores of an AMD EPYC, where 20 seconds have room for some more."""
+    steps: int = 120
+    """Of the training; 0.064 s each on two quiet cores of an AMD EPYC, where 20 seconds have room for more."""
 
 
 def main() -> None:
