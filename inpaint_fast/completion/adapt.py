@@ -102,7 +102,8 @@ def adapt_to_picture(
         generator: a `CompletionNetwork` or `ResidualCompletionNetwork`; left as it is. The copy is where it is.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         mask: (1, H, W), true or 1 in the hole, a soft one cut at half.
-        seconds: to train for, at most; it ends earlier where nothing is gained any more.
+        seconds: to train for, at most; it ends earlier where nothing is gained any more. The texture fills, made before
+            it, count.
         steps: to train for, at most; None: as many as there is time for. The weights after so many steps are always the
             same on one machine.
         seed: of the places.
