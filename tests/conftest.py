@@ -92,12 +92,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not long"` is obeyed
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     leave_out(items)
     if triton_interpreted() and interpreter_fault() is None:
         from triton_interpreter import make_fast
 
-        make_fast(check_overflows=config.option.markexpr != "not long")
+        make_fast()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -129,3 +129,12 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
 def kernel(implementation: Implementation) -> Implementation:
     """Each implementation but the reference, for what PyTorch's own expressions do not promise."""
     return implementation
+
+
+@pytest.fixture
+def overflows_are_errors() -> Iterator[None]:
+    """In Triton's interpreter, for the kernels of this test."""
+    from triton_interpreter import overflows_are_errors
+
+    with overflows_are_errors():
+        yield

@@ -77,7 +77,7 @@ def trained_by_torch(name: str, filters: int, steps: int) -> tuple[nn.Module, nn
 @pytest.mark.parametrize("name", CASES)
 def test_200_steps_on_the_critic(implementation, name) -> None:
     ours_class, _, settings, clip = CASES[name]
-    filters, steps = (4, 20) if implementation.slow else (6, 200)
+    filters, steps = (4, 10) if implementation.slow else (6, 200)
     before, after = trained_by_torch(name, filters, steps)
     ours = copy.deepcopy(before).to(implementation.device)
     optimizer = ours_class(ours.parameters(), clip=clip, backend=implementation.backend, **settings)
