@@ -361,7 +361,9 @@ def device_name(device: torch.device) -> str:
 def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None
                ) -> tuple[argparse.Namespace, dict[str, Callable[[], Case]]]:  # fmt: skip
     """The parsed options and the selected cases."""
-    parser = argparse.ArgumentParser(description=description)
+    stem = getattr(cases, "__module__", "__main__").rpartition(".")[2]
+    prog = None if stem == "__main__" else f"inpaint-fast bench {stem}"  # or a file that was run as it is
+    parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--without", type=_regex, metavar="REGEX", help="leave out implementations whose name matches")
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
