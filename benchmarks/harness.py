@@ -122,15 +122,18 @@ class Result:
 
 
 def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None = None,
-         clock: Callable[[], int] = time.perf_counter_ns) -> int:  # fmt: skip
+         clock: Callable[[], int] = time.perf_counter_ns, *, module: str = "__main__") -> int:  # fmt: skip
     """Run a benchmark's command line. `cases` maps a name to the function that allocates and returns that case.
 
     Or `cases("cpu")` and `cases("cuda")` answer that; otherwise the cases are all for the CPU.
 
     Returns 0, or 1 if an implementation was wrong or inpaint_fast did not run; a bad argument exits with 2.
-    `clock` answers nanoseconds and is what CPU cases are timed with.
+    `clock` answers nanoseconds and is what CPU cases are timed with; `module` is the benchmark's, by which the help
+    calls it.
     """
-    options, chosen = _arguments(argv, cases, description)
+    stem = module.rpartition(".")[2]
+    prog = None if stem == "__main__" else f"inpaint-fast bench {stem}"  # or a file that was run as it is
+    options, chosen = _arguments(argv, cases, argparse.ArgumentParser(prog, description=description))
     if options.list:
         print(*chosen, sep="\n")
         return 0
@@ -358,12 +361,9 @@ def device_name(device: torch.device) -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None
+def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], parser: argparse.ArgumentParser
                ) -> tuple[argparse.Namespace, dict[str, Callable[[], Case]]]:  # fmt: skip
     """The parsed options and the selected cases."""
-    stem = getattr(cases, "__module__", "__main__").rpartition(".")[2]
-    prog = None if stem == "__main__" else f"inpaint-fast bench {stem}"  # or a file that was run as it is
-    parser = argparse.ArgumentParser(prog, description=description)
     parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--without", type=_regex, metavar="REGEX", help="leave out implementations whose name matches")
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
