@@ -1,11 +1,11 @@
-"""What a machine can do at most, its rooflines: loops that `inpaint-fast bench parts` times beside the parts of a
-kernel.
+"""What a machine can do at most: loops that `inpaint-fast bench parts` times beside the parts of a kernel.
 
-`multiply_adds`: fused multiply-adds of float32 on registers; `roots`: divisions by a square root. `read` and `copy`:
-bytes from and to the caches `l2` and `l3` and the memory `dram`, by a loop that adds and by the C library's memcpy;
-bytes of a copy are those read and those written. Half of a cache is filled, of the memory 256 MB; each thread has its
-share. All threads run, but for `multiply_adds_1_thread`. The loops are this package's own (csrc/rooflines), in the
-instruction set that its kernels use; `torch_mm` and `torch_copy` are PyTorch's, to compare.
+`multiply_adds`: fused multiply-adds of float32 on registers; `roots`: divisions by a square root. `read`, `copy` and
+`update`: bytes from and to the caches `l2` and `l3` and the memory `dram`, by a loop that adds, by the C library's
+memcpy and by a loop that writes what it has read to its place; bytes are those read and those written. Half of a cache
+is filled, of the memory 256 MB; each thread has its share. All threads run, but for `multiply_adds_1_thread`. The loops
+are this package's own (csrc/rooflines), in the instruction set that its kernels use; `torch_mm` and `torch_copy` are
+PyTorch's, to compare.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NAMES = (
     "multiply_adds",
     "torch_mm",
     "roots",
-    *(f"{level}_{kind}" for level in LEVELS for kind in ("read", "copy")),
+    *(f"{level}_{kind}" for level in LEVELS for kind in ("read", "copy", "update")),
     "torch_copy",
 )
 DRAM_BYTES = 256 << 20
@@ -75,11 +75,15 @@ class Loop(NamedTuple):
     """Of a call: bytes, multiply-adds or roots."""
 
 
-def unit_of(name: str) -> str:
-    """Of a roofline's rate, in 1e9 a second."""
-    if name.startswith("multiply_adds") or name == "torch_mm":
-        return "GFMA/s"
-    return "Groot/s" if name == "roots" else "GB/s"
+def limit_of(name: str) -> str:
+    """What such a loop is limited by: a level of the memory, or what it computes."""
+    level = name.partition("_")[0]
+    return level if level in LEVELS else name
+
+
+def unit_of(limit: str) -> str:
+    """Of its rate, in 1e9 a second."""
+    return "GB/s" if limit in LEVELS else "Groot/s" if limit == "roots" else "GFMA/s"
 
 
 def loops(names: Collection[str]) -> dict[str, Loop]:
@@ -117,5 +121,7 @@ def _own(name: str, threads: int, sizes: Caches) -> Run:
     rounds = max(CALL_BYTES // size, 1)
     if kind == "read":
         return partial(module.roofline_pass, [torch.ones(size // 4).numpy()], [], rounds)
+    if kind == "update":
+        return partial(module.roofline_pass, [], [torch.ones(size // 4).numpy()], rounds)
     source, target = (torch.ones(size // 8).numpy() for _ in range(2))
     return partial(module.roofline_copy, source, target, rounds)

@@ -152,9 +152,9 @@ def step(rule: str, name: str) -> Parts:
     case = weight_clip.step_case(rule, name, "cpu")
     reads, writes, operations, roots = RULES[rule]
     count = sum(torch.Size(shape).numel() for shape in weight_clip.SHAPES[name])
-    at = level(4 * reads * count)
-    read, moved = 4 * reads * count, 4 * (reads + writes) * count
-    arithmetic = needs(operations * count, ("l2_copy", moved), roots=roots * count)
+    at, read, updated = level(4 * reads * count), 4 * (reads - writes) * count, 8 * writes * count  # bytes
+    computed = needs(operations * count, roots=roots * count)
+    moved = needs(0, (f"{at}_read", read), (f"{at}_update", updated))
 
     @cache
     def operands() -> list[np.ndarray]:
@@ -182,14 +182,10 @@ def step(rule: str, name: str) -> Parts:
 
     return Parts(
         [
-            part(
-                "step",
-                case.implementations[0].prepare,
-                needs(operations * count, (f"{at}_copy", moved), roots=roots * count),
-            ),
-            part("reads", lambda: passing(0), needs(0, (f"{at}_read", read))),
-            part("reads_writes", lambda: passing(writes), needs(0, (f"{at}_copy", moved))),
-            part("arithmetic", in_cache, arithmetic),
+            part("step", case.implementations[0].prepare, {**moved, **computed}),
+            part("reads", lambda: passing(0), needs(0, (f"{at}_read", 4 * reads * count))),
+            part("reads_writes", lambda: passing(writes), moved),
+            part("arithmetic", in_cache, {**needs(0, ("l2_read", read), ("l2_update", updated)), **computed}),
         ],
         case.reference,
         case.bound,
@@ -197,7 +193,7 @@ def step(rule: str, name: str) -> Parts:
 
 
 CASES: harness.Cases = {
-    "machine": lambda: Parts([], list, 0.0, rooflines=machine.NAMES),
+    "machine": lambda: Parts([], list, 0.0, loops=machine.NAMES),
     **{f"block_b{b}_c256_64x64_d{d}": partial(block, b, 256, 64, d) for b in (1, 4) for d in (1, 2, 8)},
     "block_b1_c256_64x64_d2_nchw": partial(block, 1, 256, 64, 2, NCHW),
     **{f"gradient_b4_c256_64x64_d{d}": partial(gradient, 4, 256, 64, d) for d in (2, 8)},

@@ -1,8 +1,9 @@
 """Parts of a kernel, each held against the roofline of what it needs: the frame of `benchmarks/parts.py`.
 
-A part needs bytes of a level of the memory, multiply-adds or additions, roots. Each of these numbers, divided by the
-rate that the machine was measured to reach (benchmarks/machine.py), is a time. The longest of them is the part's
-roofline, and its share of the roofline this time divided by its own.
+A part needs multiply-adds or additions, roots, bytes of each level of the memory. Each of these numbers, divided by the
+rate that the machine was measured to reach (benchmarks/machine.py), is a time; what is read from a level, copied and
+updated there adds up. The longest of the times is the part's roofline, and its share of the roofline this time divided
+by its own.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ REST = "rest"
 AMOUNTS = ("multiply_adds", "roots", *(f"{level}_bytes" for level in machine.LEVELS))
 COUNTED_CALLS = 10
 PEERS = {"torch_mm": "multiply_adds", "torch_copy": "dram_copy"}
-"""PyTorch's loop -> the roofline that it is held against."""
+"""PyTorch's loop -> ours that it is held against."""
 HEADING = ("part", "backend", "median ms", "(q25-q75)", "of call", "rate", "roofline", "its rate", "share")
 
 Needs = Mapping[str, float]
-"""Roofline -> bytes, multiply-adds or roots."""
+"""A loop of benchmarks/machine.py -> bytes, multiply-adds or roots."""
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,14 @@ class Row(harness.Result):
     def held(self, times: Sequence[float], needs: Needs, rates: Mapping[str, float]) -> Row:
         """The row with these times, and what it needs against the machine's rates, in units a millisecond."""
         self.quartiles = harness.quartiles_of(times)
-        for name, amount in needs.items():
-            level = name.partition("_")[0]
-            column = f"{level}_bytes" if level in machine.LEVELS else name
-            self.amounts[column] = self.amounts.get(column, 0) + amount
-        if needs:
-            self.roofline = max(needs, key=lambda name: needs[name] / rates[name])
-            self.unit = machine.unit_of(self.roofline)
-            self.rate, self.ceiling = needs[self.roofline] / self.quartiles[1] / 1e6, rates[self.roofline] / 1e6
+        longest = 0.0
+        for limit in dict.fromkeys(map(machine.limit_of, needs)):
+            of_limit = {name: amount for name, amount in needs.items() if machine.limit_of(name) == limit}
+            amount, ms = sum(of_limit.values()), sum(amount / rates[name] for name, amount in of_limit.items())
+            self.amounts[f"{limit}_bytes" if limit in machine.LEVELS else limit] = amount
+            if ms > longest:
+                longest, self.roofline, self.unit = ms, limit, machine.unit_of(limit)
+                self.rate, self.ceiling = amount / self.quartiles[1] / 1e6, amount / ms / 1e6
         return self
 
 
@@ -93,13 +94,13 @@ class Row(harness.Result):
 class Parts(harness.Case):
     """Of `implementations`, which are parts, the first is the kernel as it is called, and is checked.
 
-    `rooflines` are rows themselves.
+    `loops`, of the machine, are rows themselves.
     """
 
     work: float = 0.0  # each row has its own, and its own unit
     unit: Literal["GB/s", "GFLOP/s"] = "GB/s"
     memory: Literal["", "fresh", "reused"] = "reused"
-    rooflines: Sequence[str] = ()
+    loops: Sequence[str] = ()
 
     @property
     def row(self) -> type[harness.Result]:
@@ -115,7 +116,7 @@ class Parts(harness.Case):
             error = self._error(runs[parts[0].name]) if parts else 0.0
             needs = {part.name: part.needs() for part in parts}
             loops = machine.loops(
-                {*self.rooflines, *(name for each in needs.values() for all in each.values() for name in all)}
+                {*self.loops, *(name for each in needs.values() for all in each.values() for name in all)}
             )
         except Exception as reason:
             return [row(parts[0].name if parts else "machine", problem=harness.not_run(reason))]
@@ -136,7 +137,7 @@ class Parts(harness.Case):
             for stage in rounds[part.name][0]:
                 times = [each[stage] for each in rounds[part.name]]
                 rows.append(row(stage, backend=backend).held(times, needs[part.name].get(stage, {}), rates))
-        for name in self.rooflines:
+        for name in self.loops:
             backend = "pytorch" if name in PEERS else f"cpp ({_extension.cpu_capability()})"
             times, work = [each[name] for each in rounds[name]], loops[name].work
             rows.append(row(name, backend=backend).held(times, {PEERS.get(name, name): work}, rates))
@@ -157,7 +158,7 @@ class Parts(harness.Case):
         sizes = f"{caches.l2 >> 10} KB of L2 and {caches.l3 >> 10} KB of L3 for each{told}"
         lines = [first.case, f"  {first.device}, {threads} threads; {sizes}"]
         lines += [f"  {self.note}"] if self.note else []
-        whole = None if self.rooflines or first.quartiles is None else first.quartiles[1]
+        whole = None if self.loops or first.quartiles is None else first.quartiles[1]
         lines += harness.aligned([HEADING, *(_printed(row, whole) for row in results if isinstance(row, Row))])
         if isinstance(first, Row) and first.uncounted:
             lines.append(f"  the processor's events are not counted: {first.uncounted}")
