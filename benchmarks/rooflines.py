@@ -83,7 +83,7 @@ class Row(harness.Result):
         for limit in dict.fromkeys(map(machine.limit_of, needs)):
             of_limit = {name: amount for name, amount in needs.items() if machine.limit_of(name) == limit}
             amount, ms = sum(of_limit.values()), sum(amount / rates[name] for name, amount in of_limit.items())
-            self.amounts[f"{limit}_bytes" if limit in machine.LEVELS else limit] = amount
+            self.amounts[f"{limit}_bytes" if limit in machine.LEVELS else limit.removesuffix("_1_thread")] = amount
             if ms > longest:
                 longest, self.roofline, self.unit = ms, limit, machine.unit_of(limit)
                 self.rate, self.ceiling = amount / self.quartiles[1] / 1e6, amount / ms / 1e6

@@ -214,6 +214,7 @@ def test_the_cases_and_the_machine(module, tmp_path: Path, capsys: pytest.Captur
     cells = {row["implementation"]: row for row in csv.DictReader(path.open())}
     assert tuple(cells) == machine.NAMES and picture.stat().st_size > 1000
     assert cells["torch_mm"]["roofline"] == "multiply_adds" and cells["torch_mm"]["backend"] == "pytorch"
+    assert all(any(row[amount] for amount in rooflines.AMOUNTS) for row in cells.values())
     assert all(row["ceiling_share"] == "1" for name, row in cells.items() if name not in rooflines.PEERS)
 
 
