@@ -33,7 +33,7 @@ docs: build      ## the API reference, from the docstrings: build/docs/index.htm
 
 # A test that hangs ends its worker, with the stack of every thread, instead of the hour.
 HANGS = -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
-test: build      ## every test but the long sweeps
+test: build      ## every test but the long sweeps (at most 8 minutes on two cores)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(HANGS) -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone

@@ -46,14 +46,15 @@ class Least(NamedTuple):
 
 
 LEAST = {
-    ("dilated_block", 3): Least(1, 48, 48, start=16, lone=12_500),
+    ("dilated_block", 3): Least(4, 48, 48, start=16, lone=12_500),
     ("strided_block", 3): Least(49, 128, 256, channels=64, full=128, start=16),  # 1.8 multiplications for one, at best
     ("strided_block", 4): Least(9, 72, 128),
     ("transposed_block", 3): Least(9, 36, 256),
     ("transposed_block", 4): Least(9, 36, 128),
 }
-# A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does.
-MOST_PIXELS, MOST_PAIRS = 512, 2048
+# A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does; so do the
+# few tiles of one of stride 1. With more pairs transformed weights, 4 times as many, push those of other layers out.
+MOST_PIXELS, MOST_PAIRS = 512, {1: 8192, 2: 2048}
 LONE = 20_480  # numbers of one picture for which PyTorch runs 3x3 taps without oneDNN (ATen/native/Convolution.cpp)
 
 
@@ -95,10 +96,11 @@ def algorithm(
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
     fewest = least.training if training else least.kept if kept else least.unkept
+    few = starts and math.prod(weight[:2]) <= MOST_PAIRS[block.stride]
     if starts and block.stride == 1:
-        enough = tiles >= fewest
+        enough = few or tiles >= fewest
     elif channels < least.channels:
-        enough = images * math.prod(smaller) <= MOST_PIXELS and math.prod(weight[:2]) <= MOST_PAIRS
+        enough = few and images * math.prod(smaller) <= MOST_PIXELS
     else:
         enough = tiles * min(channels, least.full) >= fewest * least.full
     return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"

@@ -207,6 +207,7 @@ def test_autograd_notices_the_change() -> None:
 
 
 @pytest.mark.proves("clip_weights_", equals="what torch.library promises", within="opcheck's")
+@pytest.mark.once_a_backend
 def test_opcheck(implementation) -> None:
     suffix = OPERATORS["weight_clip"].suffixes.get(implementation.backend)
     if suffix is None:
