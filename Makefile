@@ -83,9 +83,10 @@ format: $(VENV)/.installed  ## let ruff and clang-format change the files
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
+HELPERS = __init__ counters harness machine peers plot processes rooflines
 bench: build     ## every benchmark; tables on the terminal, CSV and plots in runs/benchmarks/
 	mkdir -p runs/benchmarks
-	for stem in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py %/harness.py %/peers.py %/plot.py %/processes.py,$(wildcard benchmarks/*.py))); do \
+	for stem in $(patsubst benchmarks/%.py,%,$(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))); do \
 	  $(BIN)/inpaint-fast bench $$stem --csv runs/benchmarks/$$stem.csv --plot runs/benchmarks/$$stem.png || exit 1; done
 
 build: $(VENV)/.built  ## the virtual environment and the compiled extension

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inpaint_fast import benchmarks
 from inpaint_fast.cli._options import check_name
 
-HELPERS = ("harness", "peers", "plot", "processes")
+HELPERS = ("counters", "harness", "machine", "peers", "plot", "processes", "rooflines")
 
 
 def main(argv: Sequence[str]) -> int:
