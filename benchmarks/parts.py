@@ -202,7 +202,7 @@ CASES: harness.Cases = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, CASES, __doc__)
+    return harness.main(argv, CASES, __doc__, module=__name__)
 
 
 if __name__ == "__main__":
