@@ -1,6 +1,7 @@
 // The convolutions of the blocks by Winograd's F(4x4, 3x3) and F(6x6, 3x3) with their epilogue, and the gradient of
 // their weights.
 #include "common/activation.h"
+#include "common/stage_clock.h"
 #include "conv_block/cpu/winograd_tiles.h"
 
 namespace inpaint_fast {
@@ -82,6 +83,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
   float* const products = patches + args.patch_floats();
   float* const rows = products + args.product_floats();
   const Quarters& quarters = args.quarters;
+  int64_t began = stage_begins();
 
   for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
     const Pictures input = quarter_of(args.input, quarters.of_input(), quarter);
@@ -92,6 +94,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
       transform_patch<kTile>(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
     });
   }
+  began = stage_ends(Stage::gather, began);
 
   const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
   const int64_t plane = args.input.channels * kColumns;
@@ -123,6 +126,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
           multiply<kPanel, 1, false>(last - first, factors, counts[k], tiles * kPanel, args.input.channels,
                                      products + k * product_plane + first * kColumns);
         }
+      began = stage_ends(Stage::product, began);
       for (int64_t first = begin, last; first < end; first = last) {
         last = end_of_run(args.tiling, first, end);
         const TileWriter writer(args.tiling, output, block, first, last, rows);
@@ -135,6 +139,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
         });
         writer.finish();
       }
+      began = stage_ends(Stage::inverse, began);
     }
   }
 }
@@ -288,12 +293,15 @@ void gather(const WeightGradient& args, int64_t begin, int64_t end, float* works
 }  // namespace
 
 void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  const int64_t began = stage_begins();
   (args.quarters.tile == 6 ? gather<6> : gather<4>)(args, begin, end, workspace);
+  stage_ends(Stage::gradient_gather, began);
 }
 
 void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
   const int64_t blocks = args.blocks(), panels = args.panels();
   constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
+  const int64_t began = stage_begins();
   for (int64_t index = begin; index < end; ++index) {
     const WeightGradient::Term& term = args.terms[index / blocks];
     const int64_t block = index % blocks;
@@ -308,6 +316,7 @@ void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
                                   sums + (panel * kPanel + first) * kColumns);
       }
   }
+  stage_ends(Stage::gradient_product, began);
 }
 
 namespace {
@@ -346,7 +355,9 @@ void weights_of_sums(const WeightGradient& args, const QuarteredWeights& grad_we
 }  // namespace
 
 void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+  const int64_t began = stage_begins();
   (args.quarters.tile == 6 ? weights_of_sums<6> : weights_of_sums<4>)(args, grad_weight, begin, end);
+  stage_ends(Stage::gradient_inverse, began);
 }
 
 }  // namespace INPAINT_FAST_ISA
