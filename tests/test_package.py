@@ -38,6 +38,18 @@ def test_import_loads_nothing_heavy() -> None:
     assert ran.stdout.split("\n")[:2] == ["[]", "[]"], ran.stderr
 
 
+def test_completing_does_not_load_the_compiler() -> None:
+    """torch._dynamo takes as long to import as PyTorch itself, and a picture less than either."""
+    ran = python(
+        "import sys, torch, inpaint_fast as ipf; from inpaint_fast.cli.main import main;"
+        "ipf.complete(torch.zeros(3, 96, 96, dtype=torch.uint8), ipf.data.box(96, 96, 30, 30, 20, 20));"
+        "net = torch.nn.Sequential(torch.nn.Conv2d(32, 32, 3), torch.nn.ReLU()).eval();"
+        "ipf.accelerate(net, inference=True)(torch.zeros(1, 32, 40, 40));"
+        "print([name for name in ('torch._dynamo', 'torch._inductor', 'sympy') if name in sys.modules])"
+    )
+    assert ran.stdout == "[]\n", ran.stdout + ran.stderr
+
+
 def test_every_public_name_is_there() -> None:
     for name in ipf.__all__:
         assert getattr(ipf, name) is not None

@@ -133,9 +133,11 @@ inline Tensor run_block(Block block, const Tensor& input, const Tensor& weight, 
   args.zeros = static_cast<const float*>(zeros.data_ptr());
   const Tasks tasks(args);
   const auto kernel = INPAINT_FAST_CPU_KERNEL(conv_block);
-  torch::stable::parallel_for(0, tasks.cost(), 1, [&](int64_t from, int64_t to) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks.count());
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     float* const memory = workspace(tasks.workspace());
-    tasks.run(from, to, [&](const ConvBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
+    tasks.run(next, [&](const ConvBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
   });
   return copied ? in_planes(block, output) : output;
 }

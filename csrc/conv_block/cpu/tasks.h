@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <atomic>
 #include <vector>
 
 #include "conv_block/cpu/tilings.h"
@@ -86,7 +87,7 @@ inline int64_t workspace_floats(const std::vector<Part>& parts) {
   return most;
 }
 
-// All tasks of a block, one after the other.
+// All tasks of a block, the longest first: whichever thread is free takes the next one.
 class Tasks {
  public:
   explicit Tasks(const ConvBlock& block) : parts_(parts_of(block)) {
@@ -94,29 +95,28 @@ class Tasks {
       const Tiling& tiling = parts_[part].args.tiling;
       const Pieces& pieces = parts_[part].pieces;
       for (int64_t i = 0; i < pieces.count(); ++i) {
-        const Task task{part, pieces.begin(i), pieces.begin(i + 1), cost_};
-        cost_ += tiling.rows.numbers() * tiling.columns.numbers() * (task.end - task.begin);
-        tasks_.push_back(task);
+        const int64_t begin = pieces.begin(i), end = pieces.begin(i + 1);
+        tasks_.push_back({part, begin, end, tiling.rows.numbers() * tiling.columns.numbers() * (end - begin)});
       }
     }
+    std::stable_sort(tasks_.begin(), tasks_.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
   }
   int64_t workspace() const { return workspace_floats(parts_); }
-  // What all of them cost, and run(args, begin, end) for the tasks whose share of it begins in [from, to).
-  int64_t cost() const { return cost_; }
+  int64_t count() const { return static_cast<int64_t>(tasks_.size()); }
+  // run(args, begin, end) for one task after the other, until none is left; `next` counts those that were taken.
   template <class Run>
-  void run(int64_t from, int64_t to, const Run& run) const {
-    for (const Task& task : tasks_)
-      if (task.cost_before >= from && task.cost_before < to) run(parts_[task.part].args, task.begin, task.end);
+  void run(std::atomic<int64_t>& next, const Run& run) const {
+    for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count();)
+      run(parts_[tasks_[i].part].args, tasks_[i].begin, tasks_[i].end);
   }
 
  private:
   struct Task {
     size_t part;
-    int64_t begin, end, cost_before;
+    int64_t begin, end, cost;
   };
   std::vector<Part> parts_;
   std::vector<Task> tasks_;
-  int64_t cost_ = 0;
 };
 
 }  // namespace inpaint_fast

@@ -15,7 +15,6 @@ from itertools import chain
 from typing import Any
 
 from torch import Tensor, is_grad_enabled, nn
-from torch.compiler import substitute_in_graph
 
 from inpaint_fast import _extension
 from inpaint_fast.nn.fuse.source import PythonFunction
@@ -177,11 +176,5 @@ def _of_class(cls: type, name: str) -> Any:
 
 
 _MISSING = object()
-stand = _stand
-if _extension.module is not None:
-    stand = _extension.module.stand
-
-    @substitute_in_graph(stand)
-    def _(facts: Facts, argument: Any = None, /) -> bool:
-        """torch.compile asks nothing that it would have to ask again."""
-        return False
+stand = _stand if _extension.module is None else _extension.module.stand
+"""Not to be called where torch.compile looks on, which cannot see into it and asks what it would have to ask again."""

@@ -93,7 +93,7 @@ class Fusion:
         if conv is not self.chain.conv:
             return False
         stood = self._stood
-        if stood is not None and stand(stood[0]):
+        if stood is not None and not is_compiling() and stand(stood[0]):
             return all(ground.holds(self.owner) for ground in stood[1])
         for module, cls in self._classes:
             if type(module) is not cls or not undisturbed(module):
@@ -231,8 +231,8 @@ class AcceleratedConv2d(_Convolution, nn.Conv2d):
     _inpaint_fast_computes = nn.Conv2d
 
     def forward(self, input: Tensor) -> Tensor:
-        if self._plain_for is not None and stand(self._plain_for, input):  # what nn.Conv2d.forward does, in less time
-            parameters = self.__dict__["_parameters"]
+        if self._plain_for is not None and not is_compiling() and stand(self._plain_for, input):
+            parameters = self.__dict__["_parameters"]  # what nn.Conv2d.forward does, in less time
             return self._conv_forward(input, parameters["weight"], parameters["bias"])
         frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame)
@@ -245,7 +245,7 @@ class AcceleratedConvTranspose2d(_Convolution, nn.ConvTranspose2d):
     _inpaint_fast_computes = nn.ConvTranspose2d
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if self._plain_for is not None and stand(self._plain_for, input):
+        if self._plain_for is not None and not is_compiling() and stand(self._plain_for, input):
             return super().forward(input, output_size)
         frame = None if self._fusion is None or is_compiling() else sys._getframe(1)
         output = self._run(input, frame) if output_size is None else None
