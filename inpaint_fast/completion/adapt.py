@@ -317,9 +317,9 @@ class _Examples:
             return {}
         picture, nothing = to_float(self._picture.cpu()), torch.zeros_like(self._unknown)
         fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
-        places = list(zip(self._regions, self.held_out, strict=True))
+        places = [(region, *place.mask.shape[1:]) for region, place in zip(self._regions, self.held_out, strict=True)]
         return {
-            reach: [reduced(fill, nothing, region, place.mask.shape[1:])[0].to(self.device) for region, place in places]
+            reach: [reduced(fill, nothing, region, (high, wide))[0].to(self.device) for region, high, wide in places]
             for reach, fill in fills.items()
         }
 
