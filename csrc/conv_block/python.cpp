@@ -20,7 +20,7 @@ std::pair<int64_t, int64_t> cost(int kind, int64_t images, int64_t height, int64
 }
 
 int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
-                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile) {
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile, bool split) {
   constexpr int64_t kMost = int64_t{1} << 50;
   if (images < 0 || in_channels < 0 || out_channels < 0 || height < 0 || width < 0)
     throw std::invalid_argument("sizes of 0 or more are expected");
@@ -31,6 +31,7 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
     throw std::invalid_argument("input: the sizes are too large: sides and channels below 2^28 are expected");
   ConvBlock args;
   args.tiling.tile = args.quarters.tile = tile == 6 ? 6 : 4;
+  if (split) args.multiply_split = multiply_by_stand_in;
   args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
   args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
   args.input.channels = in_channels, args.output.channels = out_channels;
@@ -65,10 +66,10 @@ const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
       [](int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width, int64_t dilation_h,
          int64_t dilation_w, bool channels_last) {
         return workspace_bytes(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last,
-                               4);
+                               4, false);
       },
       "Bytes that one thread needs for an output of (images, out_channels, height, width).");
-  m.def("dilated_block_workspace", &workspace_bytes, "The same in tiles of 4 or 6 pixels.");
+  m.def("dilated_block_workspace", &workspace_bytes, "The same in tiles of 4 or 6 pixels; split: for products on AMX.");
   m.def(
       "winograd_tile", &tile,
       "Of a convolution of any dilation with a result of these sides: 4, F(4x4, 3x3), or 6, F(6x6, 3x3), which is the "

@@ -175,9 +175,10 @@ def plan(
     if choice.algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept) == "direct":
         return Plan("direct", 0, 0)
     last = is_channels_last(input)
-    tile = choice.tile(DILATED, geometry, input.shape, weight.shape, last, kept)
+    tile, amx = choice.tile(DILATED, geometry, input.shape, weight.shape, last, kept), choice.takes_amx(None)
     workspace = _extension.module.dilated_block_workspace(
         *input.shape[:2], weight.shape[0], *DILATED.size(input.shape, weight.shape, geometry), *geometry.dilation,
-        last, tile,
+        last, tile, amx,
     )  # fmt: skip
-    return Plan("winograd", workspace, 4 * transformed_numel(DILATED, weight.shape, tile))
+    numel = transformed_numel(DILATED, weight.shape, tile, amx)
+    return Plan("winograd", workspace, (2 if amx else 4) * numel)
