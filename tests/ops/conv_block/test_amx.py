@@ -164,7 +164,7 @@ def test_what_is_no_number(winograd, on_amx, bad) -> None:
 
 def test_bitwise_equal_for_any_number_of_threads(winograd, on_amx) -> None:
     torch.manual_seed(0)
-    x, weight = random(3, 40, 33, 29), weights(70, 40)
+    x, weight = random(2, 40, 21, 29), weights(35, 40)
     threads, found = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3):
@@ -220,6 +220,20 @@ def test_compiled(winograd, on_amx) -> None:
         if function is compiled:
             before = found
     assert all(torch.equal(a, b) for a, b in zip(found, before, strict=True))
+
+
+def test_opcheck(winograd, on_amx) -> None:
+    x, weight, ops = random(1, 5, 9, 8), weights(7, 5), torch.ops.inpaint_fast
+    taps_of_4, settings = random(7, 5, 4, 4), ([2, 2, 2, 2], 1, 0.0, 0, False, True)
+    for op, args in (
+        (ops.dilated_block_weights, (weight, 4, True)),
+        (ops.dilated_block_weights, (weight, 6, True)),
+        (ops.strided_block_weights, (taps_of_4, True)),
+        (ops.dilated_block, (x, weight, ops.dilated_block_weights(weight, 6, True), None, None, None, *settings)),
+        (ops.dilated_block_input_gradient, (random(1, 7, 9, 8), weight, [2, 2, 2, 2], True, True)),
+        (ops.strided_block, (x, taps_of_4, ops.strided_block_weights(taps_of_4, True), *[None] * 3, *settings[1:])),
+    ):
+        torch.library.opcheck(op.default, args)
 
 
 # ---- who gets it ----
