@@ -61,9 +61,9 @@ def dilated_block(
         order: "norm_act" or "act_norm", as above.
         precision: "fast" takes, on a CPU, the Winograd algorithm where it is faster: its error is a few times that of
             a direct convolution (below 1e-5 of the result's norm at 256 channels); on a GPU, TF32 for float32 where
-            PyTorch's convolution does (torch.backends.cudnn). On a CPU with AMX that was asked for (INPAINT_FAST_AMX=1) it
-            multiplies there, and errs half as much. "exact" always takes the direct one, "cuda" and "triton"
-            in float32.
+            PyTorch's convolution does (torch.backends.cudnn). Where INPAINT_FAST_AMX=1 asks for it, Winograd's products
+            are those of AMX, which round less. "exact" always takes the direct convolution, "cuda" and "triton" in
+            float32.
         backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there, on a GPU by measurements
             on GPUs of its kind (`inpaint-fast info` says which).
 

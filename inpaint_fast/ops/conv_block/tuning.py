@@ -43,7 +43,9 @@ class Measured(NamedTuple):
     @property
     def way(self) -> str:
         """The fastest one: "ours", "amx" or "plain"."""
-        best, way = min((self.ours, "ours"), (self.ours if self.amx is None else self.amx, "amx"))
+        best, way = self.ours, "ours"
+        if self.amx is not None and self.amx < self.ours:
+            best, way = self.amx, "amx"
         return way if best < LEAST_GAIN * self.plain else "plain"
 
     def __str__(self) -> str:
