@@ -6,7 +6,7 @@ SOURCES = setup.py pyproject.toml $(shell find csrc -type f)
 
 REQUIREMENTS ?= requirements.txt
 
-.PHONY: help demo pictures figures docs test test-long test-documents test-faults test-finite test-sanitized coverage \
+.PHONY: help demo pictures rates figures docs test test-long test-documents test-faults test-finite test-sanitized coverage \
   fuzz lint format bench build wheels test-wheels clean
 
 help:            ## this list
@@ -20,6 +20,9 @@ pictures: build  ## a short run of every recipe: docs/<recipe>.png, docs/picture
 	rm -rf runs/pictures
 	$(BIN)/python docs/pictures.py
 	$(BIN)/python docs/figures.py
+
+rates: build    ## the plots of training's rates, from the CSVs, one a device (needs matplotlib)
+	$(BIN)/python docs/rates.py
 
 figures:         ## the figures of README.md and docs/, from the CSVs, and docs/parity.md, from the tests (needs Python alone)
 	$(PYTHON) docs/figures.py

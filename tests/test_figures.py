@@ -1,4 +1,4 @@
-"""docs/figures.py: the pages say what the CSVs say, and nothing beside the marks is a figure that was typed in."""
+"""docs/figures.py, docs/rates.py: pages and plots say what the CSVs say, and nothing beside the marks was typed in."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "docs" / "figures.py"
@@ -179,3 +180,23 @@ def test_the_better_layout_is_known_where_both_are() -> None:
             for name, ms in {"inpaint_fast": "2", "eager": "5", "eager_channels_last": "4"}.items()]  # fmt: skip
     assert figures.grid(rows, "", {"size": ("{}",)}, {"a line": "c"}).endswith("| a line | 2.0x |\n")
     assert figures.grid(rows[:2], "", {"size": ("{}",)}, {"a line": "c"}).endswith("| a line | - |\n")
+
+
+def test_the_plots_of_rates_are_of_the_figures(tmp_path):
+    """One a device, in the README, made of the CSV as it is; each recipe and each peer has its bar."""
+    rates = SimpleNamespace(**runpy.run_path(str(ROOT / "docs" / "rates.py")))
+    tables = sorted(rates.RESULTS.glob("*/training.csv"))
+    assert tables
+    for table in tables:
+        path = table.with_name("rates.png")
+        assert str(path.relative_to(ROOT)) in (ROOT / "README.md").read_text()
+        with Image.open(path) as image:
+            assert image.info["Source"] == rates.fingerprint(table), "make rates"
+        device, found = rates.rates(table)
+        assert "threads" in device
+        assert all(set(recipe) == set(rates.BARS) for recipe in found.values())
+        row = next(line for line in table.read_text().splitlines() if line.startswith("unet_wgan,inpaint_fast,"))
+        assert found["unet_wgan"]["inpaint_fast"] == pytest.approx(32e3 / float(row.split(",")[3]))
+    rates.plot(tables[0], tmp_path / "rates.png")
+    with Image.open(tmp_path / "rates.png") as image:
+        assert image.size == (1200, 348)

@@ -11,12 +11,12 @@ from queue import SimpleQueue
 from threading import Event, Semaphore, Thread
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from inpaint_fast.data.crops import cut
-from inpaint_fast.data.images import ImageError, to_float
+from inpaint_fast.data.crops import cut, floats_of, scaled
+from inpaint_fast.data.images import ImageError
 from inpaint_fast.data.masks import Sampler, sampler
 from inpaint_fast.data.packed import PackedImages
 
@@ -120,7 +120,7 @@ class Batches:
 
     def _read_and_cut(self, rows: Sequence[int], draws: Tensor) -> tuple[Tensor, list[int]]:
         """A crop of each of these pictures, float32 (crops, 3, size, size), and which pictures they are of."""
-        image = torch.empty(len(rows), 3, self.size, self.size, dtype=torch.uint8)
+        image = np.empty((len(rows), 3, self.size, self.size), np.uint8)
         found = []
         for i, (row, (side_draw, top_draw, left_draw, flip_draw)) in enumerate(zip(rows, draws.tolist(), strict=True)):
             row, picture = _read(self.images, row)
@@ -128,8 +128,8 @@ class Batches:
             low, high = _sides(picture, self.crop, self.edge, self.size)
             side = low + int(side_draw * (high - low + 1))
             crop = _square(picture, side, top_draw, left_draw, self.size)
-            image[i] = crop.flip(-1) if self.flip and flip_draw < 0.5 else crop
-        return to_float(image), found
+            image[i] = crop[..., ::-1] if self.flip and flip_draw < 0.5 else crop
+        return floats_of(image), found
 
     def _pictures(self, places: range) -> list[int]:
         """Which pictures stand at these places of the sequence of all epochs."""
@@ -189,7 +189,7 @@ def heldout_crops(
         rows += [i] * per_image
     if failure is not None and not crops:
         raise failure
-    return Batch(to_float(torch.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
+    return Batch(floats_of(np.stack(crops)), torch.cat(masks), None if captions is None else captions[rows])
 
 
 def prefetch(
@@ -300,13 +300,12 @@ def _sides(picture: Tensor, crop: tuple[int, int], edge: tuple[int, int] | None,
     return min(crop[0], short), min(crop[1], short)
 
 
-def _square(picture: Tensor, side: int, top_draw: float, left_draw: float, size: int) -> Tensor:
+def _square(picture: Tensor, side: int, top_draw: float, left_draw: float, size: int) -> np.ndarray:
     """A square of this side at a place given by two draws from [0, 1), scaled to uint8 (3, size, size)."""
     top = int(top_draw * (picture.shape[1] - side + 1))
     left = int(left_draw * (picture.shape[2] - side + 1))
-    square = picture[None, :, top : top + side, left : left + side]
-    # uint8, channels last, one picture at a time: PyTorch has its fastest code for that, ten times faster than Pillow's
-    return F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0]
+    square = picture.permute(1, 2, 0).cpu().numpy()[top : top + side, left : left + side]
+    return scaled(square, size).transpose(2, 0, 1)
 
 
 def _masks(mask: Sampler, count: int, size: int, generator: Generator, kept: slice = slice(None)) -> Tensor:
@@ -314,10 +313,10 @@ def _masks(mask: Sampler, count: int, size: int, generator: Generator, kept: sli
     before = generator.get_state()
     first = mask(size, size, generator)
     if torch.equal(generator.get_state(), before):  # nothing is drawn: one is like the other
-        chosen = first.expand(len(range(count)[kept]), *first.shape).contiguous()
+        chosen = torch.from_numpy(np.repeat(first[None].numpy(), len(range(count)[kept]), axis=0))
     else:
         masks = [first, *(mask(size, size, generator) for _ in range(count - 1))]
-        chosen = torch.stack(masks[kept])
+        chosen = torch.from_numpy(np.stack([mask.numpy() for mask in masks[kept]]))
     if chosen.dtype != torch.bool or chosen.shape[1:] != (1, size, size):
         raise TypeError(
             f"mask must give bool tensors of shape {(1, size, size)}, got {chosen.dtype} of {tuple(chosen.shape[1:])}"

@@ -1,5 +1,8 @@
 """Square crops of a packed file's pictures, a batch at a time: those that `Batches` takes of a folder, bit for bit.
 
+On the CPU arrays of NumPy's are filled: what a thread beside the training makes with PyTorch's operators, these share
+among threads of their own, which then wait for the training's.
+
 On a GPU they are cut and scaled there. PyTorch scales uint8 on the CPU in integers: weights of 16 bits, sums shifted
 back to 8. The same integers are products of matrices of float32 here: bytes times bytes, whose sums float32 holds.
 """
@@ -54,22 +57,27 @@ def cut(
     top = (top_draw * (heights - side + 1)).astype(np.int64)
     left = (left_draw * (widths - side + 1)).astype(np.int64)
     squares = Squares(side, top, left, flip_draw < 0.5 if flip else np.zeros(len(chosen), bool))
-    made = _cut_here if images.device.type == "cpu" else cut_there
-    return to_float(made(images, chosen, squares, size))
+    if images.device.type == "cpu":
+        return floats_of(_cut_here(images, chosen, squares, size))
+    return to_float(cut_there(images, chosen, squares, size))
 
 
-def _cut_here(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> Tensor:
+def floats_of(pixels: np.ndarray) -> Tensor:
+    """`to_float`, bit for bit, by this thread alone."""
+    return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32))
+
+
+def _cut_here(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> np.ndarray:
     """On the CPU, by PyTorch's code for one picture at a time: nothing is faster there."""
     whole = (images.heights[rows] == size) & (images.widths[rows] == size) & (squares.side == size)
     if whole.all():
         pictures = np.lib.stride_tricks.sliding_window_view(images.pixels.numpy(), 3 * size * size)
-        planes = torch.from_numpy(pictures[images.starts[rows]].reshape(-1, size, size, 3)).permute(0, 3, 1, 2)
+        cropped = pictures[images.starts[rows]].reshape(-1, size, size, 3)
     else:
-        planes = _cut_each(images, rows, squares, size)
-    planes = planes.contiguous()
-    pixels = planes.numpy()
+        cropped = _cut_each(images, rows, squares, size)
+    pixels = np.ascontiguousarray(cropped.transpose(0, 3, 1, 2))
     pixels[squares.flipped] = _mirrored(pixels[squares.flipped])
-    return planes
+    return pixels
 
 
 def _mirrored(pixels: np.ndarray) -> np.ndarray:
@@ -79,16 +87,21 @@ def _mirrored(pixels: np.ndarray) -> np.ndarray:
     return pixels.view(np.uint64)[..., ::-1].byteswap().view(np.uint8)
 
 
-def _cut_each(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> Tensor:
+def _cut_each(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> np.ndarray:
     cropped = np.empty((len(rows), size, size, 3), np.uint8)
-    planes = torch.from_numpy(cropped).permute(0, 3, 1, 2)
     for i, (row, side, top, left) in enumerate(zip(*(each.tolist() for each in (rows, *squares[:3])), strict=True)):
-        if side == size:
-            cropped[i] = images.array(row)[top : top + side, left : left + side]
-        else:
-            square = images[row][None, :, top : top + side, left : left + side]
-            planes[i] = F.interpolate(square, size=(size, size), mode="bilinear", antialias=True)[0]
-    return planes
+        cropped[i] = scaled(images.array(row)[top : top + side, left : left + side], size)
+    return cropped
+
+
+def scaled(square: np.ndarray, size: int) -> np.ndarray:
+    """uint8 (side, side, 3), scaled to (size, size, 3)."""
+    if len(square) == size:
+        return square
+    # uint8, channels last, one picture at a time: PyTorch has its fastest code for that, ten times faster than
+    # Pillow's. What does not lie together it would lay out anew, in a team of threads.
+    pixels = torch.from_numpy(np.ascontiguousarray(square)).permute(2, 0, 1)[None]
+    return F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
 
 
 def cut_there(images: PackedImages, rows: np.ndarray, squares: Squares, size: int) -> Tensor:

@@ -148,8 +148,8 @@ class Stopwatch:
 
 def _watched_step(run: Run, watch: Stopwatch) -> None:
     """One step, its batch made in the open."""
-    with watch.phase("data"), closing(prefetch(run.batches, run.steps_done, device=run.device)) as batches:
-        batch = next(batches)[1]
+    with watch.phase("data"):
+        batch = run.batches[run.steps_done].map(lambda part: part.to(run.device))
     with _watched(run.system, watch), watch.phase("other"):
         run.step(batch)
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from inpaint_fast.data import Batch, Batches, ImageError, ImageFolder, center_square, heldout_crops, prefetch, samples
+from inpaint_fast.data import (
+    Batch,
+    Batches,
+    ImageError,
+    ImageFolder,
+    center_square,
+    heldout_crops,
+    pack,
+    prefetch,
+    samples,
+)
 
 
 def flat(count: int, side: int = 80) -> list[torch.Tensor]:
@@ -309,3 +322,32 @@ class TestPrefetch:
     def test_bad_depth(self, photos):
         with pytest.raises(ValueError, match="depth must be at least 1, got 0"):
             prefetch(Batches(photos), 0, depth=0)
+
+
+ALONE = """
+import os, sys, torch
+from contextlib import closing
+from inpaint_fast.data import Batches, open_images, prefetch
+
+torch.set_num_threads(4)
+torch.ones(1 << 20).add_(1)  # the threads of the one who trains
+before = len(os.listdir("/proc/self/task"))
+options = {"size": 160, "batch_size": 16, "mask": sys.argv[2]}
+with closing(prefetch(Batches(open_images(sys.argv[1]), **options), 0)) as batches:
+    for _ in range(3):
+        next(batches)
+    assert len(os.listdir("/proc/self/task")) == before + 1, (before, os.listdir("/proc/self/task"))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not list a process's threads")
+@pytest.mark.parametrize("mask", ["center", "rectangle"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_batches_are_made_by_one_thread(tmp_path, packed, mask):
+    """A team of threads for it would wait for those of the training, and these for it: 8 % of a short step."""
+    for i in range(3):
+        Image.fromarray(np.full((200, 180 + i, 3), 50 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    data = tmp_path
+    if packed:
+        pack(tmp_path, data := tmp_path.with_suffix(".pack"))
+    subprocess.run([sys.executable, "-c", ALONE, str(data), mask], check=True)

@@ -145,7 +145,7 @@ class TestOnADevice:
         images = open_images(samples_file)
         expected = [Batches(images, **options)[index].image for index in range(2)]
         images.resident = images.pixels if resident else None
-        monkeypatch.setattr(crops, "_cut_here", crops.cut_there)
+        monkeypatch.setattr(crops, "_cut_here", lambda *squares: crops.cut_there(*squares).numpy())
         for index, image in enumerate(expected):
             assert torch.equal(Batches(images, **options)[index].image, image)
 

@@ -1,12 +1,13 @@
 """Which algorithm runs a convolution on the CPU, and from which size on a kernel of ours is faster than PyTorch's.
 
-The numbers were measured on an AMD EPYC (Zen 5, AVX-512), one thread: both ways in turn, among layers of other sizes.
-They are such that PyTorch's is kept where the two are near each other: other processors differ, and
-`accelerate(net, tune=True)` measures.
+The numbers were measured on AMD EPYCs (Zen 4 and 5, AVX-512), one and two threads: both ways in turn, among layers of
+other sizes or with cold caches. They are such that PyTorch's is kept where the two are near each other: other
+processors differ, and `accelerate(net, tune=True)` measures.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ class Least(NamedTuple):
         channels: of input and output.
         full: channels from which on so many tiles are enough; fewer share the work of fewer multiplications, and need
             as many times more tiles.
+        start: channels where weights are kept and PyTorch's convolution has to start oneDNN, which takes longer than
+            to start ours.
+        lone: numbers in the input where weights are kept and PyTorch's convolution need not start it.
     """
 
     kept: int
@@ -37,15 +41,21 @@ class Least(NamedTuple):
     training: int
     channels: int = LEAST_CHANNELS
     full: int = LEAST_CHANNELS
+    start: int = LEAST_CHANNELS
+    lone: int = 0
 
 
 LEAST = {
-    ("dilated_block", 3): Least(4, 48, 48),
-    ("strided_block", 3): Least(49, 128, 256, channels=64, full=128),  # 1.8 multiplications for one, at best
+    ("dilated_block", 3): Least(4, 48, 48, start=16, lone=12_500),
+    ("strided_block", 3): Least(49, 128, 256, channels=64, full=128, start=16),  # 1.8 multiplications for one, at best
     ("strided_block", 4): Least(9, 72, 128),
     ("transposed_block", 3): Least(9, 36, 256),
     ("transposed_block", 4): Least(9, 36, 128),
 }
+# A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does; so do the
+# few tiles of one of stride 1. With more pairs transformed weights, 4 times as many, push those of other layers out.
+MOST_PIXELS, MOST_PAIRS = 512, {1: 8192, 2: 2048}
+LONE = 20_480  # numbers of one picture for which PyTorch runs 3x3 taps without oneDNN (ATen/native/Convolution.cpp)
 
 
 def algorithm(
@@ -66,9 +76,14 @@ def algorithm(
     """
     least = LEAST[block.stem, weight[2]]
     channels = min(weight[:2])
-    if dtype == torch.float64 or channels < least.channels:
+    sizes_known = kept and not torch.compiler.is_compiling()
+    lone = sizes_known and input[0] == 1 and weight[2] == 3 and math.prod(input) <= LONE
+    starts = sizes_known and not lone
+    if dtype == torch.float64 or channels < (least.start if starts else least.channels):
         return "direct"
     if torch.compiler.is_exporting():  # for sizes that are not known yet, and runtimes that have no kernel of ours
+        return "direct"
+    if lone and math.prod(input) < least.lone:
         return "direct"
     images, taps = input[0], weight[2]
     smaller = input[2:] if block.transposed else block.size(input, weight, geometry)
@@ -81,7 +96,13 @@ def algorithm(
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
     fewest = least.training if training else least.kept if kept else least.unkept
-    enough = tiles * min(channels, least.full) >= fewest * least.full
+    few = starts and math.prod(weight[:2]) <= MOST_PAIRS[block.stride]
+    if starts and block.stride == 1:
+        enough = few or tiles >= fewest
+    elif channels < least.channels:
+        enough = few and images * math.prod(smaller) <= MOST_PIXELS
+    else:
+        enough = tiles * min(channels, least.full) >= fewest * least.full
     return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 

@@ -246,7 +246,8 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
         return
     operator = OPERATORS[block]
     backend = operator.choose(weight.device, None)
-    too_few = min(weight.shape[:2]) < choice.LEAST[block.stem, weight.shape[2]].channels
+    least = choice.LEAST[block.stem, weight.shape[2]]
+    too_few = min(weight.shape[:2]) < (least.start if block.stride == 1 else least.channels)
     if backend == "reference" or weight.dtype == torch.float64 or too_few:
         return
     if not is_ordinary(weight):

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from inpaint_fast.ops.conv_block import choice
-from inpaint_fast.ops.conv_block.geometry import HALVING, STRIDED
+from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, Geometry
 
 
-def way(channels: tuple[int, int], side: int, batch: int, *, training: bool = False, kept: bool = False) -> str:
+def way(
+    channels: tuple[int, int], side: int, batch: int, *, stride: int = 2, training: bool = False, kept: bool = False
+) -> str:
     shapes = (batch, channels[0], side, side), (channels[1], channels[0], 3, 3)
-    return choice.algorithm(STRIDED, HALVING, torch.float32, *shapes, training, kept)
+    block, geometry = (STRIDED, HALVING) if stride == 2 else (DILATED, Geometry.of(1, None))
+    return choice.algorithm(block, geometry, torch.float32, *shapes, training, kept)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,28 @@ def way(channels: tuple[int, int], side: int, batch: int, *, training: bool = Fa
 )
 def test_fewer_channels_need_more_tiles(channels, side, batch, state, expected):
     assert way(channels, side, batch, training=state == "training", kept=state == "kept") == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "batch", "stride", "expected"),
+    [
+        (16, 4, 2, 1, "winograd"),  # 0.71 of PyTorch's time, which starts oneDNN for two pictures
+        (8, 4, 2, 1, "direct"),  # of large maps 1.08
+        (64, 4, 2, 1, "winograd"),  # 0.79 to 0.88
+        (128, 4, 2, 1, "direct"),  # 0.79, and slower inside networks: hrnet_w18_small
+        (512, 4, 2, 1, "direct"),  # resnet18, 6 % slower as a whole
+        (512, 7, 2, 1, "winograd"),
+        (64, 8, 1, 1, "direct"),  # 1.12: one picture, without oneDNN
+        (24, 14, 1, 1, "direct"),  # 1.25
+        (64, 14, 1, 1, "winograd"),  # 0.94, 0.79 with one thread
+        (16, 28, 1, 1, "direct"),  # 1.1
+        (16, 56, 1, 1, "winograd"),  # 0.88 with one thread: too large to run without oneDNN
+        (16, 32, 2, 2, "winograd"),  # 0.86
+        (32, 32, 2, 2, "winograd"),  # 0.90
+        (32, 56, 2, 2, "direct"),  # 1.0
+        (32, 16, 1, 2, "direct"),  # 1.23
+    ],
+)
+def test_kept_weights_of_small_maps(channels, side, batch, stride, expected):
+    """Times are those of this kernel over PyTorch's convolution, normalisation and activation, with cold caches."""
+    assert way((channels, channels), side, batch, stride=stride, kept=True) == expected
