@@ -43,8 +43,8 @@ struct AmxTiles {
 };
 #endif
 
-// The same in plain C++, to the bit where no product overflows: Intel's manual, TDPBF16PS. Those of two bfloat16 numbers
-// need no rounding. The emulator Bochs 3.1 has the same results of the instructions.
+// The same in plain C++, to the bit where no product overflows: Intel's manual, TDPBF16PS. Those of two bfloat16
+// numbers need no rounding. The emulator Bochs 3.1 has the same results of the instructions.
 struct PlainTiles {
   template <int kTile>
   void zero() {
