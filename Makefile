@@ -33,7 +33,7 @@ docs: build      ## the API reference, from the docstrings: build/docs/index.htm
 
 # A test that hangs ends its worker, with the stack of every thread, instead of the hour.
 HANGS = -o faulthandler_timeout=400 -o faulthandler_exit_on_timeout=true
-test: build      ## every test but the long sweeps
+test: build      ## every test but the long sweeps (at most 8 minutes on two cores)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest $(HANGS) -m "not long" -n auto --dist worksteal
 
 test-long: build ## the long sweeps alone
@@ -83,9 +83,10 @@ format: $(VENV)/.installed  ## let ruff and clang-format change the files
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
+HELPERS = __init__ counters harness machine peers plot processes rooflines
 bench: build     ## every benchmark; tables on the terminal, CSV and plots in runs/benchmarks/
 	mkdir -p runs/benchmarks
-	for stem in $(patsubst benchmarks/%.py,%,$(filter-out %/__init__.py %/harness.py %/peers.py %/plot.py %/processes.py,$(wildcard benchmarks/*.py))); do \
+	for stem in $(patsubst benchmarks/%.py,%,$(filter-out $(HELPERS:%=benchmarks/%.py),$(wildcard benchmarks/*.py))); do \
 	  $(BIN)/inpaint-fast bench $$stem --csv runs/benchmarks/$$stem.csv --plot runs/benchmarks/$$stem.png || exit 1; done
 
 build: $(VENV)/.built  ## the virtual environment and the compiled extension

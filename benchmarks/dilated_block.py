@@ -2,12 +2,12 @@
 
 `infer_*` is the block in eval mode under no_grad; `train_*` is forward + backward with the norm in training mode, to
 the input and all parameters, `train_conv_*` the same without the norm. b: batch, c: channels in and out, d: dilation;
-float32, padding = dilation. inpaint_fast is nn.DilatedConvBlock, for inference by way of `accelerate`, on channels_last
-tensors, the layout to take for speed; inpaint_fast_nchw the same on contiguous ones. The compiled block is
-channels_last with its weights frozen for inference, contiguous for training. OpenVINO and ONNX Runtime (pip install
-'inpaint_fast[peers]') run it exported, in latency mode, on as many threads as torch; nothing limits the instruction set
-of ONNX Runtime, so that it stays out with `--isa avx2`. On a GPU: bf16 and float32 (with TF32), every backend of ours,
-and every mode of torch.compile on channels_last tensors.
+float32 but for `bf16_*`, padding = dilation. inpaint_fast is nn.DilatedConvBlock, for inference by way of `accelerate`,
+on channels_last tensors, the layout to take for speed; inpaint_fast_nchw the same on contiguous ones. The compiled
+block is channels_last with its weights frozen for inference, contiguous for training. OpenVINO and ONNX Runtime (pip
+install 'inpaint_fast[peers]') run it exported, in latency mode, on as many threads as torch; nothing limits the
+instruction set of ONNX Runtime, so that it stays out with `--isa avx2`. On a GPU: bf16 and float32 (with TF32), every
+backend of ours, and every mode of torch.compile on channels_last tensors.
 
 `work` counts the direct convolution with the taps on padding, in training three times. Winograd's algorithm needs up to
 4 times fewer multiplications: its rate, set beside the ceiling and the rates of direct convolutions (which may pass a
@@ -34,6 +34,7 @@ NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 SIZES = {64: (28, 56, 100, 128), 128: (28, 56, 100, 128), 256: (28, 56, 100, 128), 512: (28, 56)}  # channels: sides
 KINK = {"cpu": 1e-4, "cuda": 5e-2}  # far above the rounding errors of the results, which are about 1
 BOUND = {"cpu": 1e-5, "cuda": 3e-2}
+HALF_BOUND = 3e-2  # bfloat16 on a CPU
 
 
 class Problem:
@@ -95,7 +96,7 @@ class Problem:
         return harness.Case(
             [*on_cpu, *others] if self.device == "cpu" else on_gpu,
             reference=lambda: run(*self.plain(exact=True))(),
-            bound=BOUND[self.device],
+            bound=BOUND[self.device] if self.dtype == torch.float32 else HALF_BOUND,
             work=(3 if self.training else 1) * self.work,
             unit="GFLOP/s",
             device=self.device,
@@ -104,9 +105,11 @@ class Problem:
         )
 
 
-def infer(batch: int, channels: int, side: int, dilation: int, every: bool = True) -> harness.Case:
+def infer(
+    batch: int, channels: int, side: int, dilation: int, every: bool = True, dtype: torch.dtype = torch.float32
+) -> harness.Case:
     """`every`: with the stacks that take seconds to prepare."""
-    problem = Problem(batch, channels, side, dilation, norm=True, training=False)
+    problem = Problem(batch, channels, side, dilation, norm=True, training=False, dtype=dtype)
     if not every:
         return problem.case(peers.inference)
     model = functools.cache(lambda: peers.onnx(*problem.plain()))
@@ -184,16 +187,23 @@ def cases(device: str) -> harness.Cases:
     }
     for kind, norm in (("train", True), ("train_conv", False)):
         found |= {f"{kind}_b4_c256_64x64_d{d}": partial(train, 4, 256, 64, d, norm) for d in (2, 8)}
-    return found | {
+    found |= {
         f"infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, every=False)
         for channels, sides in SIZES.items()
         for side in sides
         for dilation in (1, 2)
     }
+    half = torch.bfloat16
+    found |= {
+        f"bf16_infer_b1_c{channels}_{side}x{side}_d{dilation}": partial(infer, 1, channels, side, dilation, False, half)
+        for channels, side, dilations in ((256, 64, (1, 2, 8)), (128, 56, (1, 2)))
+        for dilation in dilations
+    }
+    return found | {"bf16_train_b4_c256_64x64_d2": partial(train, 4, 256, 64, 2, dtype=half)}
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, cases, __doc__)
+    return harness.main(argv, cases, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

@@ -237,7 +237,7 @@ def cases(device: str) -> harness.Cases:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, cases, __doc__)
+    return harness.main(argv, cases, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,8 @@ STAGES="
 120 yes alone  bench_dilated_block_bf16_train
 120 yes alone  bench_dilated_block_fp32
 150 yes alone  bench_glcic_train
+120 yes alone  bench_strided_block_bf16
+120 yes alone  bench_transposed_block_bf16
 150 yes alone  bench_glcic_fp32_infer
 400 yes alone  bench_training_adversarial
 120 yes alone  bench_sm_80
@@ -234,7 +236,7 @@ run_stage() {
     bench_training_adversarial) stage_bench training '(context_gan|context_wgan|dcgan|latent_gan)$' adversarial ;;
     tests_conv_*) stage_tests_conv "${1#tests_conv_}" ;;
     bench_*)
-      for stem in masked_l2 weight_clip norm_act dilated_block glcic training; do
+      for stem in masked_l2 weight_clip norm_act dilated_block strided_block transposed_block glcic training; do
         rest=${1#bench_"$stem"}
         [ "$rest" = "$1" ] || { rest=${rest#_}; stage_bench "$stem" "${rest%_}"; return; }
       done ;;

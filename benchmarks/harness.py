@@ -28,12 +28,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from tqdm import tqdm
 
 Run = Callable[[], Any]  # one call; answers a tensor (or array) or a list or tuple of them
+T = TypeVar("T")
 
 SUBJECT = "inpaint_fast"  # the implementation that every speed-up is about
 COLUMNS = ("case", "implementation", "backend", "median_ms", "q25_ms", "q75_ms", "rate", "rate_unit",
@@ -86,6 +87,19 @@ class Case:
     memory: Literal["", "fresh", "reused"] = ""
     note: str = ""
 
+    @property
+    def row(self) -> type[Result]:
+        """What its rows are."""
+        return Result
+
+    def measure(self, name: str, repeats: int, clock: Callable[[], int]) -> Sequence[Result]:
+        """The rows of the case, of that name: see `measure`."""
+        return measure(name, self, repeats, clock)
+
+    def table(self, results: Sequence[Result]) -> str:
+        """These rows for a reader: see `table`."""
+        return table(results, self)
+
 
 Cases = Mapping[str, Callable[[], Case]]
 
@@ -94,6 +108,8 @@ Cases = Mapping[str, Callable[[], Case]]
 class Result:
     """One row: an implementation in a case. `problem` is empty if and only if it was timed."""
 
+    columns: ClassVar[tuple[str, ...]] = COLUMNS
+    legend: ClassVar[str] = "ratio: how many times faster inpaint_fast is"
     case: str
     implementation: str
     device: str
@@ -106,6 +122,11 @@ class Result:
     gpu_ms: float | None = None  # the GPU's own median time: of the call as a captured graph that is replayed
     speed_up: float | None = None  # how many times faster inpaint_fast is than this peer, by medians; < 1: it is slower
     problem: str = ""
+
+    @classmethod
+    def of(cls, cells: Mapping[str, str]) -> Result:
+        """The row, without its figures, that a CSV has."""
+        return cls(cells["case"], cells["implementation"], cells["device"], cells["rate_unit"], cells["backend"])
 
     @property
     def subject(self) -> bool:
@@ -120,17 +141,32 @@ class Result:
         """`speed_up` as the table and the plot show it."""
         return "" if self.speed_up is None else f"{self.speed_up:.2f}x" + (", peer faster" if self.speed_up < 1 else "")
 
+    @property
+    def cells(self) -> list[str]:
+        """The row of a CSV, under `columns`."""
+        from inpaint_fast import __version__
+
+        q25, median, q75 = self.quartiles or (None, None, None)
+        share = self.rate / self.ceiling if self.rate and self.ceiling else None
+        numbers = [number(x) for x in (median, q25, q75, self.rate, share, self.error)]
+        backend = self.problem if self.problem and not self.wrong else self.backend
+        return [self.case, self.implementation, backend, *numbers[:4], self.unit, *numbers[4:], self.device,
+                str(torch.get_num_threads()), torch.__version__, __version__, number(self.gpu_ms)]  # fmt: skip
+
 
 def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None = None,
-         clock: Callable[[], int] = time.perf_counter_ns) -> int:  # fmt: skip
+         clock: Callable[[], int] = time.perf_counter_ns, *, module: str = "__main__") -> int:  # fmt: skip
     """Run a benchmark's command line. `cases` maps a name to the function that allocates and returns that case.
 
     Or `cases("cpu")` and `cases("cuda")` answer that; otherwise the cases are all for the CPU.
 
     Returns 0, or 1 if an implementation was wrong or inpaint_fast did not run; a bad argument exits with 2.
-    `clock` answers nanoseconds and is what CPU cases are timed with.
+    `clock` answers nanoseconds and is what CPU cases are timed with; `module` is the benchmark's, by which the help
+    calls it.
     """
-    options, chosen = _arguments(argv, cases, description)
+    stem = module.rpartition(".")[2]
+    prog = None if stem == "__main__" else f"inpaint-fast bench {stem}"  # or a file that was run as it is
+    options, chosen = _arguments(argv, cases, argparse.ArgumentParser(prog, description=description))
     if options.list:
         print(*chosen, sep="\n")
         return 0
@@ -149,11 +185,11 @@ def main(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], desc
         if options.processes > 1:
             from inpaint_fast.benchmarks import processes
 
-            rows = processes.measure(name, options.processes)
+            rows = processes.measure(name, options.processes, case.row)
             case = replace(case, note=f"medians of {options.processes} processes. {case.note}".strip())
         else:
-            rows = measure(name, case, options.repeats, clock)
-        print(table(rows, case), end="\n\n", flush=True)
+            rows = case.measure(name, options.repeats, clock)
+        print(case.table(rows), end="\n\n", flush=True)
         results += rows
         if options.csv:
             write_csv(results, options.csv)  # after every case, so that an interrupted run keeps what it measured
@@ -171,7 +207,7 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
     """Check every implementation of a case, then time the right ones and the ceiling interleaved, A B C B C A ..."""
     timer = Timer(torch.device(case.device), case.cold, clock)
     set_memory(case.memory)
-    wanted = _tensors(case.reference())
+    wanted = tensors_of(case.reference())
     if any(tensor.dtype != torch.float64 for tensor in wanted):
         raise TypeError(f"case {name!r}: the reference must answer float64 tensors")
 
@@ -181,7 +217,7 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
         results.append(result)
         try:
             run = implementation.prepare()
-            result.error = relative_error(_tensors(run()), wanted)
+            result.error = relative_error(tensors_of(run()), wanted)
             backend = implementation.backend
             result.backend = backend() if callable(backend) else backend
             if not result.error <= case.bound:  # so that NaN is wrong, too
@@ -191,20 +227,15 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
             timed.append(result)
             replays.append(captured(run, timer.device) if implementation.graphed else None)
         except Exception as reason:
-            result.problem = f"not run: {type(reason).__name__}: {' '.join(str(reason).split())[:150]}".rstrip(": ")
+            result.problem = not_run(reason)
     if not timed:
         return results
 
     limit, limit_work = _ceiling(case)
     entrants.append((limit, timer.calls_per_sample(limit)))
     entrants += [(replay, timer.calls_per_sample(replay)) for replay in replays if replay is not None]
-    samples: list[list[float]] = [[] for _ in entrants]
-    for round_ in tqdm(range(WARM_UP + repeats), f"time {name}", leave=False, disable=None, delay=1):
-        for turn in range(len(entrants)):
-            index = (turn + round_) % len(entrants)  # rotated, so that nobody is always first
-            samples[index].append(timer.sample(*entrants[index]))
-
-    quartiles = [_quartiles(times[WARM_UP:]) for times in samples]
+    quartiles = [quartiles_of(times) for times in
+                 interleaved([partial(timer.sample, *entrant) for entrant in entrants], repeats, name)]  # fmt: skip
     limit_ms, of_replays = quartiles[len(timed)][1], iter(quartiles[len(timed) + 1 :])
     quartiles = quartiles[: len(timed)]
     own_ms = next((median for result, (_, median, _) in zip(timed, quartiles, strict=True) if result.subject), None)
@@ -215,6 +246,21 @@ def measure(name: str, case: Case, repeats: int, clock: Callable[[], int] = time
         result.ceiling = limit_work / limit_ms / 1e6
         result.speed_up = None if result.subject or not own_ms else times[1] / own_ms
     return results
+
+
+def not_run(reason: Exception) -> str:
+    """The problem of what raised it."""
+    return f"not run: {type(reason).__name__}: {' '.join(str(reason).split())[:150]}".rstrip(": ")
+
+
+def interleaved(samplers: Sequence[Callable[[], T]], repeats: int, name: str) -> list[list[T]]:
+    """What each of them answers in so many rounds after the warm-up, A B C, B C A, ...; `name`: of the case."""
+    samples: list[list[T]] = [[] for _ in samplers]
+    for round_ in tqdm(range(WARM_UP + repeats), f"time {name}", leave=False, disable=None, delay=1):
+        for turn in range(len(samplers)):
+            index = (turn + round_) % len(samplers)  # rotated, so that nobody is always first
+            samples[index].append(samplers[index]())
+    return [answers[WARM_UP:] for answers in samples]
 
 
 def captured(run: Run, device: torch.device) -> Run | None:
@@ -306,24 +352,30 @@ def table(results: Sequence[Result], case: Case) -> str:
         if result.quartiles is None or result.rate is None or result.ceiling is None:
             rows.append((result.implementation, result.problem))
             continue
-        low, median, high = map(_digits, result.quartiles)
-        gpu = () if not on_gpu else ("-" if result.gpu_ms is None else _digits(result.gpu_ms),)
-        rows.append((result.implementation, result.backend, median, f"({low}-{high})", *gpu, _digits(result.rate),
+        low, median, high = map(digits, result.quartiles)
+        gpu = () if not on_gpu else ("-" if result.gpu_ms is None else digits(result.gpu_ms),)
+        rows.append((result.implementation, result.backend, median, f"({low}-{high})", *gpu, digits(result.rate),
                      f"{result.rate / result.ceiling:.0%}", f"{result.error:.1e}", result.ratio))  # fmt: skip
-    full = [row for row in rows if len(row) == len(rows[0])]  # a problem is free text and sets no column's width
-    widths = [max(len(row[column]) for row in full) for column in range(len(rows[0]))]
-    widths[0] = max(len(row[0]) for row in rows)
     lines = [results[0].case, f"  {results[0].device}, {torch.get_num_threads()} threads"]
     kind = "copy" if case.unit == "GB/s" else f"{str(case.dtype).removeprefix('torch.')} matmul"
-    ceiling = next((f"{kind} {_digits(r.ceiling)} {case.unit}" for r in results if r.ceiling), "not measured")
+    ceiling = next((f"{kind} {digits(r.ceiling)} {case.unit}" for r in results if r.ceiling), "not measured")
     state = f"{'cold' if case.cold else 'warm'} caches" + (f", {case.memory} memory" if case.memory else "")
     lines.append(f"  ceiling: {ceiling}; {state}; right: error <= {case.bound:.1e}")
     lines += [f"  {case.note}"] if case.note else []
+    return "\n".join(lines + aligned(rows))
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table, from its heading and its rows; of a row of two cells the second is free text: a problem."""
+    full = [row for row in rows if len(row) == len(rows[0])]  # a problem is free text and sets no column's width
+    widths = [max(len(row[column]) for row in full) for column in range(len(rows[0]))]
+    widths[0] = max(len(row[0]) for row in rows)
+    lines = []
     for row in rows:
         cells = [text.rjust(width) for text, width in zip(row, widths, strict=False)]
         cells[:2] = [text.ljust(width) for text, width in zip(row[:2], widths, strict=False)]
         lines.append("  " + "  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def write_csv(results: Sequence[Result], path: Path) -> None:
@@ -331,20 +383,12 @@ def write_csv(results: Sequence[Result], path: Path) -> None:
 
     What was wrong has no times; what did not run has none either, and gives its reason as its backend.
     """
-    from inpaint_fast import __version__
     from inpaint_fast._files import write_whole
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for r in results:
-        q25, median, q75 = r.quartiles or (None, None, None)
-        share = r.rate / r.ceiling if r.rate and r.ceiling else None
-        numbers = ["" if x is None else f"{x:.6g}" for x in (median, q25, q75, r.rate, share, r.error)]
-        backend = r.problem if r.problem and not r.wrong else r.backend
-        writer.writerow([r.case, r.implementation, backend, *numbers[:4], r.unit, *numbers[4:], r.device,
-                         torch.get_num_threads(), torch.__version__, __version__,
-                         "" if r.gpu_ms is None else f"{r.gpu_ms:.6g}"])  # fmt: skip
+    writer.writerow(results[0].columns if results else COLUMNS)
+    writer.writerows(result.cells for result in results)
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
@@ -358,10 +402,9 @@ def device_name(device: torch.device) -> str:
     return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
 
 
-def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], description: str | None
+def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], parser: argparse.ArgumentParser
                ) -> tuple[argparse.Namespace, dict[str, Callable[[], Case]]]:  # fmt: skip
     """The parsed options and the selected cases."""
-    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--case", type=_regex, default="", metavar="REGEX", help="only cases whose name matches")
     parser.add_argument("--without", type=_regex, metavar="REGEX", help="leave out implementations whose name matches")
     parser.add_argument("--repeats", type=_positive, default=30, metavar="N", help="timed rounds (default: 30)")
@@ -427,16 +470,21 @@ def _ceiling(case: Case) -> tuple[Run, float]:
     return partial(torch.mm, a, b, out=out), 2.0 * side**3
 
 
-def _tensors(outputs: Any) -> list[torch.Tensor]:
+def tensors_of(outputs: Any) -> list[torch.Tensor]:
     return [torch.as_tensor(o) for o in (outputs if isinstance(outputs, (list, tuple)) else [outputs])]
 
 
-def _quartiles(times: Sequence[float]) -> tuple[float, float, float]:
+def quartiles_of(times: Sequence[float]) -> tuple[float, float, float]:
     q25, median, q75 = torch.tensor(times, dtype=torch.float64).quantile(torch.tensor([0.25, 0.5, 0.75]).double())
     return q25.item(), median.item(), q75.item()
 
 
-def _digits(value: float) -> str:
+def number(value: float | None) -> str:
+    """A cell of a CSV."""
+    return "" if value is None else f"{value:.6g}"
+
+
+def digits(value: float) -> str:
     """Three significant digits without an exponent: 0.00123, 1.23, 1230."""
     places = 2 - math.floor(math.log10(value)) if 0 < value < math.inf else 0
     return f"{value:.{max(0, places)}f}"

@@ -150,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
         for batch, side in network.sizes[: None if dtype == torch.float32 else 1]
         if dtype == torch.float32 or name not in NO_HALF
     }
-    return harness.main(argv, cases, __doc__)
+    return harness.main(argv, cases, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ CASES = {
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    return harness.main(argv if "--threads" in argv else ["--threads", "1", *argv], CASES, __doc__)
+    return harness.main(argv if "--threads" in argv else ["--threads", "1", *argv], CASES, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

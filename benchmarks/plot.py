@@ -37,7 +37,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
         axis.set_xlim(0, longest * 1.35)  # room for the label of the longest bar
         axis.set_title(case, loc="left", fontsize=10, fontweight="bold")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("median ms per call, whiskers q25 to q75; ratio: how many times faster inpaint_fast is")
+    axes[-1].set_xlabel(f"median ms per call, whiskers q25 to q75; {results[0].legend}")
     devices = " / ".join(dict.fromkeys(result.device for result in results))
     figure.suptitle(f"{devices}, {torch.get_num_threads()} threads, torch {torch.__version__}", fontsize=9)
     figure.savefig(path, format="png")

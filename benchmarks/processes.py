@@ -14,7 +14,7 @@ from statistics import median
 from inpaint_fast.benchmarks.harness import SUBJECT, Result
 
 
-def measure(name: str, count: int) -> list[Result]:
+def measure(name: str, count: int, row: type[Result] = Result) -> list[Result]:
     """The rows of a case by the command line that runs now, started again in `count` processes, one after the other.
 
     Times and ceilings are the medians of theirs, rates those of the times, the error is the largest; an implementation
@@ -32,15 +32,15 @@ def measure(name: str, count: int) -> list[Result]:
         for path in paths:
             with open(path, newline="", encoding="utf-8") as file:
                 tables.append(list(csv.DictReader(file)))
-    return together(tables)
+    return together(tables, row)
 
 
-def together(tables: Sequence[Sequence[dict[str, str]]]) -> list[Result]:
-    """One case's rows from those of several processes, as `write_csv` writes them."""
+def together(tables: Sequence[Sequence[dict[str, str]]], row: type[Result] = Result) -> list[Result]:
+    """One case's rows, of that kind, from those of several processes, as `write_csv` writes them."""
     results = []
     for rows in zip(*tables, strict=True):
         first = rows[0]
-        result = Result(first["case"], first["implementation"], first["device"], first["rate_unit"], first["backend"])
+        result = row.of(first)
         results.append(result)
         if errors := [float(row["error"]) for row in rows if row["error"]]:
             result.error = max(errors)
@@ -53,9 +53,10 @@ def together(tables: Sequence[Sequence[dict[str, str]]]) -> list[Result]:
             return median(float(row[column]) for row in rows)
 
         result.quartiles = middle("q25_ms"), middle("median_ms"), middle("q75_ms")
-        work = float(first["rate"]) * float(first["median_ms"])
-        result.rate = work / result.quartiles[1]
-        result.ceiling = median(float(row["rate"]) / float(row["ceiling_share"]) for row in rows)
+        if first["rate"]:
+            work = float(first["rate"]) * float(first["median_ms"])
+            result.rate = work / result.quartiles[1]
+            result.ceiling = median(float(cells["rate"]) / float(cells["ceiling_share"]) for cells in rows)
         result.gpu_ms = middle("gpu_ms") if all(row["gpu_ms"] for row in rows) else None
     own = next((r.quartiles[1] for r in results if r.implementation == SUBJECT and r.quartiles), None)
     for result in results:

@@ -117,7 +117,7 @@ def cases(device: str, shapes: dict[str, tuple[int, int, int, int]] = SHAPES, st
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, cases, __doc__)
+    return harness.main(argv, cases, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

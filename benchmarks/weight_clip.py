@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ import inpaint_fast as ipf
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.models import WassersteinCritic
 from inpaint_fast.ops import backend_of
-from inpaint_fast.optim import ClippedAdam, ClippedRMSprop
+from inpaint_fast.optim import ClippedAdam, ClippedRMSprop, ClippedSGD
 
 BOUND = 0.03
 Shapes = list[tuple[int, ...]]
@@ -31,6 +32,12 @@ SHAPES: dict[str, Shapes] = {
     "20x1m": [(1000, 1000)] * 20,
     "1000_small": [(16, 16)] * 1000,
 }
+RULES: dict[str, tuple[Callable, Callable, dict[str, Any], int]] = {
+    "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 7),
+    "rmsprop": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-5}, 5),
+    "sgd": (ClippedSGD, torch.optim.SGD, {"lr": 5e-5, "momentum": 0.9}, 5),
+}
+"""Rule -> ours, torch's, settings, operands that are read or written."""
 
 
 def tensors(shapes: Shapes, device: str, dtype: torch.dtype = torch.float32) -> list[Tensor]:
@@ -85,10 +92,7 @@ def checked_clipped(run: Callable) -> Callable:
 
 def step_case(rule: str, name: str, device: str) -> harness.Case:
     shapes = SHAPES[name]
-    ours, theirs, settings, operands = {
-        "adam": (ClippedAdam, torch.optim.Adam, {"lr": 1e-3, "betas": (0.5, 0.999)}, 7),
-        "rmsprop": (ClippedRMSprop, torch.optim.RMSprop, {"lr": 5e-5}, 5),
-    }[rule]
+    ours, theirs, settings, operands = RULES[rule]
 
     def plain(clamp: Callable | None, **options: object) -> Callable:
         return partial(stepping, partial(theirs, **settings, **options), clamp, shapes, device)
@@ -176,7 +180,7 @@ def cases(device: str) -> harness.Cases:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return harness.main(argv, cases, __doc__)
+    return harness.main(argv, cases, __doc__, module=__name__)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from types import ModuleType  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from quick import leave_out  # noqa: E402
 
 from inpaint_fast import _extension  # noqa: E402
 from inpaint_fast._words import triton_interpreted  # noqa: E402
@@ -44,7 +45,12 @@ class Implementation:
     @property
     def slow(self) -> bool:
         """Interpreted or emulated: small shapes only."""
-        return self.device == "cpu" and self.backend in ("triton", "emulated")
+        return self.interpreted or self.backend == "emulated"
+
+    @property
+    def interpreted(self) -> bool:
+        """By Triton's interpreter, hundreds of times slower than the others: pairs of settings only (quick.py)."""
+        return self.device == "cpu" and self.backend == "triton"
 
     def __str__(self) -> str:
         return "-".join(filter(None, (self.backend, self.capability, self.device if self.device != "cpu" else "")))
@@ -85,6 +91,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("implementation", marked, ids=str, indirect=True)
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not long"` is obeyed
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    leave_out(items)
+    if triton_interpreted() and interpreter_fault() is None:
+        from triton_interpreter import make_fast
+
+        make_fast()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("it needs a GPU")
@@ -114,3 +129,12 @@ def implementation(request: pytest.FixtureRequest) -> Iterator[Implementation]:
 def kernel(implementation: Implementation) -> Implementation:
     """Each implementation but the reference, for what PyTorch's own expressions do not promise."""
     return implementation
+
+
+@pytest.fixture
+def overflows_are_errors() -> Iterator[None]:
+    """In Triton's interpreter, for the kernels of this test."""
+    from triton_interpreter import overflows_are_errors
+
+    with overflows_are_errors():
+        yield

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "common/python.h"
+#include "common/stage_clock.h"
 #include "conv_block/cpu/tasks.h"
 
 namespace inpaint_fast {
@@ -19,24 +22,54 @@ std::pair<int64_t, int64_t> cost(int kind, int64_t images, int64_t height, int64
   return {cost.tiles, cost.products};
 }
 
-int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
-                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile, bool split) {
+// Its sizes, checked; no tensors.
+ConvBlock sizes_of(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
+                   int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile) {
   constexpr int64_t kMost = int64_t{1} << 50;
   if (images < 0 || in_channels < 0 || out_channels < 0 || height < 0 || width < 0)
     throw std::invalid_argument("sizes of 0 or more are expected");
   if (dilation_h < 1 || dilation_w < 1) throw std::invalid_argument("dilation: at least 1 is expected");
+  if (tile != 4 && tile != 6) throw std::invalid_argument("tile: 4 or 6 is expected");
   const int64_t pixels = saturating_product(images, saturating_product(height, width));
   if (saturating_product(pixels, std::max<int64_t>({in_channels, out_channels, 1})) > kMost ||
       std::max({in_channels, out_channels, height, width, dilation_h, dilation_w}) >= kSideLimit)
     throw std::invalid_argument("input: the sizes are too large: sides and channels below 2^28 are expected");
   ConvBlock args;
-  args.tiling.tile = args.quarters.tile = tile == 6 ? 6 : 4;
-  if (split) args.multiply_split = multiply_by_stand_in;
+  args.tiling.tile = args.quarters.tile = tile;
   args.tiling.images = images, args.tiling.height = height, args.tiling.width = width;
   args.tiling.dilation_h = dilation_h, args.tiling.dilation_w = dilation_w;
   args.input.channels = in_channels, args.output.channels = out_channels;
   args.input.of_channel = args.output.of_channel = channels_last ? 1 : height * width;
+  return args;
+}
+
+int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile, bool split) {
+  ConvBlock args =
+      sizes_of(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last, tile);
+  if (split) args.multiply_split = multiply_by_stand_in;
   return 4 * workspace_floats(parts_of(args));
+}
+
+std::vector<std::tuple<int64_t, int64_t, int, int>> tasks(int64_t images, int64_t in_channels, int64_t out_channels,
+                                                          int64_t height, int64_t width, int64_t dilation_h,
+                                                          int64_t dilation_w, bool channels_last, int tile) {
+  std::vector<std::tuple<int64_t, int64_t, int, int>> all;
+  for (const auto& [args, pieces] : parts_of(
+           sizes_of(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last, tile))) {
+    const Tiling& tiling = args.tiling;
+    all.emplace_back(pieces.count(), tiling.tiles(), tiling.rows.pixels, tiling.columns.pixels);
+  }
+  return all;
+}
+
+pybind11::dict stage_times() {
+  pybind11::dict times;
+  for (int stage = 0; stage < kStages; ++stage) {
+    const StageTime time = time_of(static_cast<Stage>(stage));
+    times[kStageNames[stage]] = std::pair(time.nanoseconds, time.times);
+  }
+  return times;
 }
 
 int tile(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width, int64_t dilation_h,
@@ -74,6 +107,13 @@ const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
       "winograd_tile", &tile,
       "Of a convolution of any dilation with a result of these sides: 4, F(4x4, 3x3), or 6, F(6x6, 3x3), which is the "
       "faster one. channels_last: its input and its result are; kept: its weights are transformed already.");
+  m.def("winograd_tasks", &tasks,
+        "Of such a block in tiles of 4 or 6 pixels: (tasks, tiles, rows, columns) for each kind of tile, which has so "
+        "many rows and columns of pixels.");
+  m.def("run_stage_clock", &run_stage_clock, pybind11::arg("run"),
+        "For benchmarks: from now on the stages of the blocks are timed, or no longer.");
+  m.def("stage_times", &stage_times,
+        "Name of a stage -> (nanoseconds of all threads together, how often it has ended), while the clock ran.");
   m.def("force_winograd_tile", &force_tile, "For tests: 4 or 6, whatever the convolution; 0: which is faster.");
 });
 

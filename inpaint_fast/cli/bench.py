@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from inpaint_fast import benchmarks
 from inpaint_fast.cli._options import check_name
 
-HELPERS = ("harness", "peers", "plot", "processes")
+HELPERS = ("counters", "harness", "machine", "peers", "plot", "processes", "rooflines")
 
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments; returns the exit code."""
-    stems = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if module.name not in HELPERS]
+    modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__) if not module.ispkg]
+    stems = [name for name in modules if name not in HELPERS]
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: inpaint-fast bench STEM [--case REGEX] [--repeats N] [--csv FILE] [--plot FILE]")
         print("\nbenchmarks: " + ", ".join(stems) + "   (inpaint-fast bench STEM --help for all options)")

@@ -5,7 +5,8 @@
   parts resized.
 - `fills`: without learning; `blend`: the seam; `laplace`: the solver of both; `small_holes`: a hole's solution as one
   matrix.
-- `adapt`: a generator fitted to one picture; `originals`: a result in the format and mode of its picture's file.
+- `adapt`: a generator fitted to one picture; `texture`: what goes on where a picture repeats itself; `originals`: a
+  result in the format and mode of its picture's file.
 - `weights`: networks to files and back; `convert`: public GLCIC weights; `graph`: a network for other runtimes.
 """
 

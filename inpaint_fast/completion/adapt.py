@@ -3,7 +3,8 @@
 The picture is its own training set. The mask's holes, moved to known places, are holes whose truth is known; they are
 cut out with their surroundings at the size at which the generator will see the true ones, and the copy learns to fill
 them. Some of these places are held out: what lies there is as unknown in training as the true holes are. One half of
-them says when the copy is best, the other half what was gained; where that is nothing, the generator itself stays.
+them says when the copy is best, and how much of the picture's own texture (`inpaint_fast.completion.texture`) is mixed
+in; the other half says what was gained. Where that is nothing, the generator itself stays.
 
 Norms keep their running statistics: a batch of crops that look alike would spoil them.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -27,14 +28,16 @@ from inpaint_fast.completion.generators import KINDS, Kind, kind_of
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import views
 from inpaint_fast.completion.scaling import Region, check_picture, reduced
-from inpaint_fast.data import hole_of
+from inpaint_fast.completion.texture import PIXELS, TexturedNetwork, texture
+from inpaint_fast.data import hole_of, to_float, to_uint8
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import masked_l2
 from inpaint_fast.optim import ClippedAdam
 
-RATE = 2e-3  # Adam's
+RATE = 2e-3  # Adam's, which falls to 0 over the time
+WARM = 10  # steps in which it rises first: Adam's first ones move every weight by the whole of it
 BATCH = 8  # examples
-EXAMPLES = 256  # are made; then they come again
+EXAMPLES = 512  # are made; then they come again, each once before any comes twice
 DECAY = 0.97  # of the average of the weights over the steps: it is what is measured and kept
 HELD_OUT = 1 / 4  # of the known pixels, at most
 PLACES = 24  # held out, at most
@@ -43,13 +46,15 @@ TRIES = 400  # of places, before there is said to be none
 SHAPES = 64  # of holes, spread over all there are
 FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
 PATIENCE = 5  # measurements without a better one
+CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
+REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
 
 
 class Adapted(NamedTuple):
     """A generator for one picture, and how much better it is there than it was."""
 
     network: nn.Module
-    """The adapted copy, in eval mode; or the generator itself, where nothing was gained."""
+    """The adapted copy, in eval mode, or a `TexturedNetwork` of it; the generator itself, where nothing was gained."""
     before: float
     """PSNR in dB of the generator on the half of the held-out places that decides: of the mean squared error of all
     their pixels. NaN: there were none."""
@@ -57,19 +62,23 @@ class Adapted(NamedTuple):
     """That of the copy."""
     steps: int
     """Of the training, up to the weights that were chosen."""
+    share: float = 0
+    """Of the texture fill in what the network completes, from 0 to 1."""
 
     @property
     def gained(self) -> bool:
-        """Whether the network is the adapted copy."""
+        """Whether the network is another than the generator."""
         return self.after > self.before
 
     def __str__(self) -> str:
         if math.isnan(self.before):
             return "not adapted, the weights are used as they are: no hole is thick, or nothing known is as large"
-        if not self.steps:
+        if not self.steps and not self.share:
             what = f"{self.before:.2f} dB on known pixels held out, and no better in the steps that there was time for"
             return f"nothing gained, the weights are used as they are: {what}"
-        what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps, on known pixels held out"
+        texture = f" with {self.share:.0%} of the picture's texture" if self.share else ""
+        what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps{texture}"
+        what += ", on known pixels held out"
         return f"adapted: {what}" if self.gained else f"nothing gained, the weights are used as they are: {what}"
 
 
@@ -93,7 +102,8 @@ def adapt_to_picture(
         generator: a `CompletionNetwork` or `ResidualCompletionNetwork`; left as it is. The copy is where it is.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         mask: (1, H, W), true or 1 in the hole, a soft one cut at half.
-        seconds: to train for, at most; it ends earlier where nothing is gained any more.
+        seconds: to train for, at most; it ends earlier where nothing is gained any more. The texture fills, made before
+            it, count.
         steps: to train for, at most; None: as many as there is time for. The weights after so many steps are always the
             same on one machine.
         seed: of the places.
@@ -116,7 +126,10 @@ def adapt_to_picture(
         found = _Examples(kind, generator, picture, hole, torch.Generator().manual_seed(seed))
         if not found.held_out:
             return Adapted(generator, math.nan, math.nan, 0)
-        return _trained(generator, found, seconds, steps, progress)
+        begun = time.perf_counter()
+        textures = found.textures()
+        network, taken = _trained(generator, found, begun, seconds, steps, progress)
+        return _mixed(generator, network, taken, found.held_out, textures)
 
 
 def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
@@ -133,27 +146,33 @@ def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
 def _trained(
     generator: nn.Module,
     examples: _Examples,
+    begun: float,
     seconds: float,
     steps: int | None,
     progress: Callable[[float], object] | None,
-) -> Adapted:
-    begun = time.perf_counter()
-    choosing, telling = examples.held_out[::2], examples.held_out[1::2] or examples.held_out
+) -> tuple[nn.Module, int]:
+    """A copy of the generator as it was best on the choosing half, and after how many steps that was."""
+    choosing = examples.held_out[CHOOSING]
     network = copy.deepcopy(generator).eval().requires_grad_(True)
     average, best = copy.deepcopy(network), copy.deepcopy(network)
     if examples.device.type == "cpu":
         accelerate(network)
     optimizer = ClippedAdam(network.parameters(), lr=RATE)
     least, best_step, due, waited = _error(network, choosing), 0, FIRST, 0
+    counted = 0.0  # the fraction of the steps that are done; where they are not numbered, of the time
     for step in range(1, 1 + (steps or 10**9)):
         batch = examples.batch(step)
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1, step / WARM) * (1 - counted)
         first, *others = _losses(network, batch)
         loss = sum(others, first) / sum(3 * example.wanted.sum() for example in batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         _move(average, network, 1 - min(DECAY, step / (step + FIRST)))
-        gone = max((time.perf_counter() - begun) / seconds, step / steps if steps else 0.0)
+        gone = (time.perf_counter() - begun) / seconds
+        counted = step / steps if steps else min(gone, 1.0)
+        gone = max(gone, counted)
         if progress is not None:
             progress(min(gone, 1.0))
         if step >= due or gone >= 1:
@@ -163,8 +182,58 @@ def _trained(
                 best.load_state_dict(average.state_dict())
         if gone >= 1 or waited == PATIENCE:
             break
-    before, after = (-10 * math.log10(max(_error(each, telling), 1e-10)) for each in (generator, best))
-    return Adapted(best if after > before else generator, before, after, best_step)
+    return best, best_step
+
+
+def _mixed(
+    generator: nn.Module,
+    network: nn.Module,
+    steps: int,
+    held_out: Sequence[_Example],
+    textures: Mapping[float, Sequence[Tensor]],
+) -> Adapted:
+    """The mean of a network and a texture fill that is best on the choosing half, and what the other half says of it.
+
+    Args:
+        generator: as it was.
+        network: as it is after the steps.
+        held_out: the places of both halves.
+        textures: reach -> the texture fill of each place.
+    """
+    pictures, given = [place.picture for place in held_out], _answers(network, held_out)
+    error = _difference(held_out, pictures, given, CHOOSING)
+    least, reach, share = error.square().sum(), 0.0, 0.0
+    for each, fills in textures.items():
+        more = _difference(held_out, fills, given, CHOOSING)
+        part = (error @ more / (more @ more).clamp(min=1e-30)).clamp(0, 1)  # least squares
+        if (left := (error - part * more).square().sum()) < least:
+            least, reach, share = left, each, part.item()
+    telling = TELLING if len(held_out) > 1 else CHOOSING
+    error = _difference(held_out, pictures, given, telling)
+    if share:
+        error -= share * _difference(held_out, textures[reach], given, telling)
+    before, after = map(_psnr, (_difference(held_out, pictures, _answers(generator, held_out), telling), error))
+    if after <= before:
+        return Adapted(generator, before, after, steps, share)
+    return Adapted(TexturedNetwork(network, reach, share).eval() if share else network, before, after, steps, share)
+
+
+def _answers(network: nn.Module, examples: Sequence[_Example]) -> list[Tensor]:
+    """What a network makes of each, (3, height, width)."""
+    with torch.no_grad():
+        return [network(example.prepared[None], example.mask[None])[0] for example in examples]
+
+
+def _difference(
+    examples: Sequence[_Example], pictures: Sequence[Tensor], others: Sequence[Tensor], half: slice
+) -> Tensor:
+    """Pictures (3, height, width) of the examples of a half less others, where it counts; float64, flat."""
+    triples = list(zip(examples, pictures, others, strict=True))[half]
+    return torch.cat([(a.double() - b.double())[:, each.wanted[0]].flatten() for each, a, b in triples])
+
+
+def _psnr(error: Tensor) -> float:
+    return -10 * math.log10(max(error.square().mean().item(), 1e-10))
 
 
 def _move(average: nn.Module, network: nn.Module, share: float) -> None:
@@ -213,7 +282,7 @@ class _Examples:
         self._prepared, self._picture, self._draws = kind.prepared, picture, draws
         longest = cast(int, generator.hole)  # all generators that can be adapted have it
         self._shapes = _shapes(picture, hole, thick_part(hole, kind.thin + 1), longest)
-        self._unknown, self._made = hole, []
+        self._unknown, self._made, self._regions, self._order = hole, [], [], []
         self.held_out = self._hold_out() if self._shapes else []
 
     def batch(self, step: int) -> list[_Example]:
@@ -222,8 +291,10 @@ class _Examples:
             new = [example for example, _ in self._moved(BATCH)]
             self._made += self._ready(new)
             return self._made[-len(new) :]
-        order = torch.randperm(len(self._made), generator=self._draws)[:BATCH]
-        return [self._made[i] for i in order]
+        if not self._order:
+            self._order = torch.randperm(len(self._made), generator=self._draws).tolist()
+        taken, self._order = self._order[:BATCH], self._order[BATCH:]
+        return [self._made[i] for i in taken]
 
     def _hold_out(self) -> list[_Example]:
         """Some examples, whose wanted pixels are unknown from then on."""
@@ -237,7 +308,20 @@ class _Examples:
                 break
             self._unknown = unknown
             examples.append(example)
+            self._regions.append(found[1])
         return self._ready(examples)
+
+    def textures(self) -> dict[float, list[Tensor]]:
+        """Reach -> the texture fill of each held-out place, (3, height, width); none of large pictures."""
+        if self._unknown.numel() > PIXELS:
+            return {}
+        picture, nothing = to_float(self._picture.cpu()), torch.zeros_like(self._unknown)
+        fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
+        places = list(zip(self._regions, self.held_out, strict=True))
+        return {
+            reach: [reduced(fill, nothing, region, place.mask.shape[1:])[0].to(self.device) for region, place in places]
+            for reach, fill in fills.items()
+        }
 
     def _moved(self, count: int) -> Iterator[tuple[_Example, Region]]:
         """So many examples at random places, if there are any; not prepared yet."""

@@ -14,7 +14,8 @@ from inpaint_fast.completion.corrections import complete_residual, correct_regio
 from inpaint_fast.completion.fills import harmonic
 from inpaint_fast.completion.holes import thick_part
 from inpaint_fast.completion.regions import complete_holes, fill_regions
-from inpaint_fast.data import Batch, hole_of
+from inpaint_fast.completion.texture import TexturedNetwork
+from inpaint_fast.data import Batch, hole_of, to_float, to_uint8
 from inpaint_fast.models import CentreGenerator, CompletionNetwork, ResidualCompletionNetwork
 from inpaint_fast.nn import accelerate
 
@@ -42,13 +43,6 @@ class Kind(NamedTuple):
     multiples of 4; None: it fills none but those of `takes`, and cannot be adapted."""
     thin: int = THIN
     """Pixels: no thicker holes are left to the harmonic fill; 0 where the generators correct that fill themselves."""
-
-
-KINDS = (
-    Kind(CentreGenerator, complete_centres, fill_centres, takes=(64, "center")),
-    Kind(CompletionNetwork, complete_holes, fill_regions, prepared=lambda picture, mask: picture),
-    Kind(ResidualCompletionNetwork, complete_residual, correct_regions, prepared=harmonic, thin=0),
-)
 
 
 def kind_of(generator: nn.Module) -> Kind:
@@ -107,6 +101,29 @@ def complete_picture(
     if thick.any():
         picture = kind.picture(generator, picture, hole, thick, captions, told or (lambda done: None))
     return harmonic(picture[None], (hole & ~thick)[None, None])[0]
+
+
+def _complete_textured(generator: TexturedNetwork, batch: Batch) -> Tensor:
+    """A batch's holes filled by a generator and a texture fill, (N, 3, H, W); known pixels as they were."""
+    completed = complete_batch(generator.network, batch)
+    holes = batch.mask.expand(len(completed), -1, -1, -1)[:, 0].bool()
+    return torch.stack([generator.mixed(*each) for each in zip(completed, holes, strict=True)])
+
+
+def _fill_textured(
+    generator: TexturedNetwork, picture: Tensor, hole: Tensor, part: Tensor, captions: Tensor | None, told: Told
+) -> Tensor:
+    """The holes of a picture, uint8 (3, H, W), filled by a generator and a texture fill."""
+    completed = complete_picture(generator.network, picture, hole, captions, told=told)
+    return to_uint8(generator.mixed(to_float(completed), hole))
+
+
+KINDS = (
+    Kind(CentreGenerator, complete_centres, fill_centres, takes=(64, "center")),
+    Kind(CompletionNetwork, complete_holes, fill_regions, prepared=lambda picture, mask: picture),
+    Kind(ResidualCompletionNetwork, complete_residual, correct_regions, prepared=harmonic, thin=0),
+    Kind(TexturedNetwork, _complete_textured, _fill_textured, thin=0),
+)
 
 
 def placed(generator: nn.Module, device: torch.device) -> nn.Module:

@@ -44,12 +44,14 @@ def clip_weights_(tensors: Iterable[Tensor] | Tensor, bound: Bound, *, backend: 
 
     Raises:
         ValueError: the bound is negative, NaN or the wrong way round.
-        TypeError: a tensor is not one, not dense, or not of these dtypes.
+        TypeError: a tensor is not one, not dense, or not of these dtypes; the bound is no number or pair of them.
         RuntimeError: a tensor's elements share memory (an expanded view) or are not aligned, it is not contiguous and
             has more than 5 dimensions, or it stands for negated numbers (`z.conj().imag`).
 
     After an error no tensor has been changed. NaN stays NaN, as in `torch.clamp`.
     """
+    if bound is None:  # pyright: ignore[reportUnnecessaryComparison]  (no bound, of an optimizer)
+        raise TypeError("bound: a number or a pair (low, high) is expected, got None")
     low, high = limits(bound)
     if not isinstance(tensors, Iterable):
         raise TypeError(f"tensors: a list of tensors (module.parameters()) is expected, got {type(tensors).__name__}")

@@ -331,6 +331,15 @@ def test_more_mistakes(tmp_path, capsys) -> None:
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_bench_names_what_it_can_run(capsys) -> None:
+    assert run("bench", "--help") == 0
+    stems = capsys.readouterr().out.partition("benchmarks: ")[2].partition("   ")[0].split(", ")
+    assert "masked_l2" in stems
+    for stem in stems:
+        assert run("bench", stem, "--help") == 0
+        assert capsys.readouterr().out.startswith(f"usage: inpaint-fast bench {stem} ")
+
+
 def test_bench_lists_its_cases(capsys) -> None:
     assert run("bench", "masked_l2", "--list") == 0
     assert "train_16x3x256x256" in capsys.readouterr().out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,8 @@ import inpaint_fast as ipf
 from inpaint_fast.completion import adapt, adapt_to_picture
 from inpaint_fast.completion.adapt import NothingGained
 from inpaint_fast.completion.generators import kind_of
-from inpaint_fast.data import box, free_form
+from inpaint_fast.completion.texture import TexturedNetwork
+from inpaint_fast.data import box, free_form, samples
 from inpaint_fast.models import CompletionNetwork, ResidualCompletionNetwork, UNetGenerator
 from inpaint_fast.nn import accelerate
 
@@ -50,15 +53,44 @@ def error(completed: torch.Tensor, picture: torch.Tensor, mask: torch.Tensor = M
     return (completed.double() - picture)[:, mask[0]].square().mean().item()
 
 
+def alone(network: torch.nn.Module) -> torch.nn.Module:
+    """The copy of the generator, without the texture fill."""
+    return network.network if isinstance(network, TexturedNetwork) else network
+
+
+def without_texture(monkeypatch) -> None:
+    monkeypatch.setattr(adapt, "PIXELS", 0)
+
+
 def test_it_gains_where_there_is_something_to_learn() -> None:
     picture, generator, told = stripes(), residual(), []
     adapted = adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=40, progress=told.append)
     assert adapted.gained and adapted.after > adapted.before + 1 and 0 < adapted.steps <= 40
     assert str(adapted).startswith("adapted: ") and f"{adapted.after:.2f} dB after" in str(adapted)
     assert told == sorted(told) and told[-1] == 1 and len(told) == 40
-    assert not adapted.network.training and type(adapted.network) is ResidualCompletionNetwork
+    assert not adapted.network.training and type(alone(adapted.network)) is ResidualCompletionNetwork
     before, after = (ipf.complete(picture, MASK, weights=each) for each in (generator, adapted.network))
     assert error(after, picture) < 0.8 * error(before, picture)
+
+
+def test_the_weights_gain_without_the_texture(monkeypatch) -> None:
+    without_texture(monkeypatch)
+    picture, generator = stripes(), residual()
+    adapted = adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=40)
+    assert adapted.gained and adapted.after > adapted.before + 1 and not adapted.share and adapted.steps
+    assert type(adapted.network) is ResidualCompletionNetwork and "texture" not in str(adapted)
+    before, after = (ipf.complete(picture, MASK, weights=each) for each in (generator, adapted.network))
+    assert error(after, picture) < 0.8 * error(before, picture)
+
+
+def test_the_texture_gains_where_weights_learn_nothing() -> None:
+    picture, generator = stripes(), residual()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adapt, "RATE", 0.0)
+        adapted = adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=10)
+    assert adapted.gained and not adapted.steps and 0.9 < adapted.share <= 1
+    assert f"with {adapted.share:.0%} of the picture's texture" in str(adapted)
+    assert error(ipf.complete(picture, MASK, weights=adapted.network), picture) < 200  # the stripes' is 10,000
 
 
 def test_the_same_steps_are_the_same_weights_and_the_generator_stays() -> None:
@@ -66,8 +98,10 @@ def test_the_same_steps_are_the_same_weights_and_the_generator_stays() -> None:
     before = copy.deepcopy(generator.state_dict())
     spoiled = stripes().masked_fill(MASK, 255)  # what the hole holds does not matter
     first, second = (
-        adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=12).network for picture in (stripes(), spoiled)
+        adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=12) for picture in (stripes(), spoiled)
     )
+    assert first[1:] == second[1:]
+    first, second = alone(first.network), alone(second.network)
     assert first is not generator
     for name, tensor in generator.state_dict().items():
         assert torch.equal(first.state_dict()[name], second.state_dict()[name]) and torch.equal(tensor, before[name])
@@ -130,7 +164,7 @@ def test_a_network_that_fills_instead_of_correcting() -> None:
     statistics = {name: tensor.clone() for name, tensor in generator.named_buffers()}
     adapted = adapt_to_picture(generator, stripes(), MASK, seconds=1e4, steps=30)
     assert adapted.gained
-    assert all(torch.equal(tensor, statistics[name]) for name, tensor in adapted.network.named_buffers())
+    assert all(torch.equal(tensor, statistics[name]) for name, tensor in alone(adapted.network).named_buffers())
     scratch = box(*SIZE, 5, 5, 60, 3)
     adapted = adapt_to_picture(generator, noise(), scratch, seconds=1e4, steps=2)
     assert math.isnan(adapted.before) and adapted.network is generator and "no hole is thick" in str(adapted)
@@ -165,3 +199,13 @@ def test_mistakes_are_named() -> None:
         ipf.complete(noise(), MASK, fill="harmonic", adapt=20)
     with pytest.raises(ValueError, match="mask: shape"):
         adapt_to_picture(residual(), noise(), MASK[:, 1:])
+
+
+def test_the_script_that_measures_what_is_gained() -> None:
+    script = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "adapting.py"))
+    for draw, least in (("squares", 0.25), ("strokes", 0.1)):
+        assert least <= script[draw](80, 160).float().mean() <= 0.25
+    picture, mask = samples("heldout")[5][:, :80, :80], script["squares"](80, 80)
+    found = script["measured"](picture, mask, "smooth", 1)
+    assert found[0] == script["psnr"](ipf.complete(picture, mask, fill="harmonic"), picture, mask)
+    assert len(found) == 4 and all(5 < each < 40 for each in found)

@@ -16,7 +16,10 @@ def trained(out: Path) -> bool:
     return (out / "checkpoints" / "step_000006" / "generator.safetensors").is_file()
 
 
-@pytest.mark.parametrize("streams", ["| head -1", ">/dev/full", ">/dev/full 2>&1", "2>&-", ">&-", ">&- 2>&-"])
+ALONE = (pytest.param(streams, marks=pytest.mark.long) for streams in (">/dev/full", "2>&-", ">&-"))
+
+
+@pytest.mark.parametrize("streams", ["| head -1", ">/dev/full 2>&1", ">&- 2>&-", *ALONE])
 def test_from_the_shell(streams: str, tmp_path: Path) -> None:
     command = f'"$@" {streams}; exit ${{PIPESTATUS[0]}}'
     out = tmp_path / "run"

@@ -206,6 +206,7 @@ def deterministic():
 @pytest.mark.parametrize("inference", [False, True])
 @pytest.mark.parametrize("use", USES.values(), ids=USES)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.pairs("use", "inference", "context")
 def test_afterwards_nothing_is_left(use: Callable, inference: bool, context: Callable) -> None:
     """The use comes before the first call, or between two."""
     plain = made("all")

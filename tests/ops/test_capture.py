@@ -76,21 +76,25 @@ def norm_act(device: str) -> Case:
     return run, [x, grad, norm.running_mean, norm.running_var]
 
 
-def dilated_block(device: str) -> Case:
-    x = torch.randn(2, 32, 17, 19, device=device).contiguous(memory_format=torch.channels_last)
-    weight, bias = torch.randn(32, 32, 3, 3, device=device) / 17, torch.randn(32, device=device)
+def block(device: str, function: Callable[..., Tensor], weight: tuple[int, ...], **settings: int) -> Case:
+    x = torch.randn(2, 32, 18, 22, device=device).contiguous(memory_format=torch.channels_last)
+    w, bias = torch.randn(weight, device=device) / 17, torch.randn(32, device=device)
 
     def run() -> list[Tensor]:
-        leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias)]
-        y = ipf.dilated_block(*leaves, dilation=2, activation="relu")
+        leaves = [tensor.detach().requires_grad_() for tensor in (x, w, bias)]
+        y = function(*leaves, activation="relu", **settings)
         return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
 
-    return run, [x, weight, bias]
+    return run, [x, w, bias]
 
 
 CASES = {"masked_l2": masked_l2, "weight_clip": weight_clip, "clipped_step": clipped_step, "norm_act": norm_act,
-         "dilated_block": dilated_block}  # fmt: skip
-STEMS = {name: "weight_clip" if name == "clipped_step" else name for name in CASES}
+         "dilated_block": lambda device: block(device, ipf.dilated_block, (32, 32, 3, 3), dilation=2),
+         "strided_block_3": lambda device: block(device, ipf.strided_block, (32, 32, 3, 3)),
+         "strided_block_4": lambda device: block(device, ipf.strided_block, (32, 32, 4, 4)),
+         "transposed_block_3": lambda device: block(device, ipf.transposed_block, (32, 32, 3, 3)),
+         "transposed_block_4": lambda device: block(device, ipf.transposed_block, (32, 32, 4, 4))}  # fmt: skip
+STEMS = {name: "weight_clip" if name == "clipped_step" else name.rstrip("_34") for name in CASES}
 
 
 def check(run: Callable[[], list[Tensor]], again: Callable[[], list[Tensor]], tensors: list[Tensor]) -> None:

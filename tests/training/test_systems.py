@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.each_recipe import EACH_RECIPE
+from training.each_recipe import EACH_RECIPE, few_critic_steps
 
 from inpaint_fast._files import write_whole_folder
 from inpaint_fast.cli.recipes import sizes
@@ -32,7 +32,7 @@ SMALL_PICTURES = {"size": 32, "local": 20, "hole": (8, 18), "edge": None}
 def small(name: str, **settings):
     """The recipe with its networks made small, and its pictures where their size is a setting."""
     known = {field.name for field in fields(RECIPES[name])}
-    settings = SMALL | (SMALL_PICTURES if "size" in known else {}) | settings
+    settings = SMALL | few_critic_steps(name) | (SMALL_PICTURES if "size" in known else {}) | settings
     return RECIPES[name](**{key: value for key, value in settings.items() if key in known})
 
 

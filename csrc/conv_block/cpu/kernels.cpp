@@ -1,6 +1,7 @@
 // The convolutions of the blocks by Winograd's F(4x4, 3x3) and F(6x6, 3x3) with their epilogue, and the gradient of
 // their weights.
 #include "common/activation.h"
+#include "common/stage_clock.h"
 #include "conv_block/cpu/winograd_tiles.h"
 
 namespace inpaint_fast {
@@ -161,6 +162,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
   const Quarters& quarters = args.quarters;
   const bool is_split = args.is_split();
   float numbers[kSpectrum * kPanel];  // of a patch that is to be split
+  int64_t began = stage_begins();
 
   for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
     const Pictures input = quarter_of(args.input, quarters.of_input(), quarter);
@@ -173,6 +175,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
       if (is_split) split_patch(args, numbers, tile - begin, tiles, panel, first, patch_plane);
     });
   }
+  began = stage_ends(Stage::gather, began);
 
   int64_t planes = 0;  // of the weights of all blocks before
   for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
@@ -186,6 +189,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
         terms.multiply_split(args, patches, planes, tiles, products);
       else
         terms.multiply_floats(args, patches, planes, tiles, products);
+      began = stage_ends(Stage::product, began);
       for (int64_t first = begin, last; first < end; first = last) {
         last = end_of_run(args.tiling, first, end);
         const TileWriter writer(args.tiling, output, block, first, last, rows);
@@ -198,6 +202,7 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
         });
         writer.finish();
       }
+      began = stage_ends(Stage::inverse, began);
     }
   }
 }
@@ -366,12 +371,15 @@ void gather(const WeightGradient& args, int64_t begin, int64_t end, float* works
 }  // namespace
 
 void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end, float* workspace) {
+  const int64_t began = stage_begins();
   (args.quarters.tile == 6 ? gather<6> : gather<4>)(args, begin, end, workspace);
+  stage_ends(Stage::gradient_gather, began);
 }
 
 void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
   const int64_t blocks = args.blocks(), panels = args.panels();
   constexpr int kGroups = (kPanel + kMaxRows - 1) / kMaxRows;
+  const int64_t began = stage_begins();
   for (int64_t index = begin; index < end; ++index) {
     const WeightGradient::Term& term = args.terms[index / blocks];
     const int64_t block = index % blocks;
@@ -386,6 +394,7 @@ void add_products(const WeightGradient& args, int64_t begin, int64_t end) {
                                   sums + (panel * kPanel + first) * kColumns);
       }
   }
+  stage_ends(Stage::gradient_product, began);
 }
 
 namespace {
@@ -424,7 +433,9 @@ void weights_of_sums(const WeightGradient& args, const QuarteredWeights& grad_we
 }  // namespace
 
 void transform_sums(const WeightGradient& args, const QuarteredWeights& grad_weight, int64_t begin, int64_t end) {
+  const int64_t began = stage_begins();
   (args.quarters.tile == 6 ? weights_of_sums<6> : weights_of_sums<4>)(args, grad_weight, begin, end);
+  stage_ends(Stage::gradient_inverse, began);
 }
 
 }  // namespace INPAINT_FAST_ISA

@@ -25,7 +25,7 @@ from inpaint_fast.ops.conv_block.call import call, plan_of
 from inpaint_fast.ops.conv_block.chain import with_statistics
 from inpaint_fast.ops.conv_block.definition import OPERATORS, transformed_numel
 from inpaint_fast.ops.conv_block.geometry import DILATED, Geometry, Size
-from inpaint_fast.ops.conv_block.plan import Epilogue, products
+from inpaint_fast.ops.conv_block.plan import Epilogue, is_fast_in_torch, products
 
 
 def dilated_block(
@@ -166,12 +166,13 @@ def plan(
     check_tensors(input=input, weight=weight)
     known = of_input, of_weight = Facts.all_of((facts(input), facts(weight)))
     DILATED.check(of_input, of_weight, geometry, None)
-    if check_name(backend) is None:
+    unasked = check_name(backend) is None
+    if unasked:
         kind, size = "training" if training else "inference", products(DILATED, geometry, *known)
         backend = OPERATORS[DILATED].choose(input.device, None, kind, size) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
-    if backend != "cpp" or _extension.module is None:
+    if backend != "cpp" or _extension.module is None or (unasked and is_fast_in_torch(input.dtype)):
         return Plan("direct", 0, 0)
     if choice.algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept) == "direct":
         return Plan("direct", 0, 0)

@@ -211,7 +211,7 @@ def plan_convolution(
     chosen = operator.choose(
         input.device, backend, "training" if gradient else "inference", products(block, geometry, input, weight)
     )
-    slower = way is None and circumstances.unasked and chosen == "cpp" and _is_fast_in_torch(dtype)
+    slower = way is None and circumstances.unasked and chosen == "cpp" and is_fast_in_torch(dtype)
     if chosen == "reference" or way == "plain" or slower:
         return plain
     tile, amx = 4, False
@@ -253,7 +253,7 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     if not is_ordinary(weight):
         return  # nothing would be kept
     compute = torch.float32 if backend == "cpp" else None
-    if backend == "cpp" and _is_fast_in_torch(weight.dtype):
+    if backend == "cpp" and is_fast_in_torch(weight.dtype):
         return
     tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
     amx = backend == "cpp" and choice.takes_amx(None)
@@ -274,7 +274,7 @@ def products(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> i
     return input.shape[0] * height * width * math.prod(weight.shape)
 
 
-def _is_fast_in_torch(dtype: torch.dtype) -> bool:
+def is_fast_in_torch(dtype: torch.dtype) -> bool:
     """PyTorch's convolution has instructions for this half precision, which beat our float32."""
     mkldnn = torch.ops.mkldnn
     if dtype == torch.bfloat16:

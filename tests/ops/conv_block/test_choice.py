@@ -5,8 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inpaint_fast.ops._plans import forget_plans
 from inpaint_fast.ops.conv_block import choice
+from inpaint_fast.ops.conv_block import plan as plan_for_users
+from inpaint_fast.ops.conv_block.call import plan_of
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, Geometry
+from inpaint_fast.ops.conv_block.plan import Epilogue
 
 
 def way(
@@ -57,3 +61,19 @@ def test_fewer_channels_need_more_tiles(channels, side, batch, state, expected):
 def test_kept_weights_of_small_maps(channels, side, batch, stride, expected):
     """Times are those of this kernel over PyTorch's convolution, normalisation and activation, with cold caches."""
     assert way((channels, channels), side, batch, stride=stride, kept=True) == expected
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("backend", [None, "cpp"])
+def test_the_plan_that_users_see_is_the_one_that_is_followed(monkeypatch, fast, dtype, channels, backend):
+    """Half precision, too, on processors that have instructions for it and on those that have none."""
+    for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: fast)
+    forget_plans()
+    x, w = torch.zeros(1, channels, 64, 64, dtype=dtype), torch.zeros(channels, channels, 3, 3, dtype=dtype)
+    tensors = {"input": x, "weight": w, "bias": None, "scale": None, "shift": None}
+    followed = plan_of(DILATED, (1, None), tensors, Epilogue(), "fast", backend)
+    forget_plans()
+    assert (plan_for_users(x, w, backend=backend).algorithm == "winograd") == followed.is_ours

@@ -38,6 +38,7 @@ def sizes(implementation) -> tuple[tuple[int, ...], int]:
     "dilated_block",
     equals="F.conv2d, norm and activation, either first, with the gradients of all tensors",
 )
+@pytest.mark.pairs("activation", "order", "affine")
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
@@ -72,6 +73,7 @@ def test_dtypes(implementation, winograd, dtype) -> None:
         assert_as_good(value, plain, wanted)
 
 
+@pytest.mark.pairs("layout", "weight_layout", "dilation")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
 @pytest.mark.parametrize("dilation", (1, 2, 3, 8))

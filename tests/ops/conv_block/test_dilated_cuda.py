@@ -107,6 +107,7 @@ def test_activations_keep_nan_and_infinity(mode: Mode) -> None:
         torch.testing.assert_close(value.float(), wanted, equal_nan=True)
 
 
+@pytest.mark.pairs
 @every_mode
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("weight_layout", ["nchw", "channels_last", "transposed"])
@@ -191,6 +192,7 @@ def check_statistics(mode: Mode, input: Tensor, weight: Tensor, activation: str,
     assert all(torch.equal(a, b) for a, b in zip(again, (y, mean, var), strict=True))
 
 
+@pytest.mark.pairs
 @every_mode
 @pytest.mark.parametrize("activation", ["none", "elu"])
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -193,6 +193,7 @@ def test_a_large_batch_takes_large_tiles(monkeypatch) -> None:
     assert shares == 8  # of 9 * 2 * 2 programs, for twice 132
 
 
+@pytest.mark.usefixtures("overflows_are_errors")
 def test_64_bit_indices(small_tiles, monkeypatch) -> None:
     input, weight = random(2, 3, 4, 5).transpose(2, 3), weights(2, 3)
     narrow = check(input, weight, (1, 2), (1, 2))

@@ -107,6 +107,7 @@ def random(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     "transposed_block",
     equals="F.conv2d with stride 2 and F.conv_transpose2d, norm and activation, with the gradients of all tensors",
 )
+@pytest.mark.pairs("block", "activation", "order", "affine")
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("affine", (False, True), ids=("bias", "scale_shift"))
@@ -140,6 +141,7 @@ def test_dtypes(block, implementation, winograd, dtype) -> None:
         assert_as_good(value, plain, wanted)
 
 
+@pytest.mark.pairs("block", "layout", "weight_layout")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("weight_layout", ("nchw", "channels_last"))
 def test_layouts(block, implementation, winograd, layout, weight_layout) -> None:

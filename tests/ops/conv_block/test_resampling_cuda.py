@@ -160,17 +160,20 @@ def test_epilogues(mode: Mode, kind: Kind) -> None:
             check_forward(mode, kind, input, weight, vectors, activation=activation, slope=0.3, order=order)
 
 
+@pytest.mark.pairs
 @every_case
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts(mode: Mode, kind: Kind, layout: str) -> None:
+@pytest.mark.parametrize(
+    ("weight_layout", "channels_last"), [("nchw", False), ("channels_last", True), ("transposed", True)]
+)
+def test_layouts(mode: Mode, kind: Kind, layout: str, weight_layout: str, channels_last: bool) -> None:
     torch.manual_seed(0)
     for channels, out in ((16, 24), (19, 37)):
         input = laid_out(random(mode, 2, channels, 7, 6), layout)
-        for weight_layout, channels_last in (("nchw", False), ("channels_last", True), ("transposed", True)):
-            weight = laid_out(kind.weights(mode, channels, out), weight_layout)
-            value = check_forward(mode, kind, input, weight, channels_last=channels_last)
-            assert value.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-            check_weight_gradient(mode, kind, input, weight, laid_out(kind.grad(mode, input, weight), layout))
+        weight = laid_out(kind.weights(mode, channels, out), weight_layout)
+        value = check_forward(mode, kind, input, weight, channels_last=channels_last)
+        assert value.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+        check_weight_gradient(mode, kind, input, weight, laid_out(kind.grad(mode, input, weight), layout))
 
 
 @given(data=st.data())

@@ -149,6 +149,7 @@ def test_no_pictures(kind) -> None:
     assert not values[2].any()
 
 
+@pytest.mark.usefixtures("overflows_are_errors")
 def test_64_bit_indices(kind_of_4, small_tiles, monkeypatch) -> None:
     kind = kind_of_4
     input, weight = random(2, 3, 3, 4).transpose(2, 3), kind.weights(3, 2)

@@ -58,6 +58,7 @@ def test_statistics_of_the_rounded_result(dtype, order) -> None:
     check(tensors(2, 9, 21, dtype=dtype), "elu", order)
 
 
+@pytest.mark.usefixtures("overflows_are_errors")
 @pytest.mark.parametrize("size", [(1, 1, 2), (3, 4, 4), (2, 5, 13)])
 def test_edges_of_tiles(small_tiles, size) -> None:
     check(tensors(*size), "leaky_relu", "act_norm")

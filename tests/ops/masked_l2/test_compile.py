@@ -30,6 +30,7 @@ class Picture(Tensor):
     equals="what torch.library promises: schema, shapes, gradients, compilers",
     within="opcheck's",
 )
+@pytest.mark.once_a_backend
 @pytest.mark.parametrize("layout", ("nchw", "channels_last", "transposed"))
 def test_opcheck(implementation, layout) -> None:
     for name in operators(implementation):

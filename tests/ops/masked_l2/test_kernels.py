@@ -160,6 +160,7 @@ def test_64_bit_indices_cuda(numel: int) -> None:
     check("emulated", pred.contiguous(), target.contiguous(), mask.gt(0).view(1, -1, 1), MASK_MEAN)
 
 
+@pytest.mark.usefixtures("overflows_are_errors")
 def test_64_bit_indices_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     pred, target = random(2, 3, 17, 19), random(2, 3, 17, 19, seed=1).transpose(2, 3).contiguous().transpose(2, 3)
     mask = random(2, 1, 17, 19, seed=2).gt(0).expand_as(pred)

@@ -23,6 +23,7 @@ STEM = "norm_act"
     equals="what torch.library promises: schema, shapes, gradients, compilers",
     within="opcheck's",
 )
+@pytest.mark.once_a_backend
 @pytest.mark.parametrize(("layout", "training"), [("nchw", True), ("channels_last", False), ("sliced", True)])
 def test_opcheck(kernel, layout, training) -> None:
     device, suffix = kernel.device, OPERATORS[STEM].suffixes[kernel.backend]

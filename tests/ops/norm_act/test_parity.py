@@ -46,6 +46,7 @@ def shape_for(implementation) -> tuple[int, ...]:
     source="Ioffe, Szegedy (2015)",
     within="as good as PyTorch",
 )
+@pytest.mark.pairs("dtype", "activation", "order", "layout")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("order", ORDERS)

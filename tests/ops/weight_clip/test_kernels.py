@@ -192,6 +192,7 @@ def test_clip_of_views_leaves_what_lies_between(backend: str) -> None:
     assert torch.equal(whole, expected)
 
 
+@pytest.mark.usefixtures("overflows_are_errors")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_views_by_64_bit_indices(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_walk, "INDEX_LIMIT", 100)

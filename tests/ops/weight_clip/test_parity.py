@@ -207,6 +207,7 @@ def test_autograd_notices_the_change() -> None:
 
 
 @pytest.mark.proves("clip_weights_", equals="what torch.library promises", within="opcheck's")
+@pytest.mark.once_a_backend
 def test_opcheck(implementation) -> None:
     suffix = OPERATORS["weight_clip"].suffixes.get(implementation.backend)
     if suffix is None:
@@ -272,3 +273,12 @@ def test_all_tensors_are_clipped_or_none(backend) -> None:
 def test_a_bound_that_no_float_holds(bound) -> None:
     with pytest.raises(ValueError, match="bound: a number that a float can hold"):
         ipf.clip_weights_([torch.ones(3)], bound)
+
+
+@pytest.mark.parametrize("bound", [None, "0.1", (0.1,), (None, 0.1)])
+def test_what_is_no_bound(bound) -> None:
+    """No bound, which an optimizer's clip may be, would leave the tensors as they are without a word."""
+    tensor = torch.full((3,), 9.0)
+    with pytest.raises(TypeError, match="bound: a number or a pair"):
+        ipf.clip_weights_([tensor], bound)
+    assert (tensor == 9).all()

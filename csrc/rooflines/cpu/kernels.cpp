@@ -1,0 +1,83 @@
+// What a processor can do at most. Compiled once for each instruction set (INPAINT_FAST_ISA).
+#include "rooflines/cpu/kernels.h"
+
+#include "common/vec.h"
+
+namespace inpaint_fast {
+namespace INPAINT_FAST_ISA {
+namespace {
+
+// Registers that are computed on side by side: more than the latency of an operation times those that begin a cycle.
+constexpr int kChains = 12;
+
+// x = step(x), over and over; step reads numbers[1] broadcast.
+template <class Step>
+INPAINT_FAST_INLINE int64_t repeated(int64_t rounds, float* numbers, const Step& step) {
+  Floats x[kChains];
+  for (int i = 0; i < kChains; ++i) x[i] = broadcast<Floats>(numbers[0] + static_cast<float>(i));
+  const Floats number = broadcast<Floats>(numbers[1]);
+  for (int64_t round = 0; round < rounds; ++round)
+#pragma GCC unroll 12
+    for (int i = 0; i < kChains; ++i) x[i] = step(x[i], number);
+  Floats sum{};
+  for (int i = 0; i < kChains; ++i) sum += x[i];
+  store(numbers, sum[0]);
+  return rounds * kChains * lanes<Floats>();
+}
+
+template <int kReads, int kRewrites>
+float pass_over(const Streams& streams, int64_t begin, int64_t end) {
+  constexpr int kUnroll = kReads + kRewrites == 1 ? 8 : kRewrites == 0 ? 4 : 2;
+  constexpr int kLanes = lanes<Floats>();
+  static_assert(kStreamStep % (kUnroll * kLanes) == 0, "whole steps");
+  const Floats factor = broadcast<Floats>(streams.factor);
+  Floats sums[kUnroll] = {};
+  for (int64_t i = begin; i < end; i += kUnroll * kLanes)
+#pragma GCC unroll 8
+    for (int k = 0; k < kUnroll; ++k) {
+      const int64_t at = i + k * kLanes;
+      for (int stream = 0; stream < kReads; ++stream) sums[k] += load(streams.read[stream] + at, Floats{});
+      for (int stream = 0; stream < kRewrites; ++stream) {
+        float* const place = streams.rewritten[stream] + at;
+        store(place, load(place, Floats{}) * factor);
+      }
+    }
+  float sum = 0;
+  for (int k = 0; k < kUnroll; ++k)
+    for (int lane = 0; lane < kLanes; ++lane) sum += sums[k][lane];
+  return sum;
+}
+
+}  // namespace
+
+int64_t multiply_adds(int64_t rounds, float* numbers) {
+  return repeated(rounds, numbers, [](Floats x, Floats number) { return x * number + number; });
+}
+
+int64_t roots(int64_t rounds, float* numbers) {
+  return repeated(rounds, numbers, [](Floats x, Floats number) { return number / (root(x) + number); });
+}
+
+float pass(const Streams& streams, int64_t begin, int64_t end) {
+  switch (streams.reads * 10 + streams.rewrites) {
+    case 10:
+      return pass_over<1, 0>(streams, begin, end);
+    case 20:
+      return pass_over<2, 0>(streams, begin, end);
+    case 30:
+      return pass_over<3, 0>(streams, begin, end);
+    case 40:
+      return pass_over<4, 0>(streams, begin, end);
+    case 1:
+      return pass_over<0, 1>(streams, begin, end);
+    case 11:
+      return pass_over<1, 1>(streams, begin, end);
+    case 12:
+      return pass_over<1, 2>(streams, begin, end);
+    default:
+      return pass_over<1, 3>(streams, begin, end);
+  }
+}
+
+}  // namespace INPAINT_FAST_ISA
+}  // namespace inpaint_fast
