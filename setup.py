@@ -5,6 +5,7 @@ What is compiled follows from the layout alone, so that a new operator needs no 
     csrc/module.cpp, csrc/common/*.cpp      the module and what all operators share
     csrc/<stem>/cpu_ops.cpp                 checks, allocation and registration (PyTorch's stable ABI): the CPU
     csrc/<stem>/cpu/kernels.cpp             its kernels, compiled once for each instruction set
+    csrc/<stem>/cpu/amx.cpp                 products on AMX, where a stem has some
     csrc/<stem>/python.cpp                  functions of the module itself, where a stem has some
 
 and in a build with CUDA besides
@@ -116,6 +117,12 @@ def compiler() -> list[str]:
             "Type: apt-get install g++ (Debian, Ubuntu), or set CXX to a C++17 compiler."
         )
     return command
+
+
+def knows_amx(cxx: list[str]) -> bool:
+    """Whether this compiler's assembler does: binutils has since 2.35 (2020)."""
+    command = [*cxx, "-x", "c++", "-c", "-", "-o", os.devnull]
+    return subprocess.run(command, input=b'asm("tilerelease");', capture_output=True).returncode == 0
 
 
 class Cuda:
@@ -267,6 +274,8 @@ class NinjaBuild(build_ext):
         defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", "-DTORCH_STABLE_ONLY"]
         if x86:
             defines.append("-DINPAINT_FAST_X86")
+        amx = ["-DINPAINT_FAST_AMX"] if x86 and knows_amx(cxx) else []
+        defines += amx
         if cuda.nvcc:
             defines.append("-DUSE_CUDA")  # for torch's headers
         facts = {
@@ -326,6 +335,8 @@ class NinjaBuild(build_ext):
             for isa, flags in isas.items():
                 chosen = [*KERNEL_FLAGS, f"-DINPAINT_FAST_ISA={isa}", *flags, *wishes]
                 compile_file("cxx", source, f"{name}_{isa}", [*common, *includes[:1], *chosen], "kernels")
+        for source, name in sources("*/cpu/amx.cpp"):
+            compile_file("cxx", source, name, [*common, *includes[:1], *KERNEL_FLAGS, *amx, *wishes])
         # One file that includes all of them: pybind11's headers take far longer than what is in them.
         python = path.parent / "python.cpp"
         files = sources("module.cpp", "*/python.cpp", *(["*/cuda_python.cpp"] if cuda.nvcc else []))

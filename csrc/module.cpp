@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 
+#include "common/amx.h"
 #include "common/cpu_capability.h"
 #include "common/python.h"
 
@@ -29,6 +30,10 @@ PYBIND11_MODULE(_C, m) {
         "Every instruction set that this build has and this processor runs, slowest first.");
   m.def("set_cpu_capability", &inpaint_fast::set_cpu_capability, pybind11::arg("name"),
         "Force one instruction set by name. ValueError when it is not there.");
+  m.def(
+      "amx", [] { return inpaint_fast::name_of(inpaint_fast::amx()); },
+      "Whether float32 may be multiplied on AMX: 'tiles', 'none', or in tests 'stand_in', plain C++ in its place.");
+  m.def("set_amx", &inpaint_fast::set_amx, pybind11::arg("name"), "For tests: 'stand_in', or '' for what there is.");
   for (const auto define : inpaint_fast::all_functions_of_module()) define(m);
   inpaint_fast::cpu_capability();
 }

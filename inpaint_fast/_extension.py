@@ -12,6 +12,7 @@ import torch  # (first: the module is linked with the libraries that this loads)
 
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
 CUDA_CAPABILITIES = ("sm_80", "sm_90a")
+AMX_WISHES = ("0", "1")
 
 
 NOTE = Path(__file__).with_name("_not_compiled.txt")
@@ -26,8 +27,10 @@ def _why_nothing_was_compiled() -> ImportError | None:
 
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
-    for processor, known in (("CPU", CPU_CAPABILITIES), ("CUDA", CUDA_CAPABILITIES)):
-        name = f"INPAINT_FAST_{processor}_CAPABILITY"
+    for name, known in (
+        ("INPAINT_FAST_CPU_CAPABILITY", CPU_CAPABILITIES), ("INPAINT_FAST_CUDA_CAPABILITY", CUDA_CAPABILITIES),
+        ("INPAINT_FAST_AMX", AMX_WISHES),
+    ):  # fmt: skip
         wish = os.environ.get(name, "")
         if wish not in ("", *known):
             raise ValueError(f"{name}: {', '.join(known)} or nothing is expected, got {wish!r}")
@@ -43,11 +46,15 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
             stacklevel=2,
         )
         return None, error
+    if os.environ.get("INPAINT_FAST_AMX") == "1" and _C.amx() == "none":
+        raise ValueError("INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'")
     return _C, None
 
 
 # The module, or None and the ImportError that says why not.
 module, error = _load()
+# Whether float32 convolutions run on AMX: "1", where a kernel of ours runs them; "0", never; "", where it was measured.
+amx_wish = os.environ.get("INPAINT_FAST_AMX", "") if module else ""
 
 
 def build_info() -> dict[str, str]:
@@ -58,6 +65,11 @@ def build_info() -> dict[str, str]:
 def cpu_capability() -> str:
     """The instruction set that the CPU kernels use: 'baseline', 'avx2' or 'avx512'; 'none' without the extension."""
     return module.cpu_capability() if module else "none"
+
+
+def has_amx() -> bool:
+    """Whether the processor has AMX for bfloat16, the system lets us use it and the CPU kernels may."""
+    return module is not None and module.amx() != "none"
 
 
 def cuda_capability() -> str:

@@ -124,6 +124,15 @@ def test_the_instruction_set_can_be_lowered_and_a_wrong_one_is_named() -> None:
         ipf._extension.module.set_cpu_capability("sse9")
 
 
+@pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
+def test_amx_where_there_is_none_and_a_wrong_wish_are_named() -> None:
+    ran = python("import inpaint_fast", INPAINT_FAST_AMX="yes")
+    assert "INPAINT_FAST_AMX: 0, 1 or nothing is expected, got 'yes'" in ran.stderr
+    ran = python("import inpaint_fast", INPAINT_FAST_AMX="1", INPAINT_FAST_CPU_CAPABILITY="baseline")
+    assert "INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'" in ran.stderr
+    assert python("import inpaint_fast", INPAINT_FAST_AMX="0").returncode == 0
+
+
 def test_a_wrong_cuda_capability_is_named() -> None:
     assert python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_80").returncode == 0
     ran = python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_90")

@@ -183,8 +183,11 @@ inline void check_tile(int64_t tile) {
 }
 
 // Weights as another call has transformed them.
-inline void check_transformed(const Tensor& transformed, const Tensor& pictures, int64_t numel) {
-  check_beside(transformed, pictures, 1, "transformed");
+inline void check_transformed(const Tensor& transformed, const Tensor& pictures, ScalarKind kind, int64_t numel) {
+  STD_TORCH_CHECK(kind_of(transformed) == kind, "transformed: its dtype is not that of such weights");
+  check_same_device(transformed, pictures, "transformed", "the pictures");
+  check_dims(transformed, 1, "transformed");
+  check_memory(transformed, "transformed");
   STD_TORCH_CHECK(transformed.numel() == numel && transformed.is_contiguous(), "transformed: it is not of this weight");
 }
 

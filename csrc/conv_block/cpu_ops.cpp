@@ -12,17 +12,17 @@ void check_weight(const Tensor& weight) {
   check_memory(weight, "weight");
 }
 
-// `tf32` is for GPUs alone.
+// split: on AMX, of the sums of bfloat16 numbers that float32 numbers are; weight gradients never are.
 
 // ---- dilated_block: stride 1 ----
 
 // tile: 4, F(4x4, 3x3), or 6, F(6x6, 3x3)
-Tensor dilated_block_weights(const Tensor& weight, int64_t tile) {  // [C_out, C_in, 3, 3]
+Tensor dilated_block_weights(const Tensor& weight, int64_t tile, bool split) {  // [C_out, C_in, 3, 3]
   check_weight(weight);
   check_tile(tile);
   Quarters quarters;
   quarters.tile = static_cast<int>(tile);
-  return transformed_weights(weight, {weights_of(weight), quarters});
+  return transformed_weights(weight, {weights_of(weight), quarters}, split);
 }
 
 Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
@@ -32,23 +32,23 @@ Tensor dilated_block(const Tensor& input,                   // [N, C_in, H, W]
                      std::optional<Tensor> scale,           // [C_out]
                      std::optional<Tensor> shift,           // [C_out]
                      const std::vector<int64_t>& geometry,  // dilation_h, dilation_w, padding_h, padding_w
-                     int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
+                     int64_t activation, double slope, int64_t order, bool channels_last, bool split) {
   const Block block = convolution_of(input, weight, geometry, kKinds);
   const Epilogue epilogue =
       epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
-  return run_block(block, input, weight, transformed, epilogue, channels_last);
+  return run_block(block, input, weight, transformed, epilogue, channels_last, split);
 }
 
 Tensor dilated_block_input_gradient(const Tensor& grad,    // [N, C_out, H', W']
                                     const Tensor& weight,  // [C_out, C_in, 3, 3]
-                                    const std::vector<int64_t>& geometry, bool channels_last, bool tf32) {
-  return run_block(input_gradient_of(grad, weight, geometry, kKinds), grad, weight, {}, {}, channels_last);
+                                    const std::vector<int64_t>& geometry, bool channels_last, bool split) {
+  return run_block(input_gradient_of(grad, weight, geometry, kKinds), grad, weight, {}, {}, channels_last, split);
 }
 
 Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
                                      const Tensor& input,   // [N, C_in, H, W]
                                      const Tensor& weight,  // [C_out, C_in, 3, 3]
-                                     const std::vector<int64_t>& geometry, bool tf32) {
+                                     const std::vector<int64_t>& geometry, bool split) {
   return run_weight_gradient(convolution_of(input, weight, geometry, kKinds), grad, input, weight);
 }
 
@@ -61,10 +61,11 @@ Block block_of(const Tensor& input, const Tensor& weight) {
 }
 
 template <Stride kStride>
-Tensor resampling_weights(const Tensor& weight) {  // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
+Tensor resampling_weights(const Tensor& weight,
+                          bool split) {  // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
   check_weight(weight);
   const Weights weights = resampling_weights_of(weight, kStride);
-  return transformed_weights(weight, {weights, {kStride, weights.taps}});
+  return transformed_weights(weight, {weights, {kStride, weights.taps}}, split);
 }
 
 template <Stride kStride>
@@ -74,18 +75,18 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
                   std::optional<Tensor> bias,         // [C_out]
                   std::optional<Tensor> scale,        // [C_out]
                   std::optional<Tensor> shift,        // [C_out]
-                  int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
+                  int64_t activation, double slope, int64_t order, bool channels_last, bool split) {
   const Block block = block_of<kStride>(input, weight);
   const Epilogue epilogue =
       epilogue_of(input, block.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
-  return run_block(block, input, weight, transformed, epilogue, channels_last);
+  return run_block(block, input, weight, transformed, epilogue, channels_last, split);
 }
 
 template <Stride kStride>
 Tensor resampling_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
                                   const Tensor& input,   // [N, C_in, H, W]
                                   const Tensor& weight,  // [C_out, C_in, 3 or 4, the same]
-                                  bool tf32) {
+                                  bool split) {
   return run_weight_gradient(block_of<kStride>(input, weight), grad, input, weight);
 }
 

@@ -78,7 +78,7 @@ void check_weight(const Tensor& weight) {
 
 Tensor block(const Convolution& convolution, const Tensor& input, const Tensor& weight,
              const std::optional<Tensor>& transformed, const Epilogue& epilogue, bool channels_last, bool tf32) {
-  if (transformed) check_transformed(*transformed, input, packed_numel(weight, convolution.weights));
+  if (transformed) check_transformed(*transformed, input, kind_of(input), packed_numel(weight, convolution.weights));
   const OnDeviceOf device(input);
   return convolve(device, convolution, input, weight, transformed, epilogue, channels_last, tf32);
 }
@@ -121,7 +121,7 @@ Tensor block_weight_gradient(const Geometry& geometry, const Tensor& grad, const
 // ---- dilated_block ----
 
 // `tile` is for CPUs alone.
-Tensor dilated_block_weights(const Tensor& weight, int64_t tile) {  // [C_out, C_in, 3, 3]
+Tensor dilated_block_weights(const Tensor& weight, int64_t tile, bool tf32) {  // [C_out, C_in, 3, 3]
   check_weight(weight);
   check_tile(tile);
   return block_weights(weight, weights_of(weight));
@@ -168,7 +168,7 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
 // ---- strided_block and transposed_block: weight [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...] ----
 
 template <Stride kStride>
-Tensor resampling_weights(const Tensor& weight) {
+Tensor resampling_weights(const Tensor& weight, bool tf32) {
   check_weight(weight);
   return block_weights(weight, resampling_weights_of(weight, kStride));
 }

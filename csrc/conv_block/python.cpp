@@ -44,9 +44,11 @@ ConvBlock sizes_of(int64_t images, int64_t in_channels, int64_t out_channels, in
 }
 
 int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width,
-                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile) {
-  return 4 * workspace_floats(parts_of(sizes_of(images, in_channels, out_channels, height, width, dilation_h,
-                                                dilation_w, channels_last, tile)));
+                        int64_t dilation_h, int64_t dilation_w, bool channels_last, int tile, bool split) {
+  ConvBlock args =
+      sizes_of(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last, tile);
+  if (split) args.multiply_split = multiply_by_stand_in;
+  return 4 * workspace_floats(parts_of(args));
 }
 
 std::vector<std::tuple<int64_t, int64_t, int, int>> tasks(int64_t images, int64_t in_channels, int64_t out_channels,
@@ -97,10 +99,10 @@ const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
       [](int64_t images, int64_t in_channels, int64_t out_channels, int64_t height, int64_t width, int64_t dilation_h,
          int64_t dilation_w, bool channels_last) {
         return workspace_bytes(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last,
-                               4);
+                               4, false);
       },
       "Bytes that one thread needs for an output of (images, out_channels, height, width).");
-  m.def("dilated_block_workspace", &workspace_bytes, "The same in tiles of 4 or 6 pixels.");
+  m.def("dilated_block_workspace", &workspace_bytes, "The same in tiles of 4 or 6 pixels; split: for products on AMX.");
   m.def(
       "winograd_tile", &tile,
       "Of a convolution of any dilation with a result of these sides: 4, F(4x4, 3x3), or 6, F(6x6, 3x3), which is the "

@@ -32,12 +32,24 @@ def _cuda_capability() -> str:
         return str(error)
 
 
+def _amx() -> str:
+    if not _extension.has_amx():
+        return "there is none"
+    return {
+        "1": "multiplies float32 in convolutions, as INPAINT_FAST_AMX=1 asks",
+        "0": "there, and unused, as INPAINT_FAST_AMX=0 asks",
+        "": "there, for float32 convolutions where accelerate(net, tune=True) measures that it is the fastest; "
+        "INPAINT_FAST_AMX=1 takes it for all, 0 for none",
+    }[_extension.amx_wish]
+
+
 def report() -> str:
     """The whole report as text."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that PyTorch sees"
     lines = [
         f"inpaint_fast {__version__}   torch {torch.__version__}   python {platform.python_version()}",
         f"CPU kernels: {_extension.cpu_capability()}   threads: {torch.get_num_threads()}   GPU: {gpu}",
+        f"AMX: {_amx()}",
         *([f"CUDA code of dilated_block's convolution: {_cuda_capability()}"] if torch.cuda.is_available() else []),
         "",
         "build:",

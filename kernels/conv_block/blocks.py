@@ -19,8 +19,8 @@ HALVING = (1, 1, 1, 1)  # the geometry of stride 2
 # ---- of any block: first its stride, whether it is transposed, its geometry ----
 
 
-def _weights(stride: int, transposed: bool, weight: Tensor, *tile: int) -> Tensor:
-    """The weight as the kernel reads it: (C_out, taps, taps, C_in), flat. `tile` is for CPUs alone."""
+def _weights(stride: int, transposed: bool, weight: Tensor, *settings: int) -> Tensor:
+    """The weight as the kernel reads it: (C_out, taps, taps, C_in), flat. The settings are for CPUs alone."""
     Convolution.of(weight, stride, transposed, HALVING)
     return packed(weight, transposed, tf32=False)
 

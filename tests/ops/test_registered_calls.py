@@ -118,13 +118,13 @@ CHANNELS = ({"weight": zeros(6, 5, 3, 3)}, "weight: its channels are not")
 operator(
     "dilated_block",
     {"input": X, "weight": W, "transformed": None, **EPILOGUE, "geometry": [1, 1, 1, 1], **SETTINGS,
-     "channels_last": False, "tf32": False},
+     "channels_last": False, "matrix_units": False},
     [*wrong_pictures("input"), *wrong_weights(), *WRONG_GEOMETRY, *WRONG_FORWARD, SMALL, CHANNELS],
 )  # fmt: skip
 operator(
     "dilated_block_statistics",
     {"input": X, "weight": W, "bias": None, "geometry": [1, 1, 1, 1], "activation": 0, "slope": 0.0,
-     "channels_last": False, "tf32": False},
+     "channels_last": False, "matrix_units": False},
     [*wrong_pictures("input"), *wrong_weights(), *WRONG_GEOMETRY, *WRONG_STATISTICS, SMALL, CHANNELS],
 )  # fmt: skip
 operator(
@@ -134,7 +134,13 @@ operator(
 )
 operator(
     "dilated_block_input_gradient",
-    {"grad": torch.ones(1, 6, 8, 8), "weight": W, "geometry": [1, 1, 1, 1], "channels_last": False, "tf32": False},
+    {
+        "grad": torch.ones(1, 6, 8, 8),
+        "weight": W,
+        "geometry": [1, 1, 1, 1],
+        "channels_last": False,
+        "matrix_units": False,
+    },
     [
         *wrong_pictures("grad"),
         *wrong_weights(),
@@ -146,7 +152,7 @@ operator(
 )
 operator(
     "dilated_block_weight_gradient",
-    {"grad": torch.ones(1, 6, 8, 8), "input": X, "weight": W, "geometry": [1, 1, 1, 1], "tf32": False},
+    {"grad": torch.ones(1, 6, 8, 8), "input": X, "weight": W, "geometry": [1, 1, 1, 1], "matrix_units": False},
     [
         *wrong_pictures("input"),
         *wrong_weights(),
@@ -168,19 +174,19 @@ for stem, weight, grad in (
     operator(
         stem,
         {"input": X, "weight": weight, "transformed": None, **EPILOGUE, **SETTINGS, "channels_last": False,
-         "tf32": False},
+         "matrix_units": False},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_FORWARD, other_channels],
     )  # fmt: skip
     operator(
         f"{stem}_statistics",
         {"input": X, "weight": weight, "bias": None, "activation": 0, "slope": 0.0, "channels_last": False,
-         "tf32": False},
+         "matrix_units": False},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_STATISTICS, other_channels],
     )  # fmt: skip
     operator(f"{stem}_weights", {"weight": weight}, wrong_weights(weight))
     operator(
         f"{stem}_weight_gradient",
-        {"grad": torch.ones(grad), "input": X, "weight": weight, "tf32": False},
+        {"grad": torch.ones(grad), "input": X, "weight": weight, "matrix_units": False},
         [
             *wrong_pictures("input"),
             *wrong_weights(weight),

@@ -73,16 +73,95 @@ INPAINT_FAST_INLINE void transform_products(const ConvBlock& args, const Band& r
   }
 }
 
+// The numbers of one patch and panel, split, to a row of the tiles of amx.h: of those that the tiling has, `plane`
+// floats apart. Of an odd number of panels, zeros are the one after the last.
+INPAINT_FAST_INLINE void split_patch(const ConvBlock& args, const float* numbers, int64_t tile, int64_t tiles,
+                                     int64_t panel, float* to, int64_t plane) {
+  typedef uint16_t Words __attribute__((vector_size(kVectorBytes / 2)));
+  constexpr int kPanels = kTileDepth / kPanel;
+  const int64_t of_part = args.rows(tiles) * kTileDepth, half = panel % kPanels;
+  const bool alone = half == 0 && (panel + 1) * kPanel >= args.input.channels;
+  for (int k = 0; k < args.quarters.spectrum(); ++k, numbers += kPanel, to += plane) {
+    if (!args.tiling.has(k)) continue;
+    uint16_t* const row = reinterpret_cast<uint16_t*>(to) + panel / kPanels * kParts * of_part + tile * kTileDepth;
+    for (int lane = 0; lane < kPanel; lane += kLanes) {
+      UInt32s parts[kParts];
+      split(load(numbers + lane, Floats{}), parts);
+      for (int part = 0; part < kParts; ++part) {
+        const Words words = __builtin_convertvector(parts[part] >> 16, Words);
+        memcpy(row + part * of_part + half * kPanel + lane, &words, sizeof words);
+      }
+    }
+    for (int part = 0; alone && part < kParts; ++part)
+      memset(row + part * of_part + kPanel, 0, sizeof(uint16_t) * kPanel);
+  }
+}
+
+// The products that make up each of the numbers of a quarter of the output: which planes of the patches and of a
+// block's weights are their factors.
+template <int kSpectrum>
+struct Terms {
+  struct {
+    int patches, weights;
+  } terms[kSpectrum][kQuarters];
+  int counts[kSpectrum] = {};
+
+  Terms(const ConvBlock& args, int quarter) {
+    for (int source = 0; source < args.quarters.of_input(); ++source) {
+      const Support support = args.quarters.support(source, quarter);
+      const int numbers = args.quarters.numbers(quarter, source);
+      for (int k = 0; k < kSpectrum; ++k)
+        if (support.has(k) && args.tiling.has(k))
+          terms[k][counts[k]++] = {source * kSpectrum + k, numbers + support.rank(k)};
+    }
+  }
+
+  // Of one block of 32 output channels, whose weights begin with that plane.
+  void multiply_floats(const ConvBlock& args, const float* patches, int64_t first_plane, int64_t tiles,
+                       float* products) const {
+    const float* const weights = static_cast<const float*>(args.weights) + first_plane * args.plane();
+    const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
+    const int64_t patch_plane = args.patch_plane(tiles), product_plane = args.product_plane(tiles);
+    for (int k = 0; k < kSpectrum; ++k)
+      for (int64_t group = 0; counts[k] > 0 && group < groups; ++group) {
+        const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
+        Factors factors[kQuarters];
+        for (int i = 0; i < counts[k]; ++i)
+          factors[i] = {patches + terms[k][i].patches * patch_plane + first * kPanel,
+                        weights + terms[k][i].weights * args.plane()};
+        multiply<kPanel, 1, false>(last - first, factors, counts[k], tiles * kPanel, args.input.channels,
+                                   products + k * product_plane + first * kColumns);
+      }
+  }
+  void multiply_split(const ConvBlock& args, const float* patches, int64_t first_plane, int64_t tiles,
+                      float* products) const {
+    const uint16_t* const weights = static_cast<const uint16_t*>(args.weights) + first_plane * args.split_plane();
+    static_assert(kMostTerms == kQuarters, "a term for each");
+    SplitNumber numbers[kSpectrum];
+    int count = 0;
+    for (int k = 0; k < kSpectrum; ++k) {
+      if (counts[k] == 0) continue;
+      SplitNumber& number = numbers[count++];
+      for (int i = 0; i < counts[k]; ++i) {
+        number.patches[i] = reinterpret_cast<const uint16_t*>(patches + terms[k][i].patches * args.patch_plane(tiles));
+        number.weights[i] = weights + terms[k][i].weights * args.split_plane();
+      }
+      number.count = counts[k], number.products = products + k * args.product_plane(tiles);
+    }
+    args.multiply_split(numbers, count, args.rows(tiles) / kTileRows, ceil_div(args.input.channels, kTileDepth));
+  }
+};
+
 template <int kTile>
 void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
   constexpr int kNumbers = numbers_of(kTile), kSpectrum = spectrum_of(kTile);
-  const int64_t tiles = end - begin, panels = ceil_div(args.input.channels, kPanel);
-  // Planes end with a panel that is not used: so many at a power of two apart would share one set of the cache.
-  const int64_t patch_plane = panels * tiles * kPanel + kPanel, product_plane = tiles * kColumns + kPanel;
+  const int64_t tiles = end - begin, patch_plane = args.patch_plane(tiles), product_plane = args.product_plane(tiles);
   float* const patches = workspace;
   float* const products = patches + args.patch_floats();
   float* const rows = products + args.product_floats();
   const Quarters& quarters = args.quarters;
+  const bool is_split = args.is_split();
+  float numbers[kSpectrum * kPanel];  // of a patch that is to be split
   int64_t began = stage_begins();
 
   for (int quarter = 0; quarter < quarters.of_input(); ++quarter) {
@@ -91,41 +170,25 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
                                       args.tiling.padding_w, args.zeros, rows};
     float* const first = patches + quarter * kSpectrum * patch_plane;
     reader.read(begin, end, [&](int64_t tile, int64_t panel, const float* const pixels[]) {
-      transform_patch<kTile>(args.tiling, pixels, first + (panel * tiles + tile - begin) * kPanel, patch_plane);
+      transform_patch<kTile>(args.tiling, pixels, is_split ? numbers : first + (panel * tiles + tile - begin) * kPanel,
+                             is_split ? kPanel : patch_plane);
+      if (is_split) split_patch(args, numbers, tile - begin, tiles, panel, first, patch_plane);
     });
   }
   began = stage_ends(Stage::gather, began);
 
-  const int64_t groups = (tiles + kMaxRows - 1) / kMaxRows;
-  const int64_t plane = args.input.channels * kColumns;
-  const float* weights = args.weights;
+  int64_t planes = 0;  // of the weights of all blocks before
   for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
     const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
-    // The products that make up each of the numbers: where their factors begin in the patches and in a block's weights.
-    struct {
-      int64_t patches, weights;
-    } terms[kSpectrum][kQuarters];
-    int counts[kSpectrum] = {};
-    for (int source = 0; source < quarters.of_input(); ++source) {
-      const Support support = quarters.support(source, quarter);
-      const int numbers = quarters.numbers(quarter, source);
-      for (int k = 0; k < kSpectrum; ++k)
-        if (support.has(k) && args.tiling.has(k))
-          terms[k][counts[k]++] = {(source * kSpectrum + k) * patch_plane, (numbers + support.rank(k)) * plane};
-    }
+    const Terms<kSpectrum> terms(args, quarter);
     for (int k = 0; k < kSpectrum; ++k)
-      if (counts[k] == 0) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
+      if (terms.counts[k] == 0) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
 
-    for (int64_t block = 0; block * kColumns < output.channels; ++block, weights += quarters.numbers(quarter) * plane) {
-      for (int k = 0; k < kSpectrum; ++k)
-        for (int64_t group = 0; counts[k] > 0 && group < groups; ++group) {
-          const int64_t first = tiles * group / groups, last = tiles * (group + 1) / groups;
-          Factors factors[kQuarters];
-          for (int i = 0; i < counts[k]; ++i)
-            factors[i] = {patches + terms[k][i].patches + first * kPanel, weights + terms[k][i].weights};
-          multiply<kPanel, 1, false>(last - first, factors, counts[k], tiles * kPanel, args.input.channels,
-                                     products + k * product_plane + first * kColumns);
-        }
+    for (int64_t block = 0; block * kColumns < output.channels; ++block, planes += quarters.numbers(quarter)) {
+      if (is_split)
+        terms.multiply_split(args, patches, planes, tiles, products);
+      else
+        terms.multiply_floats(args, patches, planes, tiles, products);
       began = stage_ends(Stage::product, began);
       for (int64_t first = begin, last; first < end; first = last) {
         last = end_of_run(args.tiling, first, end);
@@ -222,10 +285,7 @@ void weights_of_tile(const QuarteredWeights& weights, float* transformed, int64_
     const int64_t out = index % blocks * kColumns, outs = clipped(weights.out_channels - out, 0, kColumns);
     for (int source = 0; source < quarters.of_input(); ++source) {
       TapBlock block(weights, source, quarter);
-      float* const numbers =
-          transformed + (blocks * quarters.numbers_before(quarter) + index % blocks * quarters.numbers(quarter) +
-                         quarters.numbers(quarter, source)) *
-                            plane;
+      float* const numbers = transformed + (weights.planes_before(index) + quarters.numbers(quarter, source)) * plane;
       for (int64_t first = 0; first < weights.in_channels; first += kPanel) {
         const int64_t ins = clipped(weights.in_channels - first, 0, kPanel);
         block.gather(first, ins, out, outs);
@@ -250,6 +310,24 @@ void weights_of_tile(const QuarteredWeights& weights, float* transformed, int64_
 
 void transform_weights(const QuarteredWeights& weights, float* transformed, int64_t begin, int64_t end) {
   (weights.quarters.tile == 6 ? weights_of_tile<6> : weights_of_tile<4>)(weights, transformed, begin, end);
+}
+
+void split_weights(const float* transformed, int64_t planes, int64_t channels, uint16_t* split_to) {
+  for (int64_t plane = 0; plane < planes; ++plane, transformed += channels * kColumns)
+    for (int64_t first = 0; first < channels; first += kTileDepth, split_to += kParts * 2 * kTileNumbers)
+      for (int pair = 0; pair < kTileDepth / 2; ++pair)
+        for (int column = 0; column < kColumns; column += kLanes) {
+          const auto row = [&](int64_t channel) {
+            return channel < channels ? load(transformed + channel * kColumns + column, Floats{}) : Floats{};
+          };
+          UInt32s low[kParts], high[kParts];
+          split(row(first + 2 * pair), low), split(row(first + 2 * pair + 1), high);
+          for (int part = 0; part < kParts; ++part) {
+            const UInt32s both = low[part] >> 16 | high[part];
+            uint16_t* const tile = split_to + (2 * part + column / kTileRows) * kTileNumbers;
+            memcpy(tile + 2 * (pair * kTileRows + column % kTileRows), &both, sizeof both);
+          }
+        }
 }
 
 // ---- the gradient of the weights ----

@@ -11,6 +11,7 @@
 #pragma once
 
 #include "common/cpu_capability.h"
+#include "conv_block/cpu/amx.h"
 #include "conv_block/problem.h"
 
 namespace inpaint_fast {
@@ -151,19 +152,32 @@ struct ConvBlock {
   Pictures input, output;
   Quarters quarters;
   // Transformed: [quarters of the output][output channels / 32][quarters of the input][their numbers][input
-  // channels][32]
-  const float* weights = nullptr;
-  const float* epilogue = nullptr;  // [kEpilogueRows][output channels, rounded up to 32]
-  const float* zeros = nullptr;     // as many as input channels, rounded up to 16
+  // channels][32]; or split, of each number [input channels / 32][parts][2] tiles of amx.h.
+  const void* weights = nullptr;
+  MultiplySplit* multiply_split = nullptr;  // of split numbers; null: products are float32's
+  const float* epilogue = nullptr;          // [kEpilogueRows][output channels, rounded up to 32]
+  const float* zeros = nullptr;             // as many as input channels, rounded up to 16
   Activation activation = Activation::none;
   float slope = 0;
   int64_t task_tiles = 0;  // the most tiles of one call
 
-  // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
-  int64_t patch_floats() const {
-    return quarters.of_input() * quarters.spectrum() * (round_up(input.channels, kPanel) * task_tiles + kPanel);
+  bool is_split() const { return multiply_split != nullptr; }
+  // Rows of a product: tiles of pixels, with the rest of the last tile of amx.h.
+  int64_t rows(int64_t tiles) const { return is_split() ? round_up(tiles, kTileRows) : tiles; }
+  // Of one number, in floats. Planes end with a panel that is not used: so many at a power of two apart would share one
+  // set of the cache.
+  int64_t patch_plane(int64_t tiles) const {
+    if (is_split()) return round_up(input.channels, kTileDepth) * rows(tiles) * kParts / 2 + kPanel;
+    return round_up(input.channels, kPanel) * tiles + kPanel;
   }
-  int64_t product_floats() const { return quarters.spectrum() * (kColumns * task_tiles + kPanel); }
+  // Of the weights of one number and 32 output channels: floats, or numbers of bfloat16.
+  int64_t plane() const { return input.channels * kColumns; }
+  int64_t split_plane() const { return round_up(input.channels, kTileDepth) * kColumns * kParts; }
+  int64_t product_plane(int64_t tiles) const { return rows(tiles) * kColumns + kPanel; }
+
+  // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
+  int64_t patch_floats() const { return quarters.of_input() * quarters.spectrum() * patch_plane(task_tiles); }
+  int64_t product_floats() const { return quarters.spectrum() * product_plane(task_tiles); }
   int64_t workspace_floats() const {
     return patch_floats() + product_floats() + tiling.window(task_tiles) * tiling.tile * kColumns;  // 4 x 32 > 6 x 16
   }
@@ -174,7 +188,17 @@ struct QuarteredWeights : Weights {
   Quarters quarters;
   int64_t blocks() const { return ceil_div(out_channels, kColumns); }
   int64_t plane() const { return in_channels * kColumns; }
-  int64_t transformed_floats() const { return quarters.numbers_before(quarters.of_output()) * blocks() * plane(); }
+  int64_t split_plane() const { return round_up(in_channels, kTileDepth) * kColumns * kParts; }
+  // Planes of the transformed weights of all blocks of 32 output channels before this one; with quarters, those of the
+  // output's one after the other.
+  int64_t planes_before(int64_t block) const {
+    const int quarter = static_cast<int>(block / blocks());
+    return quarters.numbers_before(quarter) * blocks() + block % blocks() * quarters.numbers(quarter);
+  }
+  // How many numbers the transformed weights have: of float32, or split, of bfloat16.
+  int64_t transformed_numbers(bool split) const {
+    return quarters.numbers_before(quarters.of_output()) * blocks() * (split ? split_plane() : plane());
+  }
 };
 
 // The gradient of the weights, in the Winograd domain: for each of the numbers, patches^T times gradient tiles, over
@@ -225,6 +249,9 @@ INPAINT_FAST_DECLARE_CPU_KERNEL(void copy_rows(const Pictures& from, const Pictu
 // Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void transform_weights(const QuarteredWeights& weights, float* transformed,
                                                        int64_t begin, int64_t end))
+// Planes of transformed weights, [input channels][32] each, as products of amx.h read them.
+INPAINT_FAST_DECLARE_CPU_KERNEL(void split_weights(const float* transformed, int64_t planes, int64_t channels,
+                                                   uint16_t* split))
 // Patches and gradient tiles [begin, end) of the chunk, in a workspace of workspace_floats(end - begin).
 INPAINT_FAST_DECLARE_CPU_KERNEL(void gather_tiles(const WeightGradient& args, int64_t begin, int64_t end,
                                                   float* workspace))

@@ -7,6 +7,7 @@
 #include <new>
 #include <vector>
 
+#include "common/amx.h"
 #include "common/result_memory.h"
 #include "conv_block/arguments.h"
 #include "conv_block/cpu/tasks.h"
@@ -38,13 +39,33 @@ inline Tensor zeros_for(const Tensor& like, int64_t floats) {
   return zeros;
 }
 
-inline Tensor transformed_weights(const Tensor& like, const QuarteredWeights& weights) {
-  Tensor transformed = empty_result(like, {weights.transformed_floats()}, {int64_t{1}});
-  const auto kernel = INPAINT_FAST_CPU_KERNEL(transform_weights);
+// What multiplies split numbers; null: products are float32's.
+inline MultiplySplit* multiply_split(bool split) {
+  if (!split) return nullptr;
+#ifdef INPAINT_FAST_AMX
+  if (amx() == Amx::tiles) return multiply_by_amx;
+#endif
+  STD_TORCH_CHECK(amx() == Amx::stand_in, "matrix_units: False is expected, for there is no AMX");
+  return multiply_by_stand_in;
+}
+
+// In float32, or split for AMX, in bfloat16.
+inline Tensor transformed_weights(const Tensor& like, const QuarteredWeights& weights, bool split) {
+  Tensor transformed = empty_result(like, {weights.transformed_numbers(false)}, {int64_t{1}}), result = transformed;
+  if (split)
+    result = empty_result(new_vector(like, 0, ScalarType::BFloat16), {weights.transformed_numbers(true)}, {int64_t{1}});
+  const auto transform = INPAINT_FAST_CPU_KERNEL(transform_weights);
+  const auto split_planes = INPAINT_FAST_CPU_KERNEL(split_weights);
   float* const data = static_cast<float*>(transformed.data_ptr());
-  torch::stable::parallel_for(0, weights.quarters.of_output() * weights.blocks(), 1,
-                              [&](int64_t begin, int64_t end) { kernel(weights, data, begin, end); });
-  return transformed;
+  const auto run = [&](int64_t begin, int64_t end) {
+    transform(weights, data, begin, end);
+    if (!split) return;
+    const int64_t first = weights.planes_before(begin), planes = weights.planes_before(end) - first;
+    split_planes(data + first * weights.plane(), planes, weights.in_channels,
+                 static_cast<uint16_t*>(result.data_ptr()) + first * weights.split_plane());
+  };
+  torch::stable::parallel_for(0, weights.quarters.of_output() * weights.blocks(), 1, run);
+  return result;
 }
 
 // [kEpilogueRows][channels, rounded up to 32].
@@ -103,29 +124,33 @@ inline Tensor in_planes(const Block& block, const Tensor& pictures) {
   return planes;
 }
 
-// `transformed` are the weights, or nothing, and then `weight` is transformed here.
+// `transformed` are the weights, or nothing, and then `weight` is transformed here. split: for products on AMX.
 inline Tensor run_block(Block block, const Tensor& input, const Tensor& weight, std::optional<Tensor> transformed,
-                        const Epilogue& epilogue, bool channels_last) {
+                        const Epilogue& epilogue, bool channels_last, bool split) {
+  MultiplySplit* const multiply = multiply_split(split);
   if (!transformed) {
     block = block.in_best_tiles(input.size(0), channels_last && pictures_of(input).of_channel == 1);
   } else if (block.quarters.stride == Stride::one) {  // their number tells the tile
     const Block larger = block.in_tiles(6);
-    if (transformed->numel() == larger.quartered().transformed_floats()) block = larger;
+    if (transformed->numel() == larger.quartered().transformed_numbers(split)) block = larger;
   }
   const QuarteredWeights weights = block.quartered();
-  if (transformed) check_transformed(*transformed, input, weights.transformed_floats());
+  if (transformed) {
+    const ScalarKind kind = split ? ScalarKind::bfloat16 : ScalarKind::float32;
+    check_transformed(*transformed, input, kind, weights.transformed_numbers(split));
+  }
   // Quarters, whose pixels lie apart, are slow to write as planes of channels: they are copied in the end.
   const bool copied = !channels_last && weights.quarters.of_output() > 1;
   Tensor output = new_pictures(block, input.size(0), channels_last || copied,
                                [&](Sizes sizes, Sizes strides) { return empty_result(input, sizes, strides); });
   if (output.numel() == 0) return copied ? in_planes(block, output) : output;
-  if (!transformed) transformed = transformed_weights(weight, weights);
+  if (!transformed) transformed = transformed_weights(weight, weights, split);
   const std::vector<float> rows = folded(epilogue, weights.out_channels);
   ConvBlock args;
   args.tiling = block.picture(input.size(0));
   args.input = pictures_of(input), args.output = pictures_of(output);
   args.quarters = weights.quarters;
-  args.weights = static_cast<const float*>(transformed->data_ptr());
+  args.weights = transformed->data_ptr(), args.multiply_split = multiply;
   args.epilogue = rows.data();
   args.activation = epilogue.activation, args.slope = epilogue.slope;
 

@@ -14,17 +14,19 @@ namespace inpaint_fast {
 // Tiles of a task are so many that its transformed patches stay in a core's cache, and 4 times as many when the
 // transformed weights, which every task reads through, are too large for the last-level cache.
 constexpr int64_t kManyTaskTiles = 48;
+// Of split numbers, so many that two tiles of AMX are multiplied at a time, or twice as many.
+constexpr int64_t kSplitTaskTiles = 2 * kTileRows, kManySplitTaskTiles = 2 * kSplitTaskTiles;
 constexpr int64_t kMostPatches = int64_t{4} << 20;  // bytes
 
-// The tiles of one tiling in tasks: `wish` tiles each, or where rows of pixels are laid out anew (`by_rows`) whole tile
-// rows, or pieces of one that begin at a whole cache line of pixels.
+// The tiles of one tiling in tasks: `wish` tiles each, a multiple of `unit`, or where rows of pixels are laid out anew
+// (`by_rows`) whole tile rows, or pieces of one that begin at a whole cache line of pixels.
 class Pieces {
  public:
-  Pieces(const Tiling& tiling, int64_t wish, bool by_rows) {
+  Pieces(const Tiling& tiling, int64_t wish, int64_t unit, bool by_rows) {
     const int64_t threads = torch::stable::get_num_threads();
     if (!by_rows) {
-      per_row_ = tiling.tiles();
-      pieces_ = std::min(round_up(ceil_div(per_row_, wish), threads), per_row_);
+      per_row_ = tiling.tiles(), unit_ = unit;
+      pieces_ = std::min(round_up(ceil_div(per_row_, wish), threads), ceil_div(per_row_, unit_));
       return;
     }
     per_row_ = tiling.columns.tiles, rows_ = tiling.images * tiling.rows.tiles;
@@ -68,12 +70,15 @@ inline std::vector<Part> parts_of(const ConvBlock& block) {
   const int64_t patch_bytes =
       block.quarters.spectrum() * 4 * round_up(std::max<int64_t>(block.input.channels, 1), kPanel);
   const bool many_weights = patch_bytes * round_up(block.output.channels, kColumns) > kManyWeights;
-  const int64_t wish = many_weights ? std::clamp(kMostPatches / patch_bytes, kTaskTiles, kManyTaskTiles) : kTaskTiles;
+  const bool split = block.is_split();
+  const int64_t unit = split ? kTileRows : 1, few = split ? kSplitTaskTiles : kTaskTiles;
+  const int64_t many = split ? kManySplitTaskTiles : kManyTaskTiles;
+  const int64_t wish = many_weights ? std::clamp(kMostPatches / patch_bytes, few, many) / unit * unit : few;
   const bool by_rows = block.input.of_channel != 1 || block.output.of_channel != 1;
   std::vector<Part> parts;
   for (const Tiling& tiling : tilings_of(block.tiling)) {
     if (tiling.tiles() == 0) continue;
-    parts.push_back({block, Pieces(tiling, wish, by_rows)});
+    parts.push_back({block, Pieces(tiling, wish, unit, by_rows)});
     parts.back().args.tiling = tiling;
     parts.back().args.task_tiles = parts.back().pieces.most();
   }

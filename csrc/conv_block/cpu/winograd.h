@@ -322,6 +322,15 @@ INPAINT_FAST_INLINE void multiply(int64_t rows, const Factors* factors, int pair
     }
 }
 
+// x as the sum of numbers of bfloat16, their bits as the upper halves: each the first 8 bits of what the ones before
+// leave, so that none overflows. A NaN is one in the second part, an infinity gives one there.
+INPAINT_FAST_INLINE void split(Floats x, UInt32s parts[kParts]) {
+  for (int part = 0; part < kParts; ++part) {
+    parts[part] = (UInt32s)x & 0xffff0000u;
+    x -= (Floats)parts[part];
+  }
+}
+
 // ---- the layouts ----
 
 template <int kStage>

@@ -74,8 +74,8 @@ def accelerate(
         precision: "fast" (Winograd, an error of about 1e-5 of the output's scale in float32) or "exact".
         tune: at the first call with each kind of tensors (shapes, dtypes, with or without gradients) time our kernel
             and PyTorch's own operators on them, some 0.2 s for a layer, and keep what is faster here; as
-            torch.backends.cudnn.benchmark does. Otherwise what was measured on other machines decides. Two runs may
-            then differ by rounding. Not under torch.compile.
+            torch.backends.cudnn.benchmark does; on a processor with AMX our kernel with it, too. Otherwise what was
+            measured on other machines decides. Two runs may then differ by rounding. Not under torch.compile.
         cuda_graph: with inference, where there is a GPU: calls of the model on CUDA tensors without gradients are
             replayed as CUDA graphs, from the second call of a kind on (shapes, layouts, dtypes, other arguments), 8
             kinds at most; results are the caller's own. Parameters may change in place; a graph is captured anew where

@@ -16,6 +16,7 @@ from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._plans import facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
+from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import Block, Border, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -84,8 +85,8 @@ class ConvNormAct:
         block, geometry: the convolution.
         epilogue: the activation, and which of the two comes first.
         precision: as in `dilated_block`.
-        tuning: measure for each kind of arguments whether our kernel or PyTorch's operators are faster, and keep it
-            there. None: what was measured elsewhere decides.
+        tuning: measure for each kind of arguments whether our kernel (with AMX, if it may be used) or PyTorch's
+            operators are the fastest, and keep it there. None: what was measured elsewhere decides.
         border: what is put round the input first.
 
     Raises:
@@ -157,11 +158,11 @@ class ConvNormAct:
         kind = self.settings, key
         if kind not in tuning.measured:
             trials = []
-            for way in ("ours", "plain"):
+            for way in choice.ways():
                 run = self._plan(input, weight, bias, key, way)
                 trials.append(_trial(run, input, weight, bias, norm, kept, circumstances.gradient))
             tuning.measured[kind] = Measured(input.shape, *race(trials, input))
-        return self._plan(input, weight, bias, key, "ours" if tuning.measured[kind].ours_runs else "plain")
+        return self._plan(input, weight, bias, key, tuning.measured[kind].way)
 
     def _circumstances(self, key: tuple, way: str | None) -> Circumstances:
         _, keeps_nothing, gradient, autocast, *rest = key[-6:]
@@ -308,8 +309,8 @@ def with_statistics(convolution: Convolution, epilogue: Epilogue) -> tuple[Calla
     """The operator that finds, besides, the statistics of its result (before or after the activation), and the plan
     with that operator's settings."""
     activation = epilogue.activation if epilogue.order == "act_norm" else "none"
-    *_, channels_last, tf32 = convolution.settings
-    settings = ACTIVATIONS.index(activation), check_activation(*epilogue), channels_last, tf32
+    *_, channels_last, matrix_units = convolution.settings
+    settings = ACTIVATIONS.index(activation), check_activation(*epilogue), channels_last, matrix_units
     if convolution.block.stride == 1:
         settings = convolution.geometry, *settings
     name = f"{convolution.block.stem}_statistics"

@@ -122,6 +122,20 @@ def tile(
     return module.winograd_tile(input[0], *channels, *size, *geometry.dilation, channels_last, kept)
 
 
+def takes_amx(way: str | None) -> bool:
+    """Whether a kernel of ours for the CPU multiplies float32 on AMX; way: of `plan.Circumstances`.
+
+    Nobody has measured yet from which size on it is the faster one: only who asks for it gets it, or who measures.
+    """
+    return _extension.amx_wish == "1" or way == "amx"
+
+
+def ways() -> tuple[str, ...]:
+    """Those between which `accelerate(net, tune=True)` measures: of `plan.Circumstances`."""
+    measures_amx = _extension.amx_wish == "" and _extension.has_amx()
+    return ("ours", "plain", "amx") if measures_amx else ("ours", "plain")
+
+
 def winograd_cost(
     block: Block, images: int, sides: Sequence[int], dilation: Sequence[int], taps: int
 ) -> tuple[int, int]:

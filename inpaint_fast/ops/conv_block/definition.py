@@ -38,30 +38,37 @@ def _fake_statistics(
     return y, *(input.new_empty(y.shape[1], dtype=torch.float64) for _ in range(2))
 
 
-def transformed_numel(block: Block, weight: Any, tile: int = 4) -> int:
-    """Of a weight of this shape in the Winograd domain, in blocks of 32 output channels (csrc/conv_block)."""
+def transformed_numel(block: Block, weight: Any, tile: int = 4, split: bool = False) -> int:
+    """Of a weight of this shape in the Winograd domain, in blocks of 32 output channels (csrc/conv_block); split: three
+    bfloat16 numbers for each, and blocks of 32 input channels."""
     channels, out = block.channels(weight)
+    channels = 3 * ((channels + 31) // 32 * 32) if split else channels
     # No look-up: sizes may be symbols.
     numbers = (tile + 2) ** 2 if block.stride == 1 else 81 if weight[2] == 3 else 100
     return (out + 31) // 32 * 32 * numbers * channels
 
 
-def _fake_weights(block: Block, weight: Tensor, *tile: int) -> Tensor:
-    return weight.new_empty(transformed_numel(block, weight.shape, *tile))
+def _fake_dilated_weights(weight: Tensor, tile: int, matrix_units: bool = False) -> Tensor:
+    return _fake_weights(DILATED, weight, matrix_units, tile)
 
 
-def _fake_triton_weights(weight: Tensor, *tile: int) -> Tensor:
+def _fake_weights(block: Block, weight: Tensor, matrix_units: bool = False, tile: int = 4) -> Tensor:
+    dtype = torch.bfloat16 if matrix_units else weight.dtype
+    return weight.new_empty(transformed_numel(block, weight.shape, tile, matrix_units), dtype=dtype)
+
+
+def _fake_triton_weights(weight: Tensor, *settings: int) -> Tensor:
     return weight.new_empty(weight.numel())
 
 
-def _fake_cuda_weights(block: Block, weight: Tensor, *tile: int) -> Tensor:
+def _fake_cuda_weights(block: Block, weight: Tensor, *settings: int) -> Tensor:
     channels, out = block.channels(weight.shape)
     whole = 16 // weight.element_size()  # input channels are loaded 16 bytes at a time
     return weight.new_empty(weight.shape[2] ** 2 * out * ((channels + whole - 1) // whole * whole))
 
 
 def _fake_input_gradient(
-    grad: Tensor, weight: Tensor, geometry: Sequence[int], channels_last: bool, tf32: bool
+    grad: Tensor, weight: Tensor, geometry: Sequence[int], channels_last: bool, matrix_units: bool
 ) -> Tensor:
     dilation_h, dilation_w, padding_h, padding_w = geometry
     height, width = grad.shape[2] - 2 * (padding_h - dilation_h), grad.shape[3] - 2 * (padding_w - dilation_w)
@@ -99,7 +106,7 @@ def _flops_weight_gradient(block: Block, grad: Shape, input: Shape, weight: Shap
 def _setup(block: Block, ctx: Any, inputs: Any, output: Tensor) -> None:
     ctx.geometry = Geometry(*inputs.geometry) if block.stride == 1 else HALVING
     ctx.activation, ctx.slope, ctx.order = ACTIVATIONS[inputs.activation], inputs.slope, ORDERS[inputs.order]
-    ctx.tf32 = inputs.tf32
+    ctx.matrix_units = inputs.matrix_units
     ctx.save_for_backward(*(getattr(inputs, name) for name in OPERANDS), output if inputs.activation else None)
 
 
@@ -110,7 +117,7 @@ def _backward(block: Block, call: Callable, ctx: Any, grad: Tensor) -> dict[str,
 
 
 def _setup_statistics(block: Block, ctx: Any, inputs: Any, output: tuple) -> None:
-    ctx.geometry, ctx.tf32 = Geometry(*inputs.geometry) if block.stride == 1 else HALVING, inputs.tf32
+    ctx.geometry, ctx.matrix_units = Geometry(*inputs.geometry) if block.stride == 1 else HALVING, inputs.matrix_units
     # y has no activation: that of the statistics is norm_act's.
     ctx.activation, ctx.slope, ctx.order = "none", 0.0, "norm_act"
     ctx.mark_non_differentiable(*output[1:])
@@ -154,9 +161,9 @@ def _dilated_gradients(call: Callable, ctx: Any, grad: Tensor, input: Tensor, we
     found = {}
     if wanted["input"]:
         layout = is_channels_last(input)
-        found["input"] = call("dilated_block_input_gradient", grad, weight, ctx.geometry, layout, ctx.tf32)
+        found["input"] = call("dilated_block_input_gradient", grad, weight, ctx.geometry, layout, ctx.matrix_units)
     if wanted["weight"]:
-        found["weight"] = call("dilated_block_weight_gradient", grad, input, weight, ctx.geometry, ctx.tf32)
+        found["weight"] = call("dilated_block_weight_gradient", grad, input, weight, ctx.geometry, ctx.matrix_units)
     return found
 
 
@@ -174,14 +181,16 @@ def _resampled_gradients(
     if wanted["input"]:  # the other of the two blocks: it reads the weight with its channels swapped
         other = STRIDED if block.transposed else TRANSPOSED
         plain = ACTIVATIONS.index("none"), 0.0, ORDERS.index("norm_act")
-        y = call(f"{other.stem}_forward", grad, weight, *[None] * 4, *plain, is_channels_last(input), ctx.tf32)
+        y = call(f"{other.stem}_forward", grad, weight, *[None] * 4, *plain, is_channels_last(input), ctx.matrix_units)
         found["input"] = y[:, :, :height, :width].contiguous(memory_format=layout) if any(odd) else y
     if wanted["weight"]:
-        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, ctx.tf32)
+        found["weight"] = call(f"{block.stem}_weight_gradient", grad, input, weight, ctx.matrix_units)
     return found
 
 
 # ---- the operators ----
+#
+# matrix_units: float32 may be multiplied there in fewer bits, on a GPU as TF32; on a CPU it is split for AMX.
 
 
 def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
@@ -191,7 +200,7 @@ def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
     definitions = {
         stem: Definition(
             "(Tensor input, Tensor weight, Tensor? transformed, Tensor? bias, Tensor? scale, Tensor? shift, "
-            f"{geometry}int activation, float slope, int order, bool channels_last, bool tf32) -> Tensor",
+            f"{geometry}int activation, float slope, int order, bool channels_last, bool matrix_units) -> Tensor",
             partial(_fake, block),
             partial(_setup, block),
             partial(_backward, block),
@@ -199,20 +208,20 @@ def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
         ),
         f"{stem}_statistics": Definition(
             f"(Tensor input, Tensor weight, Tensor? bias, {geometry}int activation, float slope, bool channels_last, "
-            "bool tf32) -> (Tensor, Tensor, Tensor)",
+            "bool matrix_units) -> (Tensor, Tensor, Tensor)",
             partial(_fake_statistics, block),
             partial(_setup_statistics, block),
             partial(_backward_statistics, block),
             flops=partial(_flops_statistics, block),
         ),
         f"{stem}_weights": Definition(
-            "(Tensor weight, int tile) -> Tensor" if block.stride == 1 else "(Tensor weight) -> Tensor",
-            partial(_fake_weights, block),
+            f"(Tensor weight, {'int tile, ' if block.stride == 1 else ''}bool matrix_units=False) -> Tensor",
+            _fake_dilated_weights if block.stride == 1 else partial(_fake_weights, block),
             triton_fake=_fake_triton_weights,
             cuda_fake=partial(_fake_cuda_weights, block),
         ),
         f"{stem}_weight_gradient": Definition(
-            f"(Tensor grad, Tensor input, Tensor weight, {geometry}bool tf32) -> Tensor",
+            f"(Tensor grad, Tensor input, Tensor weight, {geometry}bool matrix_units) -> Tensor",
             _fake_weight_gradient,
             flops=partial(_flops_weight_gradient, block),
         ),
@@ -225,7 +234,7 @@ OPERATORS = {
         DILATED,
         {
             "dilated_block_input_gradient": Definition(
-                "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool tf32) -> Tensor",
+                "(Tensor grad, Tensor weight, int[] geometry, bool channels_last, bool matrix_units) -> Tensor",
                 _fake_input_gradient,
                 flops=_flops_input_gradient,
             )

@@ -61,8 +61,9 @@ def dilated_block(
         order: "norm_act" or "act_norm", as above.
         precision: "fast" takes, on a CPU, the Winograd algorithm where it is faster: its error is a few times that of
             a direct convolution (below 1e-5 of the result's norm at 256 channels); on a GPU, TF32 for float32 where
-            PyTorch's convolution does (torch.backends.cudnn). "exact" always takes the direct one, "cuda" and "triton"
-            in float32.
+            PyTorch's convolution does (torch.backends.cudnn). Where INPAINT_FAST_AMX=1 asks for it, Winograd's products
+            are those of AMX, which round less. "exact" always takes the direct convolution, "cuda" and "triton" in
+            float32.
         backend: "cuda", "triton", "cpp" or "reference"; None takes the fastest that is there, on a GPU by measurements
             on GPUs of its kind (`inpaint-fast info` says which).
 
@@ -176,9 +177,10 @@ def plan(
     if choice.algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept) == "direct":
         return Plan("direct", 0, 0)
     last = is_channels_last(input)
-    tile = choice.tile(DILATED, geometry, input.shape, weight.shape, last, kept)
+    tile, amx = choice.tile(DILATED, geometry, input.shape, weight.shape, last, kept), choice.takes_amx(None)
     workspace = _extension.module.dilated_block_workspace(
         *input.shape[:2], weight.shape[0], *DILATED.size(input.shape, weight.shape, geometry), *geometry.dilation,
-        last, tile,
+        last, tile, amx,
     )  # fmt: skip
-    return Plan("winograd", workspace, 4 * transformed_numel(DILATED, weight.shape, tile))
+    numel = transformed_numel(DILATED, weight.shape, tile, amx)
+    return Plan("winograd", workspace, (2 if amx else 4) * numel)

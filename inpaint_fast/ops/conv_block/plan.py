@@ -51,7 +51,7 @@ class Circumstances(NamedTuple):
     autocast: torch.dtype | None
     tf32: bool  # PyTorch's own convolution would compute in it
     elsewhere: tuple[str | None, bool]  # `ops._dispatch.elsewhere`
-    way: str | None = None  # "ours", "plain": whatever was measured elsewhere
+    way: str | None = None  # "ours", "amx", "plain": whatever was measured elsewhere
 
     @property
     def unasked(self) -> bool:
@@ -78,6 +78,7 @@ class Convolution:
         run: the registered operator.
         settings: its arguments after the tensors.
         tf32: its products are computed in TF32.
+        amx: on AMX, of the bfloat16 numbers whose sums the factors are; the gradient of the input as well.
         gradient: one is wanted.
         tile: of kept weights, for the CPU: 4, Winograd's F(4x4, 3x3), or 6, F(6x6, 3x3).
         convolve: the convolution in plain PyTorch.
@@ -96,6 +97,7 @@ class Convolution:
     run: Callable = no_run
     settings: tuple = ()
     tf32: bool = False
+    amx: bool = False
     gradient: bool = False
     tile: int = 4
     convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor] = no_run
@@ -170,9 +172,9 @@ class Convolution:
         """The weight as the kernel reads it, kept."""
         operator = OPERATORS[self.block]
         run = operator.entry(self.backend, f"{self.block.stem}_weights", False)
-        name = (self.block.stem, self.backend, self.compute or w.dtype, self.tf32, self.tile)
-        tile = (self.tile,) if self.block.stride == 1 else ()
-        return kept.get(name, (weight,), lambda: run(as_tf32(w.detach()) if self.tf32 else w.detach(), *tile))
+        name = (self.block.stem, self.backend, self.compute or w.dtype, self.tf32, self.amx, self.tile)
+        settings = (*((self.tile,) if self.block.stride == 1 else ()), self.tf32 or self.amx)
+        return kept.get(name, (weight,), lambda: run(as_tf32(w.detach()) if self.tf32 else w.detach(), *settings))
 
 
 @planned
@@ -212,14 +214,14 @@ def plan_convolution(
     slower = way is None and circumstances.unasked and chosen == "cpp" and is_fast_in_torch(dtype)
     if chosen == "reference" or way == "plain" or slower:
         return plain
-    tile = 4
+    tile, amx = 4, False
     if chosen == "cpp":
         ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
         sizes = input.shape, weight.shape
         measured = choice.algorithm(block, geometry, dtype, *sizes, gradient, kept) if way is None else "winograd"
         if precision == "exact" or dtype == torch.float64 or measured == "direct":
             ours = "direct"
-        tf32 = False
+        tf32, amx = False, ours == "winograd" and choice.takes_amx(way)
         if kept and ours == "winograd":
             last = input.channels_last and channels_last
             tile = choice.tile(block, geometry, *sizes, channels_last=last, kept=True)
@@ -230,9 +232,9 @@ def plan_convolution(
     nothing = compute in (None, input.dtype) and vectors[1:] == [None, None]
     if ours == "direct" and (nothing or autocast is not None):
         return plain
-    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32
+    settings = ACTIVATIONS.index(activation), slope, ORDERS.index(order), channels_last, tf32 or amx
     return replace(
-        plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32,
+        plain, algorithm=ours, backend=chosen, compute=compute, tf32=tf32, amx=amx,
         settings=(geometry, *settings) if block.stride == 1 else settings,
         run=operator.entry(chosen, block.stem, gradient), tile=tile,
     )  # fmt: skip
@@ -254,7 +256,8 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     if backend == "cpp" and is_fast_in_torch(weight.dtype):
         return
     tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
-    plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32)
+    amx = backend == "cpp" and choice.takes_amx(None)
+    plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32, amx=amx)
     plan.transformed(kept, weight, plan.converted(weight)[0])
 
 

@@ -1,4 +1,4 @@
-"""Which of two ways to run a convolution is faster: measured on the tensors of a call, as they lie in a network.
+"""Which way to run a convolution is the fastest: measured on the tensors of a call, as they lie in a network.
 
 There the input has just been written, and what belongs to the layer was last read a whole network ago.
 """
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROUNDS = 5  # of both ways in turn, after one that is not counted
+ROUNDS = 5  # of all ways in turn, after one that is not counted
 LEAST_GAIN = 0.97  # of PyTorch's time, above which its own operators stay
 EVICTED = 64 << 20  # bytes that are read and written before each run, so that the caches hold nothing of the layer
 
@@ -27,21 +27,33 @@ class Measured(NamedTuple):
         shape: of the input.
         ours, plain: milliseconds of the kernel's way and of PyTorch's own operators; with gradients where these are
             wanted.
+        amx: of the kernel's way on AMX; None where that is not there, or not to be used.
     """
 
     shape: torch.Size
     ours: float
     plain: float
+    amx: float | None = None
 
     @property
     def ours_runs(self) -> bool:
-        """The kernel's way is the faster one."""
-        return self.ours < LEAST_GAIN * self.plain
+        """A kernel's way is the fastest one."""
+        return self.way != "plain"
+
+    @property
+    def way(self) -> str:
+        """The fastest one: "ours", "amx" or "plain"."""
+        best, way = self.ours, "ours"
+        if self.amx is not None and self.amx < self.ours:
+            best, way = self.amx, "amx"
+        return way if best < LEAST_GAIN * self.plain else "plain"
 
     def __str__(self) -> str:
-        chosen = "ours" if self.ours_runs else "PyTorch's"
+        on_amx = "" if self.amx is None else f", on AMX {self.amx:.3g} ms"
+        chosen = {"ours": "ours", "amx": "ours on AMX", "plain": "PyTorch's"}[self.way]
         return (
-            f"{'x'.join(map(str, self.shape))}: ours {self.ours:.3g} ms, PyTorch's {self.plain:.3g} ms; {chosen} runs"
+            f"{'x'.join(map(str, self.shape))}: ours {self.ours:.3g} ms{on_amx}, PyTorch's {self.plain:.3g} ms; "
+            f"{chosen} runs"
         )
 
 
