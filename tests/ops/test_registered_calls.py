@@ -129,7 +129,7 @@ operator(
 )  # fmt: skip
 operator(
     "dilated_block_weights",
-    {"weight": W, "tile": 4},
+    {"weight": W, "tile": 4, "matrix_units": False},
     [*wrong_weights(), ({"tile": 5}, "tile: 4 or 6"), ({"tile": HUGE}, "tile: 4 or 6")],
 )
 operator(
@@ -183,7 +183,7 @@ for stem, weight, grad in (
          "matrix_units": False},
         [*wrong_pictures("input"), *wrong_weights(weight), *WRONG_STATISTICS, other_channels],
     )  # fmt: skip
-    operator(f"{stem}_weights", {"weight": weight}, wrong_weights(weight))
+    operator(f"{stem}_weights", {"weight": weight, "matrix_units": False}, wrong_weights(weight))
     operator(
         f"{stem}_weight_gradient",
         {"grad": torch.ones(grad), "input": X, "weight": weight, "matrix_units": False},
@@ -420,7 +420,7 @@ def test_nothing_at_all(suffix: str) -> None:
 # What asks for too much, and a word of the error; "False": it is refused, and nothing is done.
 TOO_MUCH = [
     ("ops.dilated_block(x, w, None, None, None, None, [1, 1, 2**27, 2**27], 0, 0.0, 0, False, False)", "too large"),
-    ("ops.strided_block_weights(w[:1, :1].expand(2**27, 2**27, 3, 3))", "no memory"),
+    ("ops.strided_block_weights(w[:1, :1].expand(2**27, 2**27, 3, 3), False)", "no memory"),
     ("ops.dilated_block(torch.ones(1).expand(1, 2**27, 8, 8), torch.ones(1).expand(1, 2**27, 3, 3), None, None, None, "
      "None, [1, 1, 1, 1], 0, 0.0, 0, False, False)", "no memory"),
     ("module.dilated_block_workspace(1, 4, 4, 8, 8, 0, 0, False)", "dilation: at least 1"),

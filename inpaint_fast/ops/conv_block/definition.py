@@ -215,7 +215,7 @@ def _operator(block: Block, helpers: dict[str, Definition]) -> Operator:
             flops=partial(_flops_statistics, block),
         ),
         f"{stem}_weights": Definition(
-            f"(Tensor weight, {'int tile, ' if block.stride == 1 else ''}bool matrix_units=False) -> Tensor",
+            f"(Tensor weight, {'int tile, ' if block.stride == 1 else ''}bool matrix_units) -> Tensor",
             _fake_dilated_weights if block.stride == 1 else partial(_fake_weights, block),
             triton_fake=_fake_triton_weights,
             cuda_fake=partial(_fake_cuda_weights, block),

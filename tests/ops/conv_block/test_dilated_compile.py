@@ -24,7 +24,7 @@ def test_opcheck(winograd) -> None:
     input, weight, bias, scale, shift = arguments(shape=(1, 5, 9, 8), out=7)
     settings = ([2, 2, 2, 2], 1, 0.0, NORM_ACT)
     ops = torch.ops.inpaint_fast
-    transformed = ops.dilated_block_weights(weight, 4)
+    transformed = ops.dilated_block_weights(weight, 4, False)
     grad = random(1, 7, 9, 8)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
@@ -34,8 +34,8 @@ def test_opcheck(winograd) -> None:
         (ops.dilated_block, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_forward, (input, weight, transformed, bias, scale, shift, *settings, False, False)),
         (ops.dilated_block_forward, (last, weight, None, None, None, None, *settings, True, False)),
-        (ops.dilated_block_weights, (weight, 4)),
-        (ops.dilated_block_weights, (weight, 6)),
+        (ops.dilated_block_weights, (weight, 4, False)),
+        (ops.dilated_block_weights, (weight, 6, False)),
         (ops.dilated_block_input_gradient, (grad, weight, [2, 2, 2, 2], True, False)),
         (ops.dilated_block_weight_gradient, (grad, input, weight, [2, 2, 2, 2], False)),
     ):

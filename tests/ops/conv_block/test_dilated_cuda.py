@@ -228,7 +228,7 @@ def test_every_tile_has_the_same_sums(mode: Mode, monkeypatch: pytest.MonkeyPatc
     """The more multiprocessors, the smaller the tiles; a tile changes no sum."""
     torch.manual_seed(0)
     input, weight = laid_out(random(mode, 2, 16, 16, 32), "channels_last"), weights(mode, 128, 16)
-    packed = call("dilated_block_weights", weight, 4)
+    packed = call("dilated_block_weights", weight, 4, False)
     first = check_forward(mode, input, weight, dilation=3, packed=packed, channels_last=True)
     chosen = [(count, 227, tile) for count, tile in zip((1, 8, 16, 32), TILES, strict=True)]
     too_little = 99 if path_of_code() == "sm_80" else 180  # for the largest
@@ -247,7 +247,7 @@ def test_small_pictures_share_a_block(backend: str, side: int, monkeypatch: pyte
     mode = MODES[0]
     monkeypatch.setenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS", "1000")
     input, weight = laid_out(random(mode, 64, 8, side, side), "channels_last"), weights(mode, 64, 8)
-    packed = call("dilated_block_weights", weight, 4)
+    packed = call("dilated_block_weights", weight, 4, False)
     launches("dilated_block")
     check_forward(mode, input, weight, packed=packed)
     if backend == "emulated":
@@ -277,7 +277,7 @@ def test_taps_of_nothing_but_padding_are_left_out(mode: Mode) -> None:
 def test_packed_weights_are_those_that_a_call_packs(mode: Mode) -> None:
     torch.manual_seed(0)
     input, weight = random(mode, 1, 19, 6, 9), laid_out(weights(mode, 37, 19), "channels_last")
-    packed = call("dilated_block_weights", weight, 4)
+    packed = call("dilated_block_weights", weight, 4, False)
     assert packed.shape == (9 * 37 * (24 if packed.element_size() == 2 else 20),)
     assert torch.equal(forward(mode, input, weight, packed=packed), forward(mode, input, weight))
 
@@ -360,7 +360,7 @@ def test_what_does_not_fit_is_an_error() -> None:
         ("input: its dtype is not float32, float16 or bfloat16", lambda: forward(mode, input.double(), weight)),
         ("weight: its dtype is not that of the pictures", lambda: forward(mode, input, weight.half())),
         ("weight: its channels are not", lambda: forward(mode, input, weights(mode, 6, 5))),
-        ("weight: 3x3 taps", lambda: call("dilated_block_weights", random(mode, 6, 4, 5, 5), 4)),
+        ("weight: 3x3 taps", lambda: call("dilated_block_weights", random(mode, 6, 4, 5, 5), 4, False)),
         ("bias: one number for each", lambda: forward(mode, input, weight, (random(mode, 7), None, None))),
         ("scale: its dtype", lambda: forward(mode, input, weight, (None, random(mode, 6).half(), None))),
         ("transformed: it is not of this weight", lambda: forward(mode, input, weight, packed=random(mode, 9))),

@@ -163,7 +163,7 @@ def test_empty_tensors() -> None:
         assert torch.equal(zeros, torch.zeros_like(input))
         empty = call("dilated_block_weight_gradient", grad, input, weight, [2, 1, 1, 1], False)
         assert empty.shape == weight.shape
-    assert call("dilated_block_weights", weights(0, 3), 4).shape == (0,)
+    assert call("dilated_block_weights", weights(0, 3), 4, False).shape == (0,)
 
 
 @pytest.mark.parametrize(("architecture", "precision"), tiles.TILES, ids=str)
@@ -357,7 +357,7 @@ def test_autocast_takes_its_dtype_as_a_convolution_does(arguments) -> None:
 def test_weights_are_kept_for_one_backend_and_dtype(monkeypatch) -> None:
     input, weight, made = random(1, 3, 5, 5), torch.nn.Parameter(weights(2, 3)), []
     transform = conv_block.dilated_block_weights
-    monkeypatch.setattr(conv_block, "dilated_block_weights", lambda w, tile: made.append(w.dtype) or transform(w))
+    monkeypatch.setattr(conv_block, "dilated_block_weights", lambda w, *settings: made.append(w.dtype) or transform(w))
 
     @torch.no_grad()
     def right(backend: str | None = "triton") -> None:
@@ -406,12 +406,12 @@ def test_opcheck(arguments) -> None:
     ops, settings = torch.ops.inpaint_fast, ([2, 2, 2, 2], 1, 0.0, NORM_ACT)
     last, grad = input.contiguous(memory_format=torch.channels_last), random(1, 4, 6, 5)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
-    packed = ops.dilated_block_weights_triton(weight, 4)
+    packed = ops.dilated_block_weights_triton(weight, 4, False)
     for op, args in (
         (ops.dilated_block_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
         (ops.dilated_block_triton, (*wanting[:2], None, wanting[2], None, None, *settings, False, False)),
         (ops.dilated_block_forward_triton, (last, weight, packed, bias, scale, shift, *settings, True, False)),
-        (ops.dilated_block_weights_triton, (weight, 4)),
+        (ops.dilated_block_weights_triton, (weight, 4, False)),
         (ops.dilated_block_input_gradient_triton, (grad, weight, [2, 2, 2, 2], True, False)),
         (ops.dilated_block_weight_gradient_triton, (grad, input, weight, [2, 2, 2, 2], False)),
     ):
@@ -451,7 +451,7 @@ def test_direct_calls_of_the_operators_do_not_crash() -> None:
         (lambda: ops.dilated_block_triton(input, weight, None, random(7), None, None, [1, 1, 1, 1], *rest), "of 6"),
         (lambda: ops.dilated_block_triton(input.double(), weight, *nothing, [1, 1, 1, 1], *rest), "one dtype"),
         (lambda: ops.dilated_block_triton(input.double(), weight.double(), *nothing, [1, 1, 1, 1], *rest), "no kernel"),
-        (lambda: ops.dilated_block_weights_triton(random(6, 4, 5, 5), 4), "3x3 taps"),
+        (lambda: ops.dilated_block_weights_triton(random(6, 4, 5, 5), 4, False), "3x3 taps"),
         (
             lambda: ops.dilated_block_input_gradient_triton(random(1, 5, 8, 8), weight, [1, 1, 1, 1], False, False),
             "6 ch",

@@ -271,14 +271,14 @@ def test_opcheck(block, winograd) -> None:
     planes, rows = (False, False), (True, False)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
-    transformed = block.op_weights(weight)
+    transformed = block.op_weights(weight, False)
     for op, args in (
         (block.op, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
         (block.op, (last, weight, None, None, None, None, *settings, *rows)),
         (block.op, (*wanting[:2], None, wanting[2], None, None, *settings, *planes)),
         (block.op_forward, (input, weight, transformed, bias, scale, shift, *settings, *planes)),
         (block.op_forward, (last, weight, None, None, None, None, *settings, *rows)),
-        (block.op_weights, (weight,)),
+        (block.op_weights, (weight, False)),
         (block.op_weight_gradient, (block.seed(input.shape, 7), input, weight, False)),
     ):
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)

@@ -251,7 +251,7 @@ def test_every_tile_has_the_same_sums(mode: Mode, kind: Kind, monkeypatch: pytes
     torch.manual_seed(0)
     sides = (8, 16) if kind.block.transposed else (32, 64)
     input, weight = laid_out(random(mode, 2, 16, *sides), "channels_last"), kind.weights(mode, 16, 128)
-    packed = call(f"{kind.block.stem}_weights", weight)
+    packed = call(f"{kind.block.stem}_weights", weight, False)
     results = []
     for multiprocessors, tile in zip((1, 8, 16, 32), TILES, strict=True):
         monkeypatch.setenv("INPAINT_FAST_EMULATED_MULTIPROCESSORS", str(multiprocessors))
@@ -276,7 +276,7 @@ def test_taps_of_nothing_but_padding_are_left_out(mode: Mode, kind: Kind) -> Non
 def test_packed_weights_are_those_that_a_call_packs(mode: Mode, kind: Kind) -> None:
     torch.manual_seed(0)
     input, weight = random(mode, 1, 19, 6, 8), laid_out(kind.weights(mode, 19, 37), "channels_last")
-    packed = call(f"{kind.block.stem}_weights", weight)
+    packed = call(f"{kind.block.stem}_weights", weight, False)
     assert packed.shape == (kind.taps**2 * 37 * (24 if packed.element_size() == 2 else 20),)
     assert torch.equal(forward(mode, kind, input, weight, packed=packed), forward(mode, kind, input, weight))
 

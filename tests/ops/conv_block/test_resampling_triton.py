@@ -206,7 +206,7 @@ def test_kept_weights(kind_of_4, monkeypatch) -> None:
     input, weight, made = random(1, 3, 5, 4), torch.nn.Parameter(kind.weights(3, 2)), []
     name = f"{kind.block.stem}_weights"
     transform = getattr(conv_block, name)
-    monkeypatch.setattr(conv_block, name, lambda w: made.append(w.dtype) or transform(w))
+    monkeypatch.setattr(conv_block, name, lambda w, *settings: made.append(w.dtype) or transform(w))
     prepare(weight)
     with torch.no_grad():
         for _ in range(2):
@@ -239,13 +239,13 @@ def test_opcheck(kind_of_4) -> None:
     seed = random(*kind.plain(input, weight, None).shape, seed=2)
     last = input.contiguous(memory_format=torch.channels_last)
     wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
-    packed = kind.call("_weights", weight)
+    packed = kind.call("_weights", weight, False)
     for name, args in (
         ("", (last, weight, packed, bias, scale, shift, 1, 0.0, NORM_ACT, True, False)),
         ("", (*wanting[:2], None, wanting[2], None, None, 1, 0.0, NORM_ACT, False, False)),
         ("_forward", (input, weight, packed, bias, scale, shift, 1, 0.0, NORM_ACT, False, False)),
         ("_statistics", (*wanting, 2, 1.0, True, False)),
-        ("_weights", (weight,)),
+        ("_weights", (weight, False)),
         ("_weight_gradient", (seed, input, weight, False)),
     ):
         op = getattr(torch.ops.inpaint_fast, f"{kind.block.stem}{name}_triton")
@@ -268,7 +268,7 @@ def test_direct_calls_of_the_operators_do_not_crash(kind) -> None:
         ("", (input.double(), weight, *NOTHING, *rest), "one dtype"),
         ("", (input.double(), weight.double(), *NOTHING, *rest), "no kernel"),
         ("_statistics", (input, weight, random(7), 0, 0.0, False, False), "vectors of 5"),
-        ("_weights", (random(6, 4, 5, 5),), "3x3 or 4x4 taps"),
+        ("_weights", (random(6, 4, 5, 5), False), "3x3 or 4x4 taps"),
         ("_weight_gradient", (seed[:, :, 1:], input, weight, False), "not of that input's output"),
         ("_weight_gradient", (seed[:, 1:], input, weight, False), "5 channels"),
     ):
