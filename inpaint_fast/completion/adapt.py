@@ -47,6 +47,8 @@ SHAPES = 64  # of holes, spread over all there are
 FIRST, GROWTH = 10, 1 / 4  # steps before the first measurement, and by how many of them the next is later
 PATIENCE = 5  # measurements without a better one
 CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
+FEWEST = 2  # places held out: what one of them chooses it cannot tell the gain of
+FEWEST_OF_TEXTURE = 6  # by fewer a share of the texture is not found: a large hole may lie where no texture is
 REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
 
 
@@ -72,7 +74,8 @@ class Adapted(NamedTuple):
 
     def __str__(self) -> str:
         if math.isnan(self.before):
-            return "not adapted, the weights are used as they are: no hole is thick, or nothing known is as large"
+            why = "no hole is thick, or too little is known to hold two places as large out of it"
+            return f"not adapted, the weights are used as they are: {why}"
         if not self.steps and not self.share:
             what = f"{self.before:.2f} dB on known pixels held out, and no better in the steps that there was time for"
             return f"nothing gained, the weights are used as they are: {what}"
@@ -104,8 +107,8 @@ def adapt_to_picture(
         mask: (1, H, W), true or 1 in the hole, a soft one cut at half.
         seconds: to train for, at most; it ends earlier where nothing is gained any more. The texture fills, made before
             it, count.
-        steps: to train for, at most; None: as many as there is time for. The weights after so many steps are always the
-            same on one machine.
+        steps: to train for, at most, 1 or more; None: as many as there is time for. The weights after so many steps are
+            always the same on one machine.
         seed: of the places.
         progress: called after each step with the fraction of the seconds, or of the steps, that have gone.
 
@@ -118,16 +121,23 @@ def adapt_to_picture(
             number is out of its range.
     """
     kind = expect_adaptable(generator, seconds)
+    for name, number, least in (("steps", steps, 1), ("seed", seed, 0)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"{name}: a whole number is expected, got {number!r}")
+        if number is not None and number < least:
+            raise ValueError(f"{name}: at least {least} is expected, got {number}")
     check_picture("picture", picture)
+    if not isinstance(mask, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise TypeError(f"mask: a tensor is expected, got {type(mask).__name__}")
     if mask.shape != (1, *picture.shape[1:]):
         raise ValueError(f"mask: shape {(1, *picture.shape[1:])} is expected, got {tuple(mask.shape)}")
     hole = hole_of(mask[0].cpu())
     with torch.inference_mode(False), torch.enable_grad():
         found = _Examples(kind, generator, picture, hole, torch.Generator().manual_seed(seed))
-        if not found.held_out:
+        if len(found.held_out) < FEWEST:
             return Adapted(generator, math.nan, math.nan, 0)
         begun = time.perf_counter()
-        textures = found.textures()
+        textures = found.textures() if len(found.held_out) >= FEWEST_OF_TEXTURE else {}
         network, taken = _trained(generator, found, begun, seconds, steps, progress)
         return _mixed(generator, network, taken, found.held_out, textures)
 
@@ -138,6 +148,8 @@ def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
     if kind.prepared is None:
         names = " or ".join(each.network.__name__ for each in KINDS if each.prepared is not None)
         raise ValueError(f"adapt: a {names} is expected, got a {type(generator).__name__}, which cannot be adapted")
+    if isinstance(seconds, bool):
+        raise TypeError(f"adapt: a number of seconds is expected, got {seconds}")
     if not 0 < check_number("adapt", seconds) < math.inf:
         raise ValueError(f"adapt: a number of seconds, more than 0, is expected, got {seconds}")
     return kind
@@ -208,11 +220,10 @@ def _mixed(
         part = (error @ more / (more @ more).clamp(min=1e-30)).clamp(0, 1)  # least squares
         if (left := (error - part * more).square().sum()) < least:
             least, reach, share = left, each, part.item()
-    telling = TELLING if len(held_out) > 1 else CHOOSING
-    error = _difference(held_out, pictures, given, telling)
+    error = _difference(held_out, pictures, given, TELLING)
     if share:
-        error -= share * _difference(held_out, textures[reach], given, telling)
-    before, after = map(_psnr, (_difference(held_out, pictures, _answers(generator, held_out), telling), error))
+        error -= share * _difference(held_out, textures[reach], given, TELLING)
+    before, after = map(_psnr, (_difference(held_out, pictures, _answers(generator, held_out), TELLING), error))
     if after <= before:
         return Adapted(generator, before, after, steps, share)
     return Adapted(TexturedNetwork(network, reach, share).eval() if share else network, before, after, steps, share)

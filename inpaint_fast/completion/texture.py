@@ -62,6 +62,8 @@ class TexturedNetwork(nn.Module):
 
     def mixed(self, completed: Tensor, hole: Tensor) -> Tensor:
         """The mean in the hole, bool (H, W), of a picture (3, H, W) in [0, 1] that the network has completed."""
+        if hole.all():
+            return completed  # nothing is known of its texture
         fill = texture(completed, hole, self.reach).to(completed)
         return torch.where(hole, completed.lerp(fill, self.share), completed)
 
