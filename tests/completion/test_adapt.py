@@ -224,7 +224,8 @@ def test_a_hole_that_leaves_one_place_to_hold_out() -> None:
     ("settings", "error"),
     [
         ({"steps": 0}, ValueError), ({"steps": -1}, ValueError), ({"steps": 1.5}, TypeError),
-        ({"steps": True}, TypeError), ({"seed": 1.5}, TypeError), ({"seed": -1}, ValueError), ({"seconds": True}, TypeError),
+        ({"steps": True}, TypeError), ({"seed": 1.5}, TypeError), ({"seed": -1}, ValueError),
+        ({"seconds": True}, TypeError),
     ],
 )  # fmt: skip
 def test_numbers_that_are_none(settings, error) -> None:
