@@ -225,7 +225,7 @@ def _mixed(
         error -= share * _difference(held_out, textures[reach], given, TELLING)
     before, after = map(_psnr, (_difference(held_out, pictures, _answers(generator, held_out), TELLING), error))
     if after <= before:
-        return Adapted(generator, before, after, steps, share)
+        return Adapted(generator, before, after, steps)
     return Adapted(TexturedNetwork(network, reach, share).eval() if share else network, before, after, steps, share)
 
 
