@@ -130,6 +130,17 @@ constexpr float kOfEight[5] = {1.0f / 4, 3.0f / 4, 3.0f / 4, 15.0f / 4, 15.0f / 
 // `pixels`: 1 to 4, or 6.
 template <>
 struct Transforms<6> {
+  // Even and odd parts of polynomials at 1, 2 and 1/2 to their values there and at -1, -2 and -1/2.
+  template <class V>
+  INPAINT_FAST_INLINE void at_points(V even1, V odd1, V even2, V odd2, V even3, V odd3, V out[8]) {
+    out[1] = even1 + odd1;
+    out[2] = even1 - odd1;
+    out[3] = even2 + odd2;
+    out[4] = even2 - odd2;
+    out[5] = even3 + odd3;
+    out[6] = even3 - odd3;
+  }
+
   template <class V>
   INPAINT_FAST_INLINE void patch(int pixels, const V d[8], V out[8]) {
     if (pixels < 6) {
@@ -143,12 +154,7 @@ struct Transforms<6> {
     const V even2 = d[6] + 0.25f * d[2] - 1.25f * d[4], odd2 = 0.5f * d[1] + 2.0f * d[5] - 2.5f * d[3];
     const V even3 = d[6] + 4.0f * d[2] - 5.0f * d[4], odd3 = 2.0f * d[1] + 0.5f * d[5] - 2.5f * d[3];
     out[0] = d[0] - d[6] + 5.25f * (d[4] - d[2]);
-    out[1] = even1 + odd1;
-    out[2] = even1 - odd1;
-    out[3] = even2 + odd2;
-    out[4] = even2 - odd2;
-    out[5] = even3 + odd3;
-    out[6] = even3 - odd3;
+    at_points(even1, odd1, even2, odd2, even3, odd3, out);
     out[7] = d[7] - d[1] + 5.25f * (d[3] - d[5]);
   }
 
@@ -181,12 +187,7 @@ struct Transforms<6> {
     const V even2 = g[0] + 4.0f * g[2] + 16.0f * g[4], odd2 = 2.0f * g[1] + 8.0f * g[3] + 32.0f * g[5];
     const V even3 = g[0] + 0.25f * g[2] + 0.0625f * g[4], odd3 = 0.5f * g[1] + 0.125f * g[3] + 0.03125f * g[5];
     out[0] = g[0];
-    out[1] = even1 + odd1;
-    out[2] = even1 - odd1;
-    out[3] = even2 + odd2;
-    out[4] = even2 - odd2;
-    out[5] = even3 + odd3;
-    out[6] = even3 - odd3;
+    at_points(even1, odd1, even2, odd2, even3, odd3, out);
     out[7] = g[5];
   }
 
@@ -196,12 +197,7 @@ struct Transforms<6> {
     const V even2 = w[0] * (1.0f / 90) + w[2] * (2.0f / 45), odd2 = w[1] * (1.0f / 45);
     const V even3 = w[0] * (32.0f / 45) + w[2] * (8.0f / 45), odd3 = w[1] * (16.0f / 45);
     out[0] = w[0];
-    out[1] = even1 + odd1;
-    out[2] = even1 - odd1;
-    out[3] = even2 + odd2;
-    out[4] = even2 - odd2;
-    out[5] = even3 + odd3;
-    out[6] = even3 - odd3;
+    at_points(even1, odd1, even2, odd2, even3, odd3, out);
     out[7] = w[2];
   }
 
