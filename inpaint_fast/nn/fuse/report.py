@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from inpaint_fast.nn.graphs import Graphed
-from inpaint_fast.ops.conv_block import Measured
+from inpaint_fast.ops.conv_block import Measured, blocking
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Report:
     left: list[Left] = field(default_factory=list)
     measured: dict[str, list[Measured]] = field(default_factory=dict)
     """With `tune=True`, for each convolution that was called: what was measured, for each kind of call."""
+    tasks: str = ""
+    """With `tune=True`, after a call on the CPU: to which size of a core's cache the kernels cut their tasks."""
     graphs: str = ""
     """With `inference=True`, on a GPU: which kinds of calls are CUDA graphs, and why others are none."""
 
@@ -56,7 +58,7 @@ class Report:
             lines += [f"  {entry}", *(f"    {times}" for times in self.measured.get(entry.name, []))]
         if self.left:
             lines += ["left as they are:", *(f"  {entry}" for entry in self.left)]
-        return "\n".join([*lines, *filter(None, [self.graphs])])
+        return "\n".join([*lines, *filter(None, [self.tasks, self.graphs])])
 
 
 def acceleration_report(model: nn.Module) -> Report:
@@ -71,6 +73,8 @@ def acceleration_report(model: nn.Module) -> Report:
     for name, module in model.named_modules():
         if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
+    if report.measured:
+        report.tasks = f"tasks of the CPU's convolutions: {blocking.note()}"
     graphed = vars(model).get("forward")
     report.graphs = str(graphed) if isinstance(graphed, Graphed) else ""
     return report
