@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.graphs import Graphed
 from inpaint_fast.ops.conv_block import Measured, blocking
 
@@ -62,15 +64,20 @@ class Report:
 
 
 def acceleration_report(model: nn.Module) -> Report:
-    """What `accelerate` did to this model.
+    """What `accelerate` did to this model, and what of it holds now.
+
+    What is no longer fused, since hooks were added, modules were replaced or what was read of a forward has changed, is
+    not shown as fused, and a note says so; `accelerate(model)` looks anew.
 
     Raises:
         ValueError: the model was not accelerated.
     """
-    report = vars(model).get("_acceleration_report")
-    if report is None:
+    found = vars(model).get("_acceleration_report")
+    if found is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
-    for name, module in model.named_modules():
+    modules = dict(model.named_modules())
+    report = Report([_as_it_is(entry, modules) for entry in found.swapped], found.left)
+    for name, module in modules.items():
         if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
     if report.measured:
@@ -78,3 +85,24 @@ def acceleration_report(model: nn.Module) -> Report:
     graphed = vars(model).get("forward")
     report.graphs = str(graphed) if isinstance(graphed, Graphed) else ""
     return report
+
+
+def _as_it_is(entry: Swapped, modules: Mapping[str, nn.Module]) -> Swapped:
+    """What was swapped, as calls find it now."""
+    conv = modules.get(entry.name)
+    if not entry.fused or conv is None:
+        return entry
+    fused: tuple[str, ...] = ()
+    if getattr(conv, "_fusion", None) is not None:
+        fused = entry.fused if conv._fused() else ()
+    else:
+        names = {module: name for name, module in modules.items()}
+        for module in modules.values():
+            for chain in chains_of(module) if isinstance(module, FusedSequential) else ():
+                if chain.conv is conv:
+                    fused = tuple(names[each] for each in chain.modules[1:])
+    if len(fused) == len(entry.fused):
+        return replace(entry, fused=fused)
+    lost = ", ".join(entry.fused[len(fused) :])
+    note = f"not fused any more: {lost}; hooks, modules or what was read of a forward have changed"
+    return replace(entry, fused=fused, note=note)
