@@ -297,7 +297,7 @@ def test_a_deleted_attribute_is_an_error_as_ever() -> None:
         ours(X)
 
 
-# An nn.Sequential of the owner's: whether its forward calls it as a whole, and not the modules, is not known to anybody.
+# Whether the owner's forward calls its nn.Sequential as a whole, and not the modules one by one, nobody knows.
 OF_THE_OWNER = ("forward_of_the_owner", "forward_of_the_owner_twice", "class_of_the_owner", "conv = Conv2d ")
 
 

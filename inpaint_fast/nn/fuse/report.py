@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from inpaint_fast.nn.fuse.modules import AcceleratedConv2d, AcceleratedConvTranspose2d
 from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.graphs import Graphed
 from inpaint_fast.ops.conv_block import Measured, blocking
@@ -89,11 +90,10 @@ def acceleration_report(model: nn.Module) -> Report:
 
 def _as_it_is(entry: Swapped, modules: Mapping[str, nn.Module]) -> Swapped:
     """What was swapped, as calls find it now."""
-    conv = modules.get(entry.name)
-    if not entry.fused or conv is None:
-        return entry
-    fused: tuple[str, ...] = ()
-    if getattr(conv, "_fusion", None) is not None:
+    conv, fused = modules.get(entry.name), ()
+    if not isinstance(conv, (AcceleratedConv2d, AcceleratedConvTranspose2d)):
+        pass  # another module has its name
+    elif conv._fusion is not None:
         fused = entry.fused if conv._fused() else ()
     else:
         names = {module: name for name, module in modules.items()}
