@@ -39,7 +39,9 @@ def box(
     strides = torch.tensor(pictures.stride()).flip(0)[1:] * 4
     out = torch.full((images * height * width * 32,), -1.0)
     extents = torch.tensor([32, width, height, images])
-    start("box", pictures, sizes, strides, extents, torch.tensor(at, dtype=torch.int32).flip(0), out, tf32, step, **fault)
+    start(
+        "box", pictures, sizes, strides, extents, torch.tensor(at, dtype=torch.int32).flip(0), out, tf32, step, **fault
+    )
     return out
 
 
