@@ -33,7 +33,7 @@
 namespace inpaint_fast {
 namespace device {
 
-constexpr int kAtomRows = 8, kAtomBytes = 1024, kAtomRowBytes = 128;
+constexpr int kAtomBytes = 1024, kAtomRowBytes = 128;
 constexpr int kProductBytes = 32;  // of one wgmma: of each row, where that goes along k
 constexpr int kProductK = 16;      // of one wgmma of 16-bit numbers
 

@@ -46,7 +46,7 @@ template <class BlockTile>
 constexpr Candidate warpgroup_candidate(double speed) {
   return {BlockTile::kRows, BlockTile::kColumns, BlockTile::kSharedBytes, BlockTile::kBlocks, speed};
 }
-constexpr int kTiles = 4, kLarge = 1, kSmall = 3;
+constexpr int kTiles = 4, kLarge = 1, kSmall = 3;  // how many, and where two of them stand
 constexpr Candidate kCandidates[kTiles] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
                                            candidate<Small>(0.65)};
 constexpr Candidate kWarpgroupCandidates[kTiles] = {
