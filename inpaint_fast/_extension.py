@@ -10,6 +10,8 @@ from types import ModuleType
 
 import torch  # (first: the module is linked with the libraries that this loads)
 
+from inpaint_fast import _processor
+
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
 CUDA_CAPABILITIES = ("sm_80", "sm_90a")
 AMX_WISHES = ("0", "1")
@@ -48,6 +50,8 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
         return None, error
     if os.environ.get("INPAINT_FAST_AMX") == "1" and _C.amx() == "none":
         raise ValueError("INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'")
+    caches = _processor.caches()
+    _C.set_caches(caches.l2, caches.l3)
     return _C, None
 
 

@@ -11,6 +11,7 @@ import torch
 from inpaint_fast import __version__, _extension
 from inpaint_fast.cli._options import parse
 from inpaint_fast.ops._dispatch import BACKENDS, OPERATORS, PREFERENCE, why_not
+from inpaint_fast.ops.conv_block import blocking
 
 
 @dataclass
@@ -53,6 +54,7 @@ def report() -> str:
     lines = [
         f"inpaint_fast {__version__}   torch {torch.__version__}   python {platform.python_version()}",
         f"CPU kernels: {_extension.cpu_capability()}   threads: {torch.get_num_threads()}   GPU: {gpu}",
+        f"tasks of the CPU's convolutions: {blocking.note()}",
         f"AMX: {_amx()}",
         *([_cuda_code()] if torch.cuda.is_available() else []),
         "",
