@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -119,7 +119,10 @@ class _OnePass(CheckedOptimizer):
 
     def _step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
         names, state_of = self._states(group), self.state
-        states = [state_of[param] for param in params]
+        if len(state_of) == len(params) and all(map(is_, state_of, params)):
+            states = list(state_of.values())  # in this order: the hash of a tensor is a call of Python's
+        else:
+            states = [state_of[param] for param in params]
         new = [] if all(states) else [not state for state in states]
         if new:
             check_dense(params)
@@ -151,7 +154,7 @@ class _OnePass(CheckedOptimizer):
         for (device, _, first), places in buckets.items():
             part = tuple([tensors[i] for i in places] if tensors else [] for tensors in lists)
             on_device = {name: x if x is None else x.to(device, non_blocking=True) for name, x in beside.items()}
-            clipped_step(*part, settings=replace(settings, first=first), **on_device, backend=self.backend)
+            clipped_step(*part, settings=settings._replace(first=first), **on_device, backend=self.backend)
 
     @property
     def _counts(self) -> bool:
