@@ -28,9 +28,9 @@ class Least(NamedTuple):
         kept: tiles (of 4x4 pixels, in all pictures) where transformed weights are kept: each task reads all of them.
         unkept: where they are transformed at every call.
         training: where they are transformed twice, and a gradient is transformed back.
+        many: the same for more than MANY_PAIRS pairs of channels, whose transformed weights are in no cache; 0: no more.
         channels: of input and output.
-        full: channels from which on so many tiles are enough; fewer share the work of fewer multiplications, and need
-            as many times more tiles.
+        trained: the same in training.
         start: channels where weights are kept and PyTorch's convolution has to start oneDNN, which takes longer than
             to start ours.
         lone: numbers in the input where weights are kept and PyTorch's convolution need not start it.
@@ -40,23 +40,25 @@ class Least(NamedTuple):
     unkept: int
     training: int
     channels: int = LEAST_CHANNELS
-    full: int = LEAST_CHANNELS
+    trained: int = LEAST_CHANNELS
     start: int = LEAST_CHANNELS
     lone: int = 0
+    many: int = 0
 
 
 LEAST = {
-    ("dilated_block", 3): Least(4, 48, 48, start=16, lone=12_500),
-    ("strided_block", 3): Least(49, 128, 256, channels=64, full=128, start=16),  # 1.8 multiplications for one, at best
-    ("strided_block", 4): Least(9, 72, 128),
-    ("strided_block", 5): Least(9, 72, 128),
-    ("transposed_block", 3): Least(9, 36, 256),
-    ("transposed_block", 4): Least(9, 36, 128),
-    ("transposed_block", 5): Least(9, 36, 128),
+    ("dilated_block", 3): Least(4, 32, 48, start=16, lone=12_500),
+    ("strided_block", 3): Least(98, 128, 256, channels=64, trained=64, start=16),  # 1.8 multiplications for one at best
+    ("strided_block", 4): Least(9, 64, 96, channels=32, trained=32),
+    ("strided_block", 5): Least(9, 36, 48, many=96),
+    ("transposed_block", 3): Least(9, 36, 256, trained=32),
+    ("transposed_block", 4): Least(9, 36, 64, trained=32),
+    ("transposed_block", 5): Least(9, 16, 48),
 }
 # A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does; so do the
 # few tiles of one of stride 1. With more pairs transformed weights, 4 times as many, push those of other layers out.
 MOST_PIXELS, MOST_PAIRS = 512, {1: 8192, 2: 2048}
+MANY_PAIRS = 65_536
 LONE = 20_480  # numbers of one picture for which PyTorch runs 3x3 taps without oneDNN (ATen/native/Convolution.cpp)
 
 
@@ -81,7 +83,8 @@ def algorithm(
     sizes_known = kept and not torch.compiler.is_compiling()
     lone = sizes_known and input[0] == 1 and weight[2] == 3 and math.prod(input) <= LONE
     starts = sizes_known and not lone
-    if dtype == torch.float64 or channels < (least.start if starts else least.channels):
+    enough_channels = least.trained if training else least.channels
+    if dtype == torch.float64 or channels < (least.start if starts else enough_channels):
         return "direct"
     if torch.compiler.is_exporting():  # for sizes that are not known yet, and runtimes that have no kernel of ours
         return "direct"
@@ -98,13 +101,15 @@ def algorithm(
         products = images * taps**2 * smaller[0] * smaller[1]
     tiles, ours = winograd_cost(block, images, smaller, geometry.dilation, taps)
     fewest = least.training if training else least.kept if kept else least.unkept
+    if training and math.prod(weight[:2]) > MANY_PAIRS:
+        fewest = max(fewest, least.many)
     few = starts and math.prod(weight[:2]) <= MOST_PAIRS[block.stride]
     if starts and block.stride == 1:
         enough = few or tiles >= fewest
-    elif channels < least.channels:
+    elif channels < enough_channels:
         enough = few and images * math.prod(smaller) <= MOST_PIXELS
     else:
-        enough = tiles * min(channels, least.full) >= fewest * least.full
+        enough = tiles >= fewest
     return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"
 
 

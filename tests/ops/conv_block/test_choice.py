@@ -29,9 +29,12 @@ def way(
         ((64, 128), 256, 1, "training", "winograd"),  # 2.1
         ((64, 128), 28, 2, "kept", "direct"),  # 0.9: inside resnet18
         ((64, 128), 56, 1, "training", "direct"),  # 0.75
-        ((64, 64), 112, 1, "unkept", "direct"),  # 0.9
+        ((64, 128), 64, 4, "training", "winograd"),  # 1.1
+        ((64, 64), 112, 1, "unkept", "winograd"),  # 1.1 to 1.2
+        ((64, 128), 64, 1, "unkept", "direct"),  # 1.0 to 1.1, and of 256 channels 0.9
         ((32, 64), 256, 1, "training", "direct"),  # 0.93
-        ((128, 256), 56, 1, "kept", "winograd"),
+        ((128, 256), 80, 1, "kept", "winograd"),
+        ((128, 256), 56, 1, "kept", "direct"),  # 0.9 to 1.3
         ((128, 256), 28, 1, "kept", "direct"),
     ],
 )
@@ -47,8 +50,8 @@ def test_fewer_channels_need_more_tiles(channels, side, batch, state, expected):
         ((64, 128), 48, 16, "winograd"),  # 1.9
         ((128, 256), 24, 4, "direct"),  # 1.06
         ((128, 256), 24, 16, "winograd"),  # 1.75
-        ((256, 512), 12, 16, "direct"),  # 0.8 to 1.0
-        ((256, 512), 20, 16, "winograd"),  # 0.95 to 1.2
+        ((256, 512), 12, 16, "direct"),  # 0.9 to 1.1
+        ((256, 512), 20, 16, "winograd"),  # 1.25 to 1.5
         ((512, 512), 10, 4, "direct"),  # 0.55
     ],
 )
