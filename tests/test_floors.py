@@ -41,6 +41,7 @@ FLOORS = {
                 "_pickles",
                 "_version",
                 "_devices",
+                "_environment",
                 "_extension",
                 "_recent",
             ],
