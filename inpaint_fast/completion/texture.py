@@ -53,6 +53,11 @@ class TexturedNetwork(nn.Module):
         network: any generator that completes pictures.
         reach: in pixels, of the texture fill.
         share: of the texture fill, from 0 to 1; the rest is the network's.
+
+    Shapes:
+        picture (N, 3, H, W) in [0, 1], what it holds inside the hole as the network wants it, and mask (N|1, 1, H, W),
+        as the network takes them. Output (N, 3, H, W): the picture with the mean in the hole. `inpaint_fast.complete`
+        and `complete_batch` bring a picture to that, and fill it for the network where it wants that.
     """
 
     def __init__(self, network: nn.Module, reach: float, share: float) -> None:
@@ -60,8 +65,16 @@ class TexturedNetwork(nn.Module):
         self.network, self.reach, self.share = network, reach, share
         self.reads_captions = network.reads_captions
 
-    def mixed(self, completed: Tensor, hole: Tensor) -> Tensor:
-        """The mean in the hole, bool (H, W), of a picture (3, H, W) in [0, 1] that the network has completed."""
+    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
+        answer = self.network(picture, mask)
+        hole = (mask >= 0.5).expand(len(picture), -1, -1, -1)
+        return self.mixed(torch.where(hole, answer, picture), hole)
+
+    def mixed(self, completed: Tensor, holes: Tensor) -> Tensor:
+        """The mean in the holes, bool (N, 1, H, W), of pictures (N, 3, H, W) in [0, 1] that the network completed."""
+        return torch.stack([self._mixed(*each) for each in zip(completed, holes[:, 0], strict=True)])
+
+    def _mixed(self, completed: Tensor, hole: Tensor) -> Tensor:
         if hole.all():
             return completed  # nothing is known of its texture
         fill = texture(completed, hole, self.reach).to(completed)
