@@ -72,13 +72,13 @@ class TexturedNetwork(nn.Module):
 
     def mixed(self, completed: Tensor, holes: Tensor) -> Tensor:
         """The mean in the holes, bool (N, 1, H, W), of pictures (N, 3, H, W) in [0, 1] that the network completed."""
-        return torch.stack([self._mixed(*each) for each in zip(completed, holes[:, 0], strict=True)])
-
-    def _mixed(self, completed: Tensor, hole: Tensor) -> Tensor:
-        if hole.all():
-            return completed  # nothing is known of its texture
-        fill = texture(completed, hole, self.reach).to(completed)
-        return torch.where(hole, completed.lerp(fill, self.share), completed)
+        if not len(completed):
+            return completed
+        fills = [
+            picture if hole.all() else texture(picture, hole, self.reach).to(picture)  # (where all is hole: no texture)
+            for picture, hole in zip(completed, holes[:, 0], strict=True)
+        ]
+        return torch.where(holes, completed.lerp(torch.stack(fills), self.share), completed)
 
 
 def _spectrum(around: Tensor, known: Tensor, reach: float, size: tuple[int, ...]) -> Tensor:

@@ -112,6 +112,7 @@ def test_a_call_learns_and_takes_what_the_network_takes() -> None:
     completed = network(pictures, masks)
     assert torch.equal(completed[0][:, ~masks[0, 0]], pictures[0][:, ~masks[0, 0]])
     assert torch.equal(completed[1], network.network(pictures, masks)[1])
+    assert network(pictures[:0], masks[:0]).shape == (0, 3, 12, 8)
     gradients = torch.autograd.grad(completed.sum(), list(network.parameters()))
     assert all(gradient.abs().sum() > 0 for gradient in gradients[-2:])
     with pytest.raises(ValueError, match="mask: shape .* is expected"):
