@@ -10,6 +10,7 @@ from typing import NoReturn
 VARIABLES = {
     "INPAINT_FAST_CPU_CAPABILITY": ("baseline", "avx2", "avx512"),
     "INPAINT_FAST_CUDA_CAPABILITY": ("sm_80", "sm_90a"),
+    "INPAINT_FAST_CUDA_WEIGHT_GRADIENT": ("sm_80", "sm_90a"),
     "INPAINT_FAST_AMX": ("0", "1"),
     "INPAINT_FAST_TRACEBACK": ("0", "1"),
 }

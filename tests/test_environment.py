@@ -15,7 +15,7 @@ from inpaint_fast._environment import VARIABLES
 
 ROOT = Path(__file__).resolve().parent.parent
 OF_THE_BUILD = {"INPAINT_FAST_EXTENSION", "INPAINT_FAST_CUDA", "INPAINT_FAST_CPU_FLAGS"}  # test_package.py has these
-READS = re.compile(r"(?:environ(?:\.get\(|\[)|getenv\(|variable\()\"(INPAINT_FAST_\w+)\"")
+NAMES = re.compile(r"\"(INPAINT_FAST_\w+)\"")
 
 
 def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,9 +26,9 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def read(*patterns: str) -> set[str]:
-    """The variables that these sources name where they read the environment."""
+    """The variables whose names are values in these sources, which is what reading them takes."""
     return {
-        name for pattern in patterns for path in ROOT.glob(pattern) for name in READS.findall(path.read_text("utf-8"))
+        name for pattern in patterns for path in ROOT.glob(pattern) for name in NAMES.findall(path.read_text("utf-8"))
     }
 
 
