@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from inpaint_fast.benchmarks import harness, peers
 from inpaint_fast.nn import accelerate
 from inpaint_fast.ops import backend_of
-from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED
+from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED, resampling_padding
 from inpaint_fast.ops.conv_block.choice import algorithm
 
 NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
@@ -28,18 +28,20 @@ NCHW, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 KINK = {"cpu": 1e-4, "cuda": 5e-2}
 # Of (device, training). PyTorch's gradients of channels_last BatchNorm have errors of 1e-4 on a CPU.
 BOUND = {("cpu", False): 1e-5, ("cpu", True): 1e-3, ("cuda", False): 3e-2, ("cuda", True): 3e-2}
-SHAPES = {"b1_c256_128_64x64": (1, 256, 128, 64), "b1_c128_64_128x128": (1, 128, 64, 128),
-          "b4_c256_128_64x64": (4, 256, 128, 64), "b16_c512_256_8x8": (16, 512, 256, 8)}  # fmt: skip
+BLOCKS = {"transposed_block": TRANSPOSED, "strided_block": STRIDED}
+# Batch, channels in and out, the input's side, the taps along a side.
+SHAPES = {"b1_c256_128_64x64": (1, 256, 128, 64, 4), "b1_c128_64_128x128": (1, 128, 64, 128, 4),
+          "b4_c256_128_64x64": (4, 256, 128, 64, 4), "b16_c512_256_8x8": (16, 512, 256, 8, 4)}  # fmt: skip
 
 
 def case(
-    batch: int, channels: int, out: int, side: int, training: bool, *, stem: str = "transposed_block",
+    batch: int, channels: int, out: int, side: int, taps: int, training: bool, *, stem: str = "transposed_block",
     device: str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> harness.Case:  # fmt: skip
-    """Of transposed_block or strided_block; `side` is the input's."""
-    transposed = stem == "transposed_block"
-    kind, taps = (nn.ConvTranspose2d, 4) if transposed else (nn.Conv2d, 3)
-    convolution = kind(channels, out, taps, stride=2, padding=1)
+    """Of transposed_block or strided_block."""
+    which = BLOCKS[stem]
+    kind, settings = (nn.ConvTranspose2d, {"output_padding": taps % 2}) if which.transposed else (nn.Conv2d, {})
+    convolution = kind(channels, out, taps, stride=2, padding=resampling_padding(taps), **settings)
     block = nn.Sequential(convolution, nn.ReLU(), nn.BatchNorm2d(out))
     with torch.no_grad():  # as in a trained network, no statistic or parameter is 0 or 1
         for tensor in (block[2].running_var, block[2].weight):
@@ -77,7 +79,7 @@ def case(
         return train if training else infer
 
     def backend() -> str:
-        sizes, which = (input.shape, block[0].weight.shape), TRANSPOSED if transposed else STRIDED
+        sizes = input.shape, block[0].weight.shape
         return f"{backend_of(stem)}, {algorithm(which, HALVING, input.dtype, *sizes, training, not training)}"
 
     if device == "cuda":
@@ -98,7 +100,7 @@ def case(
         implementations,
         reference=lambda: prepare(NCHW, dtype=torch.float64)(),
         bound=BOUND[device, training],
-        work=(3 if training else 1) * 2.0 * (16 if transposed else 9 / 4) * input.numel() * out,
+        work=(3 if training else 1) * 2.0 * taps**2 * (1 if which.transposed else 1 / 4) * input.numel() * out,
         unit="GFLOP/s",
         device=device,
         dtype=dtype,
@@ -106,14 +108,15 @@ def case(
     )
 
 
-def cases(device: str, shapes: dict[str, tuple[int, int, int, int]] = SHAPES, stem: str = "transposed_block"
-          ) -> harness.Cases:  # fmt: skip
+def cases(device: str, shapes: dict[str, tuple[int, ...]] = SHAPES, stem: str = "transposed_block") -> harness.Cases:
+    taken = BLOCKS[stem].taps if device == "cpu" else BLOCKS[stem].taps_on_gpus
     dtypes = {"": torch.float32} if device == "cpu" else {f"{name}_": dtype for name, dtype in peers.GPU_DTYPES.items()}
     return {
         f"{prefix}{kind}_{name}": partial(case, *shape, kind == "train", stem=stem, device=device, dtype=dtype)
         for prefix, dtype in dtypes.items()
         for kind in ("infer", "train")
         for name, shape in shapes.items()
+        if shape[-1] in taken
     }
 
 

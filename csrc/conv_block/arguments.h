@@ -54,21 +54,24 @@ inline Pictures pictures_of(const Tensor& tensor) {
   return pictures;
 }
 
-// weight(out, in, row, column), or for a transposed convolution weight(in, out, row, column). Either number of taps
-// along both sides.
-inline Weights weights_of(const Tensor& tensor, bool transposed = false, int64_t taps = 3, int64_t or_taps = 3) {
+// weight(out, in, row, column), or for a transposed convolution weight(in, out, row, column). As many taps along both
+// sides, from `least` to `most`.
+inline Weights weights_of(const Tensor& tensor, bool transposed = false, int64_t least = 3, int64_t most = 3) {
   check_dims(tensor, 4, "weight");
   check_sides(tensor);
-  STD_TORCH_CHECK(tensor.size(2) == tensor.size(3) && (tensor.size(2) == taps || tensor.size(2) == or_taps),
-                  "weight: ", taps, "x", taps, " taps are expected",
-                  or_taps == taps ? "" : ", or 4x4, both sides alike");
+  const int64_t taps = tensor.size(2);
+  STD_TORCH_CHECK(taps == tensor.size(3) && least <= taps && taps <= most, "weight: ", least, "x", least,
+                  " taps are expected",
+                  most == least ? ""
+                  : most == 4   ? ", or 4x4"
+                                : ", 4x4 or 5x5");
   const int64_t out = transposed ? 1 : 0;
   Weights weights;
   weights.data = tensor.data_ptr();
   weights.out_channels = tensor.size(out), weights.in_channels = tensor.size(1 - out);
   weights.of_out = tensor.stride(out), weights.of_in = tensor.stride(1 - out);
   weights.of_row = tensor.stride(2), weights.of_column = tensor.stride(3);
-  weights.taps = static_cast<int>(tensor.size(2));
+  weights.taps = static_cast<int>(taps);
   return weights;
 }
 
@@ -115,18 +118,19 @@ inline Convolution convolution_of(const Tensor& input, const Tensor& weight, con
   return convolution;
 }
 
-// weight(out, in, row, column), or transposed weight(in, out, row, column), of 3x3 or 4x4 taps.
-inline Weights resampling_weights_of(const Tensor& weight, Stride stride) {
-  return weights_of(weight, stride == Stride::transposed_two, 3, 4);
+// weight(out, in, row, column), or transposed weight(in, out, row, column), of 3x3 taps or more.
+inline Weights resampling_weights_of(const Tensor& weight, Stride stride, int most_taps) {
+  return weights_of(weight, stride == Stride::transposed_two, 3, most_taps);
 }
 
 // Of stride 2, either way.
-inline Convolution resampling_of(const Tensor& input, const Tensor& weight, Stride stride, Kinds kinds) {
+inline Convolution resampling_of(const Tensor& input, const Tensor& weight, Stride stride, Kinds kinds, int most_taps) {
   check_pictures(input, kinds, "input");
   check_beside(weight, input, 4, "weight");
   Convolution convolution;
-  convolution.geometry.stride = stride;
-  convolution.weights = resampling_weights_of(weight, stride);
+  convolution.weights = resampling_weights_of(weight, stride, most_taps);
+  const int64_t padding = resampling_padding(convolution.weights.taps);
+  convolution.geometry = {{1, 1}, {padding, padding}, stride};
   STD_TORCH_CHECK(convolution.weights.in_channels == input.size(1),
                   "weight: its channels are not those of the pictures");
   convolution.height = resampled_side(stride, convolution.weights.taps, input.size(2));

@@ -52,25 +52,28 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
   return run_weight_gradient(convolution_of(input, weight, geometry, kKinds), grad, input, weight);
 }
 
-// ---- strided_block and transposed_block: 3x3 or 4x4 taps, stride 2, on the four quarters of a picture ----
+// ---- strided_block and transposed_block: 3x3, 4x4 or 5x5 taps, stride 2, on the four quarters of a picture ----
+
+constexpr int kMostTaps = 5;
 
 template <Stride kStride>
 Block block_of(const Tensor& input, const Tensor& weight) {
-  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  Convolution convolution = resampling_of(input, weight, kStride, kKinds, kMostTaps);
+  convolution.geometry = {};  // between quarters
   return {convolution, {kStride, convolution.weights.taps}};
 }
 
 template <Stride kStride>
 Tensor resampling_weights(const Tensor& weight,
-                          bool split) {  // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
+                          bool split) {  // [C_out, C_in, 3 to 5, the same]; transposed: [C_in, C_out, ...]
   check_weight(weight);
-  const Weights weights = resampling_weights_of(weight, kStride);
+  const Weights weights = resampling_weights_of(weight, kStride, kMostTaps);
   return transformed_weights(weight, {weights, {kStride, weights.taps}}, split);
 }
 
 template <Stride kStride>
 Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
-                  const Tensor& weight,               // [C_out, C_in, 3 or 4, the same]; transposed: [C_in, C_out, ...]
+                  const Tensor& weight,               // [C_out, C_in, 3 to 5, the same]; transposed: [C_in, C_out, ...]
                   std::optional<Tensor> transformed,  // as resampling_weights gives them
                   std::optional<Tensor> bias,         // [C_out]
                   std::optional<Tensor> scale,        // [C_out]
@@ -85,7 +88,7 @@ Tensor resampling(const Tensor& input,                // [N, C_in, H, W]
 template <Stride kStride>
 Tensor resampling_weight_gradient(const Tensor& grad,    // [N, C_out, H', W']
                                   const Tensor& input,   // [N, C_in, H, W]
-                                  const Tensor& weight,  // [C_out, C_in, 3 or 4, the same]
+                                  const Tensor& weight,  // [C_out, C_in, 3 to 5, the same]
                                   bool split) {
   return run_weight_gradient(block_of<kStride>(input, weight), grad, input, weight);
 }

@@ -5,6 +5,7 @@
 #include "common/cuda_device.h"
 #include "conv_block/arguments.h"
 #include "conv_block/cuda/launchers.h"
+#include "conv_block/cuda/taps.h"
 
 namespace inpaint_fast {
 namespace {
@@ -170,7 +171,7 @@ Tensor dilated_block_weight_gradient(const Tensor& grad,    // [N, C_out, H', W'
 template <Stride kStride>
 Tensor resampling_weights(const Tensor& weight, bool tf32) {
   check_weight(weight);
-  return block_weights(weight, resampling_weights_of(weight, kStride));
+  return block_weights(weight, resampling_weights_of(weight, kStride, cuda::kMostTaps));
 }
 
 template <Stride kStride>
@@ -181,7 +182,7 @@ Tensor resampling(const Tensor& input,  // [N, C_in, H, W]
                   std::optional<Tensor> scale,        // [C_out]
                   std::optional<Tensor> shift,        // [C_out]
                   int64_t activation, double slope, int64_t order, bool channels_last, bool tf32) {
-  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds, cuda::kMostTaps);
   const Epilogue epilogue =
       epilogue_of(input, convolution.weights.out_channels, bias, scale, shift, activation, slope, order_of(order));
   return block(convolution, input, weight, transformed, epilogue, channels_last, tf32);
@@ -192,7 +193,7 @@ WithStatistics resampling_statistics(const Tensor& input,  // [N, C_in, H, W]
                                      const Tensor& weight,
                                      std::optional<Tensor> bias,  // [C_out]
                                      int64_t activation, double slope, bool channels_last, bool tf32) {
-  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds, cuda::kMostTaps);
   return block_statistics(convolution, input, weight, bias, activation, slope, channels_last, tf32);
 }
 
@@ -200,9 +201,9 @@ template <Stride kStride>
 Tensor resampling_weight_gradient(const Tensor& grad,   // [N, C_out, H', W']
                                   const Tensor& input,  // [N, C_in, H, W]
                                   const Tensor& weight, bool tf32) {
-  const Convolution convolution = resampling_of(input, weight, kStride, kKinds);
+  const Convolution convolution = resampling_of(input, weight, kStride, kKinds, cuda::kMostTaps);
   check_weight_gradient(convolution, grad, input);
-  Geometry strided;
+  Geometry strided = convolution.geometry;
   strided.stride = Stride::two;
   if (kStride == Stride::two) return block_weight_gradient(strided, grad, input, weight, tf32);
   return block_weight_gradient(strided, input, grad, weight, tf32);  // it leads from the larger picture to the smaller

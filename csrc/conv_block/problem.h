@@ -44,8 +44,8 @@ inline Weights reversed(Weights weights, int64_t element_bytes) {
 // From one output pixel to the next; or of a transposed convolution, which doubles the sides.
 enum class Stride : int { one, two, transposed_two };
 
-// Of a convolution: vertical, horizontal. Stride 2 comes with the dilation and padding that stand here, and its sides
-// are told by resampled_side().
+// Of a convolution: vertical, horizontal. Stride 2 comes with the dilation that stands here and the padding of
+// resampling_padding(), and its sides are told by resampled_side().
 struct Geometry {
   int64_t dilation[2] = {1, 1}, padding[2] = {1, 1};
   Stride stride = Stride::one;
@@ -58,8 +58,11 @@ struct Geometry {
   }
 };
 
-// A side of what a convolution of stride 2, either way, makes of a side. 3 taps read the last one of an odd number of
-// pixels, 4 do not.
+// Zeros round the input of a convolution of stride 2; of a transposed one, pixels cut off round its result.
+constexpr int resampling_padding(int taps) { return (taps - 1) / 2; }
+
+// A side of what a convolution of stride 2, either way, makes of a side. 3 or 5 taps read the last one of an odd number
+// of pixels, 4 do not.
 inline int64_t resampled_side(Stride stride, int64_t taps, int64_t input) {
   return stride == Stride::two ? (input + taps % 2) / 2 : 2 * input;
 }

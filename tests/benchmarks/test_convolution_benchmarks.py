@@ -45,12 +45,13 @@ def results(case):
         lambda: dilated_block.infer(1, 64, 16, 2),
         lambda: dilated_block.train(2, 32, 24, 2),
         lambda: dilated_block.train(2, 32, 24, 2, norm=False),
-        lambda: transposed_block.case(1, 32, 24, 16, False),
-        lambda: transposed_block.case(8, 32, 24, 16, True),
-        lambda: transposed_block.case(1, 128, 128, 64, False, stem="strided_block"),
-        lambda: transposed_block.case(4, 128, 128, 64, True, stem="strided_block"),
+        lambda: transposed_block.case(1, 32, 24, 16, 4, False),
+        lambda: transposed_block.case(8, 32, 24, 16, 4, True),
+        lambda: transposed_block.case(1, 128, 128, 64, 3, False, stem="strided_block"),
+        lambda: transposed_block.case(4, 128, 128, 64, 3, True, stem="strided_block"),
+        lambda: transposed_block.case(8, 32, 24, 32, 5, True, stem="strided_block"),
     ],
-    ids=["infer", "train", "train_conv", "transposed", "transposed_train", "strided", "strided_train"],
+    ids=["infer", "train", "train_conv", "transposed", "transposed_train", "strided", "strided_train", "strided_5x5"],
 )
 def test_the_block_runs_by_winograd_and_is_right(build):
     torch.manual_seed(0)

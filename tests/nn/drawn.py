@@ -19,7 +19,8 @@ class Block:
     """A convolution and what follows it.
 
     Attributes:
-        conv: "same", "down", "up" (4x4 taps), "down3", "up3" (3x3) or "other", which stays PyTorch's.
+        conv: "same", "down", "up" (4x4 taps), "down3", "up3", "down5", "up5" (3x3, 5x5) or "other", which stays
+            PyTorch's.
         rest: "norm" and "act" in the order of their calls.
         called: the class below whose forward calls them.
         shared: the activation is that of the block before; the weight, too, where it fits.
@@ -52,10 +53,11 @@ def convolution(block: Block, channels: int) -> nn.Module:
         return nn.Conv2d(channels, block.out, 3, padding=block.dilation, dilation=block.dilation, bias=block.bias)
     if block.conv == "other":
         return nn.Conv2d(channels, block.out, (1, 3), padding=(0, 1), bias=block.bias)
-    taps = 3 if block.conv.endswith("3") else 4
+    taps = int(block.conv[-1]) if block.conv[-1].isdigit() else 4
+    padding = 2 if taps == 5 else 1
     if block.conv.startswith("down"):
-        return nn.Conv2d(channels, block.out, taps, 2, 1, bias=block.bias)
-    return nn.ConvTranspose2d(channels, block.out, taps, 2, 1, taps % 2, bias=block.bias)
+        return nn.Conv2d(channels, block.out, taps, 2, padding, bias=block.bias)
+    return nn.ConvTranspose2d(channels, block.out, taps, 2, padding, taps % 2, bias=block.bias)
 
 
 def doubled(module: nn.Module, inputs: tuple, output: Tensor) -> Tensor:
@@ -253,7 +255,7 @@ def plans(draw: st.DrawFn) -> Plan:
     number = st.one_of(st.sampled_from([1, 2, 3, 7]), wide) if double else wide
     block = st.builds(
         Block,
-        conv=st.sampled_from(["same", "same", "same", "down", "up", "down3", "up3", "other"]),
+        conv=st.sampled_from(["same", "same", "same", "down", "up", "down3", "up3", "down5", "up5", "other"]),
         out=number,
         rest=st.sampled_from([("norm", "act"), ("norm", "act"), ("act", "norm"), ("norm",), ("act",), ()]),
         act=st.sampled_from([*SMOOTH, *(KINKED if double else ())]),

@@ -152,9 +152,11 @@ class OwnConv(nn.Conv2d):
     [
         (nn.Conv2d(3, 20, 5), "5x5"),
         (nn.Conv2d(3, 4, 4), "its kernel is 4x4, not 3x3"),
-        (nn.Conv2d(3, 4, (4, 3), stride=2), "its kernel is 4x3, not 3x3 or 4x4"),
+        (nn.Conv2d(3, 4, (4, 3), stride=2), "its kernel is 4x3, not 3x3 or 4x4 or 5x5"),
         (nn.ConvTranspose2d(3, 4, 3, 2, 1), "output_padding (0, 0), with stride 2 and a kernel of 3x3"),
         (nn.Conv2d(3, 4, 3, stride=2), "padding (0, 0), with stride 2"),
+        (nn.Conv2d(3, 4, 5, stride=2, padding=1), "padding (1, 1), with stride 2 and a kernel of 5x5"),
+        (nn.ConvTranspose2d(3, 4, 5, 2, 2), "output_padding (0, 0), with stride 2 and a kernel of 5x5"),
         (nn.Conv2d(3, 4, 3, stride=2, padding=2, dilation=2), "padding (2, 2), with stride 2"),
         (nn.Conv2d(3, 4, 3, stride=(1, 2), padding=1), "stride (1, 2)"),
         (nn.Conv2d(3, 6, 3, groups=3), "groups 3"),

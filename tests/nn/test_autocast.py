@@ -18,6 +18,7 @@ CONVOLUTIONS = {
     "dilated": lambda: nn.Conv2d(24, 24, 3, padding=2, dilation=2),
     "strided": lambda: nn.Conv2d(24, 24, 4, 2, 1),
     "strided 3x3": lambda: nn.Conv2d(24, 24, 3, 2, 1, bias=False),
+    "strided 5x5": lambda: nn.Conv2d(24, 24, 5, 2, 2),
     "transposed": lambda: nn.ConvTranspose2d(24, 24, 4, 2, 1),
     "transposed 3x3": lambda: nn.ConvTranspose2d(24, 24, 3, 2, 1, 1),
     "few channels": lambda: nn.Sequential(nn.Conv2d(24, 3, 3, padding=1), nn.Conv2d(3, 24, 3, padding=1)),

@@ -32,9 +32,11 @@ def layers(kind: str, order: str, norm: bool = True) -> list[nn.Module]:
     convolution = {
         "transposed": lambda: nn.ConvTranspose2d(24, 20, 4, stride=2, padding=1),
         "transposed 3x3": lambda: nn.ConvTranspose2d(24, 20, 3, stride=2, padding=1, output_padding=1),
+        "transposed 5x5": lambda: nn.ConvTranspose2d(24, 20, 5, stride=2, padding=2, output_padding=1),
         "transposed 2x2": lambda: nn.ConvTranspose2d(24, 20, 2, stride=2),
         "strided": lambda: nn.Conv2d(24, 20, 3, stride=2, padding=1),
         "strided 4x4": lambda: nn.Conv2d(24, 20, 4, stride=2, padding=1),
+        "strided 5x5": lambda: nn.Conv2d(24, 20, 5, stride=2, padding=2),
         "5x5": lambda: nn.Conv2d(24, 20, 5, padding=2, bias=False),
     }[kind]()
     after = [nn.BatchNorm2d(20), nn.LeakyReLU(0.2)] if norm else [nn.LeakyReLU(0.2)]
@@ -45,7 +47,13 @@ def layers(kind: str, order: str, norm: bool = True) -> list[nn.Module]:
 @pytest.mark.parametrize("train", (True, False))
 @pytest.mark.parametrize("norm", (True, False), ids=("norm", "plain"))
 @pytest.mark.parametrize("order", ("norm_act", "act_norm"))
-@pytest.mark.parametrize("kind", ("transposed", "transposed 3x3", "transposed 2x2", "strided", "strided 4x4", "5x5"))
+@pytest.mark.parametrize(
+    "kind",
+    (
+        "transposed", "transposed 3x3", "transposed 5x5", "transposed 2x2",
+        "strided", "strided 4x4", "strided 5x5", "5x5",
+    ),
+)  # fmt: skip
 def test_equals_the_sequential(kind, order, norm, train, dtype) -> None:
     torch.manual_seed(0)
     theirs = nn.Sequential(*layers(kind, order, norm)).to(dtype)

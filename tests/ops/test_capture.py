@@ -92,9 +92,11 @@ CASES = {"masked_l2": masked_l2, "weight_clip": weight_clip, "clipped_step": cli
          "dilated_block": lambda device: block(device, ipf.dilated_block, (32, 32, 3, 3), dilation=2),
          "strided_block_3": lambda device: block(device, ipf.strided_block, (32, 32, 3, 3)),
          "strided_block_4": lambda device: block(device, ipf.strided_block, (32, 32, 4, 4)),
+         "strided_block_5": lambda device: block(device, ipf.strided_block, (32, 32, 5, 5)),
          "transposed_block_3": lambda device: block(device, ipf.transposed_block, (32, 32, 3, 3)),
-         "transposed_block_4": lambda device: block(device, ipf.transposed_block, (32, 32, 4, 4))}  # fmt: skip
-STEMS = {name: "weight_clip" if name == "clipped_step" else name.rstrip("_34") for name in CASES}
+         "transposed_block_4": lambda device: block(device, ipf.transposed_block, (32, 32, 4, 4)),
+         "transposed_block_5": lambda device: block(device, ipf.transposed_block, (32, 32, 5, 5))}  # fmt: skip
+STEMS = {name: "weight_clip" if name == "clipped_step" else name.rstrip("_345") for name in CASES}
 
 
 def check(run: Callable[[], list[Tensor]], again: Callable[[], list[Tensor]], tensors: list[Tensor]) -> None:

@@ -76,7 +76,7 @@ def wrong_pictures(name: str) -> list[tuple[dict[str, Any], str]]:
 
 def wrong_weights(weight: Tensor = W) -> list[tuple[dict[str, Any], str]]:
     return [
-        ({"weight": zeros(6, 4, 5, 5)}, "weight: 3x3 taps"),
+        ({"weight": zeros(6, 4, 6, 6)}, "weight: 3x3 taps"),
         ({"weight": zeros(6, 4, 3, 4)}, "weight: 3x3 taps"),
         ({"weight": zeros(4, 3, 3)}, "weight: 4 dimensions"),
         ({"weight": weight.double()}, "weight: its dtype"),
@@ -443,6 +443,7 @@ TOO_MUCH = [
     ("module.roofline_copy(x.flatten().numpy(), x.flatten().numpy(), 1)", "two buffers"),
     ("module.winograd_cost(2, 1, 8, 8, 1, 1, 3)", "kind: 0"),
     ("module.winograd_cost(0, 1, 8, 8, 1, 1, 4)", "taps: 3"),
+    ("module.winograd_cost(1, 1, 8, 8, 1, 1, 6)", "taps: 3"),
     ("module.winograd_cost(1, 1, 8, -8, 1, 1, 4)", "0 or more"),
     ("module.winograd_cost(0, 1, 8, 8, 0, 1, 3)", "dilation: at least 1"),
     ("module.weight_clip([1, 2], 0.0, 1.0)", "False"),

@@ -94,10 +94,10 @@ struct Tiling {
 };
 
 // With stride 2, pixels are taken by their parities, even or odd rows and columns: the four quarters of a picture. A
-// strided convolution (3x3 or 4x4 taps, padding 1) is the sum of four convolutions, one for each quarter of the input;
-// a transposed one (3x3 taps, padding 1, output padding 1, or 4x4, padding 1) is four, one for each quarter of the
-// output. A row of 4 taps gives each parity 2 of them, a row of 3 gives one parity 2 and the other 1. Tiles are then of
-// a quarter's pixels.
+// strided convolution (3x3 or 4x4 taps with padding 1, 5x5 with padding 2) is the sum of four convolutions, one for
+// each quarter of the input; a transposed one (the same, and output padding 1 where the taps are odd) is four, one for
+// each quarter of the output. A row of 3 taps gives one parity 1 of them and the other 2, one of 4 gives each 2, one of
+// 5 gives 3 and 2. Tiles are then of a quarter's pixels.
 constexpr int kQuarters = 4;
 
 struct Quarters {
@@ -108,10 +108,13 @@ struct Quarters {
   int of_input() const { return stride == Stride::two ? kQuarters : 1; }
   int of_output() const { return stride == Stride::transposed_two ? kQuarters : 1; }
   // Which tap meets pixel i of the 3 round an output pixel, along a side, between rows of these parities. Output pixel
-  // y reads input pixel 2y - 1 + tap, so pixel j = y - 1 + i of the even ones (2j) by tap 2i - 1, of the odd ones (2j +
-  // 1) by 2i. Transposed: output pixel 2y + parity is given input pixel y - 1 + i by tap 3 + parity - 2i.
+  // y reads input pixel 2y - padding + tap, so pixel j = y - 1 + i of the even ones (2j) by tap padding + 2i - 2, of
+  // the odd ones (2j + 1) by the next. Transposed: output pixel 2y + parity is given input pixel y - 1 + i by tap
+  // padding + 2 + parity - 2i.
   int tap(int i, int input, int output) const {
-    return stride == Stride::one ? i : stride == Stride::two ? 2 * i - 1 + input : 3 + output - 2 * i;
+    if (stride == Stride::one) return i;
+    const int padding = resampling_padding(taps);
+    return stride == Stride::two ? padding + 2 * i - 2 + input : padding + 2 + output - 2 * i;
   }
   // Of the weights between a quarter of the input and one of the output.
   Support support(int input, int output) const { return {side(input / 2, output / 2), side(input % 2, output % 2)}; }

@@ -90,13 +90,13 @@ struct Cost {
 };
 
 // dilated: `taps` is 3, height and width are those of the result. Otherwise stride is 2, either way, and height and
-// width are those of the smaller picture; of the two parities of a side both have 2 of 4 taps, or one has 2 of 3 and
-// the other 1. Throws std::invalid_argument.
+// width are those of the smaller picture; the two parities of a side share its taps, and p pixels of t taps need
+// p + t - 1 numbers. Throws std::invalid_argument.
 inline Cost winograd_cost(bool dilated, int64_t images, int64_t height, int64_t width, int64_t dilation_h,
                           int64_t dilation_w, int64_t taps) {
   if (images < 0 || height < 0 || width < 0) throw std::invalid_argument("sizes of 0 or more are expected");
   if (dilation_h < 1 || dilation_w < 1) throw std::invalid_argument("dilation: at least 1 is expected");
-  if (taps != 3 && (dilated || taps != 4)) throw std::invalid_argument("taps: 3 is expected, or 4 with stride 2");
+  if (taps < 3 || taps > (dilated ? 3 : 5)) throw std::invalid_argument("taps: 3 is expected, or 4 or 5 with stride 2");
   constexpr int64_t kMost = int64_t{1} << 60;  // times 4 it still fits
   if (height > kMost || width > kMost) throw std::invalid_argument("height, width: at most 2^60 are expected");
   Tiling picture;

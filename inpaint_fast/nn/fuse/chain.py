@@ -33,6 +33,7 @@ from inpaint_fast.ops.conv_block import (
     Norm,
     Run,
     gains_by_rows,
+    resampling_padding,
 )
 from inpaint_fast.ops.norm_act import norm_act, plan_norm
 
@@ -117,9 +118,10 @@ def _block_of(
         return f"stride {stride}"
     if halves:
         for name, setting, value in (
-            ("padding", padding, 1), ("output_padding", output_padding, sides[0] % 2 if transposed else 0),
+            ("padding", padding, resampling_padding(sides[0])),
+            ("output_padding", output_padding, sides[0] % 2 if transposed else 0),
             ("dilation", dilation, 1),
-        ):  # fmt: skip
+        ):
             if not _is(setting, value):
                 return f"{name} {setting}, with stride 2 and a kernel of {sides[0]}x{sides[0]}"
     if groups != 1:

@@ -47,8 +47,10 @@ def accelerate(
         nn.Conv2d, 3x3, stride 1, any dilation, padding and mode by dilated_block
         nn.Conv2d, 5x5 to 11x11, stride 1, few output channels   by PyTorch's convolution, one row of taps at a time
         nn.Conv2d, 3x3 or 4x4, stride 2, padding 1 of zeros      by strided_block
+        nn.Conv2d, 5x5, stride 2, padding 2 of zeros             by strided_block
         nn.ConvTranspose2d, 4x4, stride 2, padding 1             by transposed_block
         nn.ConvTranspose2d, 3x3, the same and output_padding 1   by transposed_block
+        nn.ConvTranspose2d, 5x5, stride 2, padding 2, the same   by transposed_block
 
     An nn.BatchNorm2d and an nn.ReLU, LeakyReLU, ELU, Sigmoid or Tanh after it, in either order, are fused with it: in
     an nn.Sequential always, in another forward where its source proves that every call runs them one after the other

@@ -15,7 +15,17 @@ dilated.py, resampling.py, call.py   the public functions
 
 from inpaint_fast.ops.conv_block.chain import ConvNormAct, Norm, Run
 from inpaint_fast.ops.conv_block.dilated import Plan, dilated_block, dilated_block_statistics, plan
-from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, NARROW, STRIDED, TRANSPOSED, Block, Border, Geometry
+from inpaint_fast.ops.conv_block.geometry import (
+    DILATED,
+    HALVING,
+    NARROW,
+    STRIDED,
+    TRANSPOSED,
+    Block,
+    Border,
+    Geometry,
+    resampling_padding,
+)
 from inpaint_fast.ops.conv_block.kept import Kept, forget, prepare
 from inpaint_fast.ops.conv_block.plan import Epilogue, keep_transformed
 from inpaint_fast.ops.conv_block.reference import dilated_reference, strided_reference, transposed_reference
@@ -26,6 +36,6 @@ from inpaint_fast.ops.conv_block.tuning import Measured, Tuning
 __all__ = [
     "DILATED", "HALVING", "NARROW", "STRIDED", "TRANSPOSED", "Block", "Border", "ConvNormAct", "Epilogue", "Geometry",
     "Kept", "Measured", "Norm", "Plan", "Run", "Tuning", "dilated_block", "dilated_block_statistics",
-    "dilated_reference", "forget", "gains_by_rows", "keep_transformed", "plan", "prepare", "strided_block",
-    "strided_reference", "transposed_block", "transposed_reference",
+    "dilated_reference", "forget", "gains_by_rows", "keep_transformed", "plan", "prepare", "resampling_padding",
+    "strided_block", "strided_reference", "transposed_block", "transposed_reference",
 ]  # fmt: skip

@@ -43,9 +43,8 @@ def transformed_numel(block: Block, weight: Any, tile: int = 4, split: bool = Fa
     bfloat16 numbers for each, and blocks of 32 input channels."""
     channels, out = block.channels(weight)
     channels = 3 * ((channels + 31) // 32 * 32) if split else channels
-    # No look-up: sizes may be symbols.
-    numbers = (tile + 2) ** 2 if block.stride == 1 else 81 if weight[2] == 3 else 100
-    return (out + 31) // 32 * 32 * numbers * channels
+    numbers = tile + 2 if block.stride == 1 else 6 + weight[2]  # along a side
+    return (out + 31) // 32 * 32 * numbers**2 * channels
 
 
 def _fake_dilated_weights(weight: Tensor, tile: int, matrix_units: bool = False) -> Tensor:

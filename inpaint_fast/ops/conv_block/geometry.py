@@ -41,8 +41,14 @@ class Geometry(NamedTuple):
         return cls(*dilation, *(dilation if padding is None else pair("padding", padding, 0)))
 
 
-# Of both blocks of stride 2: no other is theirs.
+# Of both blocks of stride 2, whatever their taps: between the quarters of a picture (resampling.py).
 HALVING = Geometry(1, 1, 1, 1)
+
+
+def resampling_padding(taps: int) -> int:
+    """Zeros round the input of a convolution of stride 2 with weights of this side, or what a transposed one cuts off
+    round its result."""
+    return (taps - 1) // 2
 
 
 class Border(NamedTuple):
@@ -83,23 +89,27 @@ class Block:
         stride: 1 or 2.
         transposed: whether it doubles the size, by a transposed convolution.
         taps: the sides that its weights may have.
+        taps_on_gpus: those of them that the kernels for GPUs take.
     """
 
     stem: str
     stride: int
     transposed: bool
     taps: tuple[int, ...]
+    taps_on_gpus: tuple[int, ...] = ()
 
-    def convolution(self, geometry: Geometry) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
-        """The convolution in plain PyTorch: a function of input, weight and bias."""
-        stride, padding, dilation = self.stride, _as_one(geometry.padding), _as_one(geometry.dilation)
+    def convolution(self, geometry: Geometry, taps: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+        """The convolution in plain PyTorch, with weights of this side: a function of input, weight and bias."""
+        stride, dilation = self.stride, _as_one(geometry.dilation)
+        padding = _as_one(geometry.padding) if stride == 1 else resampling_padding(taps)
         if self.transposed:
-            return lambda x, w, b: torch.conv_transpose2d(x, w, b, stride, padding, (w.shape[2] % 2,) * 2)
+            output_padding = taps % 2
+            return lambda x, w, b: torch.conv_transpose2d(x, w, b, stride, padding, output_padding)
         return lambda x, w, b: torch.conv2d(x, w, b, stride, padding, dilation)
 
     def convolve(self, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         """The convolution in plain PyTorch."""
-        return self.convolution(geometry)(input, weight, bias)
+        return self.convolution(geometry, weight.shape[2])(input, weight, bias)
 
     def channels(self, weight: Sequence[int]) -> tuple[int, int]:
         """(of the input, of the output) for a weight of this shape."""
@@ -111,7 +121,7 @@ class Block:
         if self.transposed:
             return 2 * height, 2 * width
         if self.stride == 2:
-            odd = weight[2] % 2  # 3 taps read the last one of an odd number of rows, 4 do not
+            odd = weight[2] % 2  # 3 or 5 taps read the last one of an odd number of rows, 4 do not
             return (height + odd) // 2, (width + odd) // 2
         dilation_h, dilation_w, padding_h, padding_w = geometry
         spans = weight[2] - 1  # between the first and the last tap
@@ -164,7 +174,7 @@ class Block:
             raise ValueError(f"input: at least {least} is expected, got shape {tuple(input)}")
 
 
-DILATED = Block("dilated_block", stride=1, transposed=False, taps=(3,))
-STRIDED = Block("strided_block", stride=2, transposed=False, taps=(3, 4))
+DILATED = Block("dilated_block", stride=1, transposed=False, taps=(3,), taps_on_gpus=(3,))
+STRIDED = Block("strided_block", stride=2, transposed=False, taps=(3, 4, 5), taps_on_gpus=(3, 4))
 NARROW = Block("", stride=1, transposed=False, taps=(5, 7, 9, 11))  # no operator: PyTorch's, by rows
-TRANSPOSED = Block("transposed_block", stride=2, transposed=True, taps=(3, 4))
+TRANSPOSED = Block("transposed_block", stride=2, transposed=True, taps=(3, 4, 5), taps_on_gpus=(3, 4))

@@ -84,7 +84,7 @@ def prepare(weight: Tensor) -> None:
     gradient is wanted. The weight lives until it is forgotten.
 
     Args:
-        weight: of any shape that they take: (C_out, C_in, 3, 3), or with 4x4 taps.
+        weight: of any shape that they take: (C_out, C_in, 3, 3), or with 4x4 or 5x5 taps.
 
     Raises:
         TypeError: weight is no tensor.

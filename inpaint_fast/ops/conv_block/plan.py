@@ -199,7 +199,8 @@ def plan_convolution(
     dtype = input.dtype if autocast is None or input.dtype == torch.float64 else autocast
     plain = Convolution(
         block, geometry, activation, slope, order, result=dtype, gradient=gradient,
-        convolve=block.convolution(geometry), activate=activation_of(activation, slope, may_overwrite(slope)),
+        convolve=block.convolution(geometry, weight.shape[2]),
+        activate=activation_of(activation, slope, may_overwrite(slope)),
     )  # fmt: skip
     channels_last = input.channels_last or weight.channels_last  # as F.conv2d
     narrow = dtype == torch.float32 and not gradient and _pays_by_rows(block, geometry, input, weight)
@@ -226,8 +227,9 @@ def plan_convolution(
             last = input.channels_last and channels_last
             tile = choice.tile(block, geometry, *sizes, channels_last=last, kept=True)
     else:
-        ours, compute = ("direct" if dtype == torch.float64 else "implicit_gemm"), autocast and dtype
-        tf32 = tf32 and precision == "fast" and dtype == torch.float32
+        takes = dtype != torch.float64 and weight.shape[2] in block.taps_on_gpus
+        ours, compute = ("implicit_gemm" if takes else "direct"), autocast and dtype
+        tf32 = tf32 and takes and precision == "fast" and dtype == torch.float32
     # With nothing to convert, or where autocast converts, PyTorch's operators do the same.
     nothing = compute in (None, input.dtype) and vectors[1:] == [None, None]
     if ours == "direct" and (nothing or autocast is not None):
@@ -245,10 +247,12 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     if block is NARROW:
         return
     operator = OPERATORS[block]
-    backend = operator.choose(weight.device, None)
-    least = choice.LEAST[block.stem, weight.shape[2]]
+    backend, taps = operator.choose(weight.device, None), weight.shape[2]
+    least = choice.LEAST[block.stem, taps]
     too_few = min(weight.shape[:2]) < (least.start if block.stride == 1 else least.channels)
     if backend == "reference" or weight.dtype == torch.float64 or too_few:
+        return
+    if backend != "cpp" and taps not in block.taps_on_gpus:
         return
     if not is_ordinary(weight):
         return  # nothing would be kept

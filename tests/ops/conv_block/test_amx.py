@@ -99,7 +99,7 @@ def test_instruction_sets(winograd, capability, side) -> None:
 
 
 @pytest.mark.parametrize("layout", ("nchw", "channels_last"))
-@pytest.mark.parametrize("taps", (3, 4))
+@pytest.mark.parametrize("taps", (3, 4, 5))
 @pytest.mark.parametrize("stem", ("strided_block", "transposed_block"))
 def test_stride_2(winograd, on_amx, stem, taps, layout) -> None:
     torch.manual_seed(0)

@@ -14,9 +14,10 @@ from inpaint_fast.ops.conv_block.plan import Epilogue
 
 
 def way(
-    channels: tuple[int, int], side: int, batch: int, *, stride: int = 2, training: bool = False, kept: bool = False
-) -> str:
-    shapes = (batch, channels[0], side, side), (channels[1], channels[0], 3, 3)
+    channels: tuple[int, int], side: int, batch: int, *, stride: int = 2, taps: int = 3, training: bool = False,
+    kept: bool = False,
+) -> str:  # fmt: skip
+    shapes = (batch, channels[0], side, side), (channels[1], channels[0], taps, taps)
     block, geometry = (STRIDED, HALVING) if stride == 2 else (DILATED, Geometry.of(1, None))
     return choice.algorithm(block, geometry, torch.float32, *shapes, training, kept)
 
@@ -36,6 +37,23 @@ def way(
 )
 def test_fewer_channels_need_more_tiles(channels, side, batch, state, expected):
     assert way(channels, side, batch, training=state == "training", kept=state == "kept") == expected
+
+
+@pytest.mark.parametrize(
+    ("channels", "side", "batch", "expected"),
+    [
+        ((3, 64), 96, 16, "direct"),
+        ((64, 128), 48, 4, "winograd"),  # 1.5 times as fast so
+        ((64, 128), 48, 16, "winograd"),  # 1.9
+        ((128, 256), 24, 4, "direct"),  # 1.06
+        ((128, 256), 24, 16, "winograd"),  # 1.75
+        ((256, 512), 12, 16, "direct"),  # 0.8 to 1.0
+        ((256, 512), 20, 16, "winograd"),  # 0.95 to 1.2
+        ((512, 512), 10, 4, "direct"),  # 0.55
+    ],
+)
+def test_training_the_critics_of_glcic(channels, side, batch, expected):
+    assert way(channels, side, batch, taps=5, training=True) == expected
 
 
 @pytest.mark.parametrize(

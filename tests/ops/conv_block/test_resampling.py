@@ -14,10 +14,12 @@ from torch import Tensor
 
 import inpaint_fast as ipf
 from inpaint_fast._words import ACTIVATIONS, DEFAULT_SLOPE, ORDERS
-from inpaint_fast.ops import forget, prepare
+from inpaint_fast.ops import _dispatch, forget, prepare
 from inpaint_fast.ops._dispatch import OPERATORS
+from inpaint_fast.ops._plans import Facts
 from inpaint_fast.ops.conv_block import HALVING, STRIDED, TRANSPOSED, strided_reference, transposed_reference
 from inpaint_fast.ops.conv_block.choice import algorithm
+from inpaint_fast.ops.conv_block.plan import Circumstances, Epilogue, Tensors, plan_convolution
 
 STEM = "transposed_block"  # strided_block has the same implementations
 compiled = pytest.mark.skipif(ipf._extension.module is None, reason="the extension is not built")
@@ -30,7 +32,7 @@ SMALL = (1, 3, 5, 4)  # where a program takes milliseconds
 
 @dataclass(frozen=True)
 class Block:
-    """One of the two with 3x3 or 4x4 taps, and what differs between them."""
+    """One of the two with 3x3, 4x4 or 5x5 taps, and what differs between them."""
 
     stem: str
     taps: int
@@ -82,7 +84,7 @@ class Block:
         return [t if t is None else t.to(dtype) for t in tensors]
 
 
-BLOCKS = [Block(stem, taps) for stem in ("strided_block", "transposed_block") for taps in (3, 4)]
+BLOCKS = [Block(stem, taps) for stem in ("strided_block", "transposed_block") for taps in (3, 4, 5)]
 
 
 @pytest.fixture(params=BLOCKS, ids=lambda block: f"{block.stem}_{block.taps}")
@@ -430,7 +432,7 @@ def test_what_runs_on_a_gpu_unasked(block) -> None:
         ({"input": torch.ones(4, 8, 8)}, ValueError, r"input: \(N, C, H, W\) is expected"),
         ({"input": torch.ones(1, 4, 0, 8)}, ValueError, "input: at least one pixel"),
         ({"input": torch.ones(1, 4, 1, 0)}, ValueError, "input: at least one pixel"),
-        ({"weight": torch.ones(4, 4, 5, 5)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
+        ({"weight": torch.ones(4, 4, 6, 6)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
         ({"weight": torch.ones(4, 4, 3, 4)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
         ({"weight": torch.ones(2, 2, 4, 4)}, ValueError, r"weight: \((4, C_out|C_out, 4), 3, 3\) or .* is expected"),
         ({"weight": torch.ones(4, 6, 4, 4, dtype=torch.float64)}, TypeError, "weight: the dtype of input"),
@@ -447,6 +449,21 @@ def test_bad_input(block, changes, error, message) -> None:
     named = {"input": torch.ones(1, 4, 8, 8), "weight": torch.ones_like(block.weights(4, 6))} | changes
     with pytest.raises(error, match=message):
         block(named.pop("input"), named.pop("weight"), **named)
+
+
+@pytest.mark.parametrize("backend", ("cuda", "triton"))
+def test_what_gpus_leave_to_pytorch(block, monkeypatch, backend) -> None:
+    """Its plan says so."""
+    monkeypatch.setattr(_dispatch, "why_not", lambda *_: None)  # as if one were there
+    tensors = block.arguments()
+    gpu = [Facts(t.shape, t.stride(), t.dtype, torch.device("cuda")) for t in tensors]
+    circumstances = Circumstances("fast", backend, False, False, None, True, _dispatch.elsewhere())
+    kind = TRANSPOSED if block.transposed else STRIDED
+    plan = plan_convolution(kind, HALVING, Epilogue("relu"), Tensors(*gpu), circumstances)
+    ours = block.taps in (3, 4)
+    assert (plan.algorithm, plan.is_ours, plan.tf32) == (("implicit_gemm" if ours else "direct"), ours, ours)
+    alone = plan_convolution(kind, HALVING, Epilogue("relu"), Tensors(*gpu[:3]), circumstances)
+    assert alone.algorithm == ("implicit_gemm" if ours else "plain")
 
 
 def test_four_taps_need_two_pixels() -> None:

@@ -313,6 +313,22 @@ def test_nothing_to_compute(mode: Mode, kind: Kind) -> None:
     assert y.shape == empty.shape and not mean.any() and not var.any()
 
 
+@pytest.mark.parametrize("kind", [Kind(STRIDED, 5), Kind(TRANSPOSED, 5)], ids=str)
+def test_five_taps_are_an_error(kind: Kind) -> None:
+    """Which plans spare users: 5x5 are PyTorch's."""
+    mode = MODES[3]
+    stem, weight, input = kind.block.stem, kind.weights(mode, 4, 5), random(mode, 2, 4, 4, 4)
+    grad = kind.grad(mode, input, weight)
+    for run in (
+        lambda: forward(mode, kind, input, weight),
+        lambda: call(f"{stem}_weights", weight, False),
+        lambda: call(f"{stem}_weight_gradient", grad, input, weight, False),
+        lambda: call_all(f"{stem}_statistics", input, weight, None, *NO_EPILOGUE[:2], False, False),
+    ):
+        with pytest.raises(RuntimeError, match="weight: 3x3 taps are expected, or 4x4"):
+            run()
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_bitwise_equal_on_repeat(kind: Kind) -> None:
     torch.manual_seed(0)

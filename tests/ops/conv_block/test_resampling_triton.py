@@ -252,6 +252,26 @@ def test_opcheck(kind_of_4) -> None:
         torch.library.opcheck(op.default, args, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("block", (STRIDED, TRANSPOSED), ids=lambda block: block.stem)
+def test_five_taps_are_pytorchs(block) -> None:
+    """Here and by CUDA, as float64 is; the operators themselves refuse them below."""
+    kind = Kind(block, 5)
+    input, weight, bias = random(2, 3, 7, 6), kind.weights(3, 4), random(4, seed=3)
+    wanting = [t.detach().requires_grad_() for t in (input, weight, bias)]
+    y = kind.public(*wanting, activation="relu")
+    plain = kind.plain(*wanting).relu()
+    assert torch.equal(y, plain)
+    seed = random(*y.shape, seed=2)
+    for value, expected in zip(*(torch.autograd.grad(each, wanting, seed) for each in (y, plain)), strict=True):
+        assert torch.equal(value, expected)
+    scale = random(4, seed=4)
+    y = kind.public(input, weight, bias, scale=scale)
+    assert relative_error(y, kind.plain(*exactly([input, weight, bias])) * scale[:, None, None]) < 1e-6
+    prepare(weight)  # nothing of it is kept
+    assert torch.equal(kind.public(input, weight, bias), kind.plain(input, weight, bias))
+    forget(weight)
+
+
 def test_direct_calls_of_the_operators_do_not_crash(kind) -> None:
     input, weight = random(1, 4, 6, 6), kind.weights(4, 5)
     seed = kind.plain(input, weight, None)

@@ -40,7 +40,7 @@ def counted(kind: int, images: int, sides: tuple[int, int], dilation: tuple[int,
 small = st.integers(0, 40)
 
 
-@given(st.integers(0, 1), st.integers(0, 20), small, small, st.integers(1, 50), st.integers(1, 9), st.integers(3, 4))
+@given(st.integers(0, 1), st.integers(0, 20), small, small, st.integers(1, 50), st.integers(1, 9), st.integers(3, 5))
 def test_every_tile_is_counted(kind: int, images: int, height: int, width: int, dilation_h: int, dilation_w: int,
                                taps: int) -> None:  # fmt: skip
     taps = 3 if kind == 0 else taps
