@@ -189,8 +189,10 @@ class Cuda:
 
 
 def jobs() -> int:
-    if os.environ.get("MAX_JOBS"):
-        return max(1, int(os.environ["MAX_JOBS"]))
+    if wish := os.environ.get("MAX_JOBS"):
+        if not (wish.isdecimal() and int(wish)):
+            raise BuildError(f"MAX_JOBS is {wish!r}; it takes a whole number from 1 on, or nothing.")
+        return int(wish)
     count = os.cpu_count() or 1
     try:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

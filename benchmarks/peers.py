@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from inpaint_fast import _extension
+from inpaint_fast._environment import VARIABLES
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.ops import backend_of, use_backend
 
@@ -59,7 +59,7 @@ def on_gpu(
         ),
         *(
             harness.Implementation(f"inpaint_fast_wgrad_{code}", partial(by_weight_gradient, code, ours), "cuda")
-            for code in (_extension.CUDA_CAPABILITIES if weight_gradient else ())
+            for code in (VARIABLES["INPAINT_FAST_CUDA_WEIGHT_GRADIENT"] if weight_gradient else ())
         ),
         *(harness.Implementation(f"eager{name}", partial(eager, layout)) for name, layout in layouts.items()),
         *(

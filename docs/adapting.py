@@ -5,7 +5,8 @@
 A quarter of each picture is the hole: squares of 40 pixels (16 in a texture) or brush strokes. Prints the PSNR in dB in
 the true hole, whose truth the adaptation does not see: of the harmonic fill, of the weights as they are, of the adapted
 weights without the texture fill, and with it. The pictures are the package's: three textures, or those held out. Steps
-are counted, not seconds, so that what else the machine does changes nothing.
+are counted, not seconds, so that what else the machine does changes nothing. Pictures of more than a megapixel get no
+texture fill; the last two columns are the same there.
 """
 
 from __future__ import annotations

@@ -12,7 +12,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from inpaint_fast import _extension  # noqa: F401  (first: it says so when the compiled operators are missing)
+from inpaint_fast import _environment
+
+try:  # first: it says so when the compiled operators are missing
+    from inpaint_fast import _extension  # noqa: F401
+except _environment.EnvironmentVariableError as error:
+    _environment.fail(error)
 from inpaint_fast import ops as ops  # public, though nobody here asks for it
 from inpaint_fast._version import __version__
 from inpaint_fast.ops import (

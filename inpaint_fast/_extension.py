@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -11,11 +10,7 @@ from types import ModuleType
 import torch  # (first: the module is linked with the libraries that this loads)
 
 from inpaint_fast import _processor
-
-CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
-CUDA_CAPABILITIES = ("sm_80", "sm_90a")
-AMX_WISHES = ("0", "1")
-
+from inpaint_fast._environment import EnvironmentVariableError, check_variables, variable
 
 NOTE = Path(__file__).with_name("_not_compiled.txt")
 """What setup.py writes where it builds no module: the reason."""
@@ -29,16 +24,12 @@ def _why_nothing_was_compiled() -> ImportError | None:
 
 
 def _load() -> tuple[ModuleType | None, ImportError | None]:
-    for name, known in (
-        ("INPAINT_FAST_CPU_CAPABILITY", CPU_CAPABILITIES), ("INPAINT_FAST_CUDA_CAPABILITY", CUDA_CAPABILITIES),
-        ("INPAINT_FAST_CUDA_WEIGHT_GRADIENT", CUDA_CAPABILITIES), ("INPAINT_FAST_AMX", AMX_WISHES),
-    ):  # fmt: skip
-        wish = os.environ.get(name, "")
-        if wish not in ("", *known):
-            raise ValueError(f"{name}: {', '.join(known)} or nothing is expected, got {wish!r}")
+    check_variables()
     try:
         from inpaint_fast import _C
     except ImportError as failed:
+        if variable("INPAINT_FAST_CPU_CAPABILITY") and str(failed).startswith("CPU capability"):  # it reads it, too
+            raise EnvironmentVariableError(f"INPAINT_FAST_CPU_CAPABILITY: {failed}") from None
         error = _why_nothing_was_compiled() or failed
         warnings.warn(
             f"the compiled operators of inpaint_fast could not be loaded ({error}); the reference implementations run "
@@ -48,8 +39,8 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
             stacklevel=2,
         )
         return None, error
-    if os.environ.get("INPAINT_FAST_AMX") == "1" and _C.amx() == "none":
-        raise ValueError("INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'")
+    if variable("INPAINT_FAST_AMX") == "1" and _C.amx() == "none":
+        raise EnvironmentVariableError("INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'")
     caches = _processor.caches()
     _C.set_caches(caches.l2, caches.l3)
     return _C, None
@@ -58,7 +49,7 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
 # The module, or None and the ImportError that says why not.
 module, error = _load()
 # Whether float32 convolutions run on AMX: "1", where a kernel of ours runs them; "0", never; "", where it was measured.
-amx_wish = os.environ.get("INPAINT_FAST_AMX", "") if module else ""
+amx_wish = variable("INPAINT_FAST_AMX") if module else ""
 
 
 def build_info() -> dict[str, str]:

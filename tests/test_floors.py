@@ -42,6 +42,7 @@ FLOORS = {
                 "_processor",
                 "_version",
                 "_devices",
+                "_environment",
                 "_extension",
                 "_recent",
             ],

@@ -74,7 +74,8 @@ class Complete:
     must be said, since strokes may mark the hole ("colour": transparent counts as black)."""
     adapt: float | None = None
     """So many seconds, such as 20, a copy of the weights first learns from the known pixels of each picture; what that
-    gains is said, and where it gains nothing the weights are used as they are."""
+    gains is said, and where it gains nothing the weights are used as they are. The picture's texture is mixed in where
+    that gains, too, in pictures of up to a megapixel."""
     caption: tuple[str, ...] = ()
     """What the picture shows, one or several sentences; for generators that read captions."""
     blend: bool = False

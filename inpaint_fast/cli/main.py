@@ -13,6 +13,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
+from inpaint_fast._environment import variable
 from inpaint_fast._names import printable
 from inpaint_fast.cli._options import check_name, said
 
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninpaint-fast: stopped; what was written so far is whole", file=sys.stderr)
         return 130
     except (OSError, ValueError, TypeError, RuntimeError, ImportError) as error:
-        if os.environ.get("INPAINT_FAST_TRACEBACK") == "1":
+        if variable("INPAINT_FAST_TRACEBACK") == "1":
             raise
         print(f"inpaint-fast {printable(argv[0])}: {said(error)}", file=sys.stderr)
         return 2

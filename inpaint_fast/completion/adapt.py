@@ -66,6 +66,8 @@ class Adapted(NamedTuple):
     """Of the training, up to the weights that were chosen."""
     share: float = 0
     """Of the texture fill in what the network completes, from 0 to 1."""
+    untried: str = ""
+    """Why no texture fill was tried; "": some were."""
 
     @property
     def gained(self) -> bool:
@@ -76,12 +78,13 @@ class Adapted(NamedTuple):
         if math.isnan(self.before):
             why = "no hole is thick, or too little is known to hold two places as large out of it"
             return f"not adapted, the weights are used as they are: {why}"
+        untried = f"; the picture's texture was not tried, {self.untried}" if self.untried else ""
         if not self.steps and not self.share:
             what = f"{self.before:.2f} dB on known pixels held out, and no better in the steps that there was time for"
-            return f"nothing gained, the weights are used as they are: {what}"
+            return f"nothing gained, the weights are used as they are: {what}{untried}"
         texture = f" with {self.share:.0%} of the picture's texture" if self.share else ""
         what = f"{self.before:.2f} dB before and {self.after:.2f} dB after {self.steps} steps{texture}"
-        what += ", on known pixels held out"
+        what += f", on known pixels held out{untried}"
         return f"adapted: {what}" if self.gained else f"nothing gained, the weights are used as they are: {what}"
 
 
@@ -137,9 +140,10 @@ def adapt_to_picture(
         if len(found.held_out) < FEWEST:
             return Adapted(generator, math.nan, math.nan, 0)
         begun = time.perf_counter()
-        textures = found.textures() if len(found.held_out) >= FEWEST_OF_TEXTURE else {}
+        untried = found.no_texture()
+        textures = {} if untried else found.textures()
         network, taken = _trained(generator, found, begun, seconds, steps, progress)
-        return _mixed(generator, network, taken, found.held_out, textures)
+        return _mixed(generator, network, taken, found.held_out, textures)._replace(untried=untried)
 
 
 def expect_adaptable(generator: nn.Module, seconds: float) -> Kind:
@@ -322,10 +326,16 @@ class _Examples:
             self._regions.append(found[1])
         return self._ready(examples)
 
+    def no_texture(self) -> str:
+        """Why no texture fill is to be tried; "" where there is no reason."""
+        if (pixels := self._unknown.numel()) > PIXELS:
+            return f"which is done in pictures of up to {PIXELS:,} pixels, and this one has {pixels:,}"
+        if (places := len(self.held_out)) < FEWEST_OF_TEXTURE:
+            return f"for which {FEWEST_OF_TEXTURE} places as large as the hole are held out, and there were {places}"
+        return ""
+
     def textures(self) -> dict[float, list[Tensor]]:
-        """Reach -> the texture fill of each held-out place, (3, height, width); none of large pictures."""
-        if self._unknown.numel() > PIXELS:
-            return {}
+        """Reach -> the texture fill of each held-out place, (3, height, width)."""
         picture, nothing = to_float(self._picture.cpu()), torch.zeros_like(self._unknown)
         fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
         places = [(region, *place.mask.shape[1:]) for region, place in zip(self._regions, self.held_out, strict=True)]

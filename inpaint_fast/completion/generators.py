@@ -106,8 +106,7 @@ def complete_picture(
 def _complete_textured(generator: TexturedNetwork, batch: Batch) -> Tensor:
     """A batch's holes filled by a generator and a texture fill, (N, 3, H, W); known pixels as they were."""
     completed = complete_batch(generator.network, batch)
-    holes = batch.mask.expand(len(completed), -1, -1, -1)[:, 0].bool()
-    return torch.stack([generator.mixed(*each) for each in zip(completed, holes, strict=True)])
+    return generator.mixed(completed, batch.mask.expand(len(completed), -1, -1, -1).bool())
 
 
 def _fill_textured(
@@ -115,7 +114,7 @@ def _fill_textured(
 ) -> Tensor:
     """The holes of a picture, uint8 (3, H, W), filled by a generator and a texture fill."""
     completed = complete_picture(generator.network, picture, hole, captions, told=told)
-    return to_uint8(generator.mixed(to_float(completed), hole))
+    return to_uint8(generator.mixed(to_float(completed)[None], hole[None, None])[0])
 
 
 KINDS = (

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.fft import irfft2, rfft2
 
-PIXELS = 2**20  # of a picture, at most: it takes seconds then, and 200 MB
+PIXELS = 2**20  # of a picture, at most: it takes seconds then, and 250 MB; of 2**22 half a minute, and 700 MB
 LEAST = 1e-3  # of the mean of the spectrum: what is below is noise of the estimate
 TOLERANCE = 1e-2  # of the norm of the residual, where to stop
 STEPS = 100  # at most
@@ -53,6 +53,11 @@ class TexturedNetwork(nn.Module):
         network: any generator that completes pictures.
         reach: in pixels, of the texture fill.
         share: of the texture fill, from 0 to 1; the rest is the network's.
+
+    Shapes:
+        picture (N, 3, H, W) in [0, 1], what it holds inside the hole as the network wants it, and mask (N|1, 1, H, W),
+        as the network takes them. Output (N, 3, H, W): the picture with the mean in the hole. `inpaint_fast.complete`
+        and `complete_batch` bring a picture to that, and fill it for the network where it wants that.
     """
 
     def __init__(self, network: nn.Module, reach: float, share: float) -> None:
@@ -60,12 +65,20 @@ class TexturedNetwork(nn.Module):
         self.network, self.reach, self.share = network, reach, share
         self.reads_captions = network.reads_captions
 
-    def mixed(self, completed: Tensor, hole: Tensor) -> Tensor:
-        """The mean in the hole, bool (H, W), of a picture (3, H, W) in [0, 1] that the network has completed."""
-        if hole.all():
-            return completed  # nothing is known of its texture
-        fill = texture(completed, hole, self.reach).to(completed)
-        return torch.where(hole, completed.lerp(fill, self.share), completed)
+    def forward(self, picture: Tensor, mask: Tensor) -> Tensor:
+        answer = self.network(picture, mask)
+        hole = (mask >= 0.5).expand(len(picture), -1, -1, -1)
+        return self.mixed(torch.where(hole, answer, picture), hole)
+
+    def mixed(self, completed: Tensor, holes: Tensor) -> Tensor:
+        """The mean in the holes, bool (N, 1, H, W), of pictures (N, 3, H, W) in [0, 1] that the network completed."""
+        if not len(completed):
+            return completed
+        fills = [
+            picture if hole.all() else texture(picture, hole, self.reach).to(picture)  # (where all is hole: no texture)
+            for picture, hole in zip(completed, holes[:, 0], strict=True)
+        ]
+        return torch.where(holes, completed.lerp(torch.stack(fills), self.share), completed)
 
 
 def _spectrum(around: Tensor, known: Tensor, reach: float, size: tuple[int, ...]) -> Tensor:

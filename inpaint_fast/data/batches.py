@@ -102,7 +102,7 @@ class Batches:
         return self.rows(index, slice(None))
 
     def rows(self, index: int, kept: slice) -> Batch:
-        """These rows of `batches[index]`; the pictures of the others are not read."""
+        """These rows of `batches[index]`, maybe none; the pictures of the others are not read."""
         index = operator.index(index)
         if index < 0:
             raise IndexError(f"index must be at least 0, got {index}: the batches have no end to count from")
@@ -316,7 +316,7 @@ def _masks(mask: Sampler, count: int, size: int, generator: Generator, kept: sli
         chosen = torch.from_numpy(np.repeat(first[None].numpy(), len(range(count)[kept]), axis=0))
     else:
         masks = [first, *(mask(size, size, generator) for _ in range(count - 1))]
-        chosen = torch.from_numpy(np.stack([mask.numpy() for mask in masks[kept]]))
+        chosen = torch.from_numpy(np.stack([mask.numpy() for mask in masks])[kept])
     if chosen.dtype != torch.bool or chosen.shape[1:] != (1, size, size):
         raise TypeError(
             f"mask must give bool tensors of shape {(1, size, size)}, got {chosen.dtype} of {tuple(chosen.shape[1:])}"

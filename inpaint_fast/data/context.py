@@ -73,7 +73,7 @@ class ContextBatches(Batches):
             hole_corner, real_corner = (corner.repeat(len(image), 1) for corner in corners)
             return ContextBatch(image, mask, hole_corner, real_corner)
         others = [random_rectangle(self.size, self.size, generator, sides=self.hole) for _ in range(self.batch_size)]
-        hole_corner, real_corner = (patch_corners(holes, self.local) for holes in (mask, torch.stack(others[kept])))
+        hole_corner, real_corner = (patch_corners(holes, self.local) for holes in (mask, torch.stack(others)[kept]))
         return ContextBatch(image, mask, hole_corner, real_corner)
 
 

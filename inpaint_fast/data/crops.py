@@ -45,6 +45,8 @@ def cut(
     Returns:
         float32 (crops, 3, size, size) in [0, 1].
     """
+    if not rows:
+        return torch.empty(0, 3, size, size, device=images.device)
     chosen = np.asarray(rows, dtype=np.int64)
     heights, widths = images.heights[chosen], images.widths[chosen]
     side_draw, top_draw, left_draw, flip_draw = draws.double().numpy().T

@@ -88,7 +88,8 @@ def check_share(mask: Tensor, name: str | os.PathLike[str] = "mask") -> None:
         known = pixels - hole
         share = f"{hole / pixels:.1%} of the picture" if known > 9 else f"all but {known} pixel{'s' * (known > 1)}"
         share = share if known else "the whole picture"
-        raise ValueError(f"{name}: the hole would be {share}; is it the other way round (--invert-mask)?")
+        meant = " Where it is meant: inpaint_fast.complete in Python takes it" if known else ""
+        raise ValueError(f"{name}: the hole would be {share}; is it the other way round (--invert-mask)?{meant}")
 
 
 def _check_opaque(path: Source, colours: np.ndarray) -> None:

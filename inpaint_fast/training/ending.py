@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,8 +51,15 @@ class EndSignals:
         finally:
             self._may_break = False
 
-    def hear(self, number: signal.Signals | None) -> bool:
-        """Take a signal that another process has received, if it has, for one of this process; whether there is one."""
+    def news(self) -> dict[str, Any]:
+        """What `Processes.agree` tells the other processes; that a checkpoint is asked for once."""
+        asked, self.asked = self.asked, False
+        return {"signal": self.received, "asked": asked}
+
+    def hear(self, number: signal.Signals | None, asked: bool = False) -> bool:
+        """Take signals that another process has received, if it has, for those of this process; whether there is one
+        that ends it."""
+        self.asked = self.asked or asked
         if self.received is None and number is not None:
             self.received = number
             self._restore()

@@ -7,6 +7,7 @@ critic_spread             standard deviation of the critic's outputs over a batc
 adversarial_gradient      norm of the adversarial loss's gradient with respect to the generated pictures
 reconstruction_gradient   the same of the reconstruction loss
 saturated                 fraction of generated values at the ends of their range, less that of the real pictures
+overflows_in_a_row        the last updates of one network that were skipped, since its gradients overflowed in float16
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ import torch
 from torch import Tensor
 
 PATIENCE = 50  # steps that a sign must last
+OVERFLOWS = 24  # in a row: each halves the scale of the losses, which begins with 2^16 and is 2^-8 then
+CURE_OF_OVERFLOWS = (
+    "--precision bf16 reaches as far as float32 and needs no scale; where float32 diverges, too, a smaller --lr"
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Ailment:
     needs: tuple[str, ...]  # signals; without one of them the ailment cannot be seen
     seen: Callable[[Mapping[str, float]], bool]
     tried: str
+    at_once: bool = False
+    """It need not last."""
 
 
 AILMENTS = (
@@ -71,6 +78,13 @@ AILMENTS = (
         "activation, and a clip with a penalty on what it cuts off (--output, --clip-penalty, where there are such); "
         "after a large --lr, a smaller one",
     ),
+    Ailment(
+        f"every update of a network overflows in float16, {OVERFLOWS} and more of them in a row, and changes nothing",
+        ("overflows_in_a_row",),
+        lambda signals: signals["overflows_in_a_row"] >= OVERFLOWS,
+        CURE_OF_OVERFLOWS,
+        at_once=True,
+    ),
 )  # fmt: skip
 
 
@@ -97,7 +111,7 @@ class Health:
                 self._warned.discard(ailment.name)
                 continue
             since = self._since.setdefault(ailment.name, step)
-            if step - since >= PATIENCE and ailment.name not in self._warned:
+            if (ailment.at_once or step - since >= PATIENCE) and ailment.name not in self._warned:
                 self._warned.add(ailment.name)
                 due.append(f"warning: since step {since} {ailment.name}. {ailment.tried}.")
         return due

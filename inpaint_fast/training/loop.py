@@ -169,7 +169,7 @@ def _follow(run: Run) -> None:
         while not said.over:
             run.load_state_dict(state)
             with closing(prefetch(run.batches, run.steps_done, device=run.device)) as batches:
-                while not ((said := run.processes.agree(signal=ending.received)).over or said.back):
+                while not ((said := run.processes.agree(**ending.news())).over or said.back):
                     if not said.signal:
                         run.step(next(batches)[1])
             if said.back:
@@ -182,7 +182,8 @@ def _go_on(run: Run, looker: Progress, ending: EndSignals) -> None:
     """Steps, until the run is over, is ended by a signal, or has gone back to a checkpoint."""
     with closing(prefetch(run.batches, run.steps_done, device=run.device)) as batches:
         while not ending.received and not looker.done():
-            if ending.hear(run.processes.agree(signal=ending.received).signal):
+            said = run.processes.agree(**ending.news())
+            if ending.hear(said.signal, said.asked):
                 return
             _, batch = next(batches)
             if looker.after_step(run.step(batch)):
@@ -270,10 +271,8 @@ class Progress:
         self.shown.step(self.run.steps_done)
         for note in self.run.iterate.news():
             self.shown.say(note)
-        now = time.perf_counter()
-        look = now - self.refreshed >= REFRESH_SECONDS
-        if look:
-            self.refreshed = now
+        if look := time.perf_counter() - self.refreshed >= REFRESH_SECONDS:
+            self.refreshed = time.perf_counter()
             values = self._check({name: value.item() for name, value in measured.items()}) if guard.good else {}
             self.shown.show(self._elapsed(), values, skipped=int(guard.skipped))
         if (look or self.run.device.type == "cpu") and guard.longest >= self.run.recipe.max_skipped:
@@ -302,6 +301,8 @@ class Progress:
         """The evaluation and the checkpoint of the last step, if they are not there."""
         if 0 < self.run.steps_done == self.run.system.guard.skipped:
             self._stop(f"each of the {self.run.steps_done} steps had {NONE}")
+        for warning in self.run.system.precision.unmoved():
+            self._warn(warning, sys.stderr)
         if not self._measured():
             self._evaluate()
         if self.records.saved != self.run.steps_done:
@@ -467,7 +468,7 @@ class Progress:
     def _check(self, measured: dict[str, float]) -> dict[str, float]:
         """Stop at what is no number; say what has gone wrong more quietly."""
         self._expect_finite(measured)
-        for warning in self.health.look(self.run.steps_done, measured):
+        for warning in self.health.look(self.run.steps_done, measured | self.run.system.precision.signals()):
             self._warn(warning, None)
             self.shown.say(warning)
         return measured
@@ -494,7 +495,5 @@ class Progress:
             self._stop(f"{name} holds a value that is not finite")
 
     def _stop(self, reason: str) -> NoReturn:
-        raise TrainingError(
-            f"{reason} near step {self.run.steps_done}: training stopped. {self._kept()}. A smaller --lr is the usual "
-            "cure."
-        )
+        what = f"{reason} near step {self.run.steps_done}: training stopped. {self._kept()}"
+        raise TrainingError(f"{what}. A smaller --lr is the usual cure.")

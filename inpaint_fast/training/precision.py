@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from inpaint_fast.training.guard import Guard
+from inpaint_fast.training.health import CURE_OF_OVERFLOWS as CURE
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -30,6 +31,8 @@ class Precision:
         self.half = PRECISIONS[name]
         self.scaler: torch.amp.GradScaler | None = None  # from the first scaled loss on
         self.skipped = torch.zeros((), dtype=torch.int64)  # updates; on the device, so that nothing waits for it
+        self.updates: dict[str, Tensor] = {}
+        """Optimizer -> its updates, and how many of the last ones were skipped one after the other; there, too."""
         self._statistics: Statistics | None = None
 
     @property
@@ -66,8 +69,9 @@ class Precision:
         if self.scales and self._statistics is None:
             self._statistics = Statistics(list(system.buffers()))
 
-    def step(self, optimizer: torch.optim.Optimizer, guard: Guard) -> Tensor:
-        """The optimizer's step by gradients of scaled losses; returns whether it was skipped, a bool on the device.
+    def step(self, name: str, optimizer: torch.optim.Optimizer, guard: Guard) -> Tensor:
+        """The step of an optimizer of this name by gradients of scaled losses; returns whether it was skipped, a bool
+        on the device.
 
         It is where one of them is too large, or where the guard has seen what is no number: that makes them so.
         """
@@ -84,6 +88,8 @@ class Precision:
         if self.skipped.device != device:
             self.skipped = self.skipped.to(device)
         self.skipped += skipped if good is None else skipped & good
+        counts = self.updates.setdefault(name, torch.zeros(2, dtype=torch.int64, device=device))
+        counts.add_(1)[1].mul_(skipped)
         self._statistics.settle(undo=skipped)
         return skipped
 
@@ -95,13 +101,32 @@ class Precision:
         """For a row of metrics: the updates that were skipped since the start."""
         return {"overflows": int(self.skipped)} if self.scales else {}
 
+    def signals(self) -> dict[str, float]:
+        """What `inpaint_fast.training.health` looks at: the most updates of one network that were skipped in a row."""
+        return {"overflows_in_a_row": max(int(counts[1]) for counts in self.updates.values())} if self.updates else {}
+
+    def unmoved(self) -> list[str]:
+        """A warning for each network whose every update was skipped."""
+        counted = {name: counts.tolist() for name, counts in self.updates.items()}
+        return [
+            f"warning: each of the {made} updates of the {name} overflowed in float16, and it learned nothing. {CURE}."
+            for name, (made, in_a_row) in counted.items()
+            if made == in_a_row
+        ]
+
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` needs to go on."""
-        return {"scaler": self.scaler and self.scaler.state_dict(), "skipped": int(self.skipped)}
+        return {
+            "scaler": self.scaler and self.scaler.state_dict(),
+            "skipped": int(self.skipped),
+            "updates": {name: counts.tolist() for name, counts in self.updates.items()},
+        }
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Go on where `state_dict` was taken."""
         self.skipped, self._statistics = torch.tensor(state["skipped"]), None
+        counted = state.get("updates", {})  # which checkpoints did not always have
+        self.updates = {name: torch.tensor(counts, device=device) for name, counts in counted.items()}
         self.scaler = state["scaler"] and torch.amp.GradScaler(device.type)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["scaler"])

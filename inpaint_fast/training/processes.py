@@ -39,6 +39,8 @@ class Said(NamedTuple):
     """One of them has received it: no step is made any more."""
     back: bool = False
     """The first process has gone back to an earlier state, which it gives the others now (`of_first`)."""
+    asked: bool = False
+    """One of them was asked for a checkpoint."""
 
 
 class Processes:
@@ -124,16 +126,18 @@ class Processes:
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, *, over: bool = False, signal: Signals | None = None, back: bool = False) -> Said:
+    def agree(
+        self, *, over: bool = False, signal: Signals | None = None, back: bool = False, asked: bool = False
+    ) -> Said:
         """Tell what this process knows, learn what all know. They all call it before each step, and wait for each
         other; the first one ends with `over`."""
         if self.count == 1:
-            return Said(over, signal, back)
-        known = torch.tensor([over, signal or 0, back])
+            return Said(over, signal, back, asked)
+        known = torch.tensor([over, signal or 0, back, asked])
         with self._together():
             dist.all_reduce(known, dist.ReduceOp.MAX)
-        over, number, back = known.tolist()
-        return Said(bool(over), Signals(number) if number else None, bool(back))
+        over, number, back, asked = known.tolist()
+        return Said(bool(over), Signals(number) if number else None, bool(back), bool(asked))
 
     def of_first(self, value: Any) -> Any:
         """What the first process has here, in all of them: tensors (they arrive on the CPU), numbers, strings and

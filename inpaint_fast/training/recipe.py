@@ -345,7 +345,8 @@ class System(nn.Module, ABC):
         chosen = self.optimizers[optimizer]
         if self.processes.count > 1:
             self._average_over_processes(chosen)
-        skipped = self.precision.step(chosen, self.guard) if self.precision.scales else self.guard.step(chosen)
+        scales = self.precision.scales
+        skipped = self.precision.step(optimizer, chosen, self.guard) if scales else self.guard.step(chosen)
         self.optimizers[optimizer].zero_grad(set_to_none=True)
         if self.average is not None and self._trains_generator(optimizer):
             self.average.move(self.generator, skipped)

@@ -78,7 +78,10 @@ def test_the_weights_gain_without_the_texture(monkeypatch) -> None:
     picture, generator = stripes(), residual()
     adapted = adapt_to_picture(generator, picture, MASK, seconds=1e4, steps=40)
     assert adapted.gained and adapted.after > adapted.before + 1 and not adapted.share and adapted.steps
-    assert type(adapted.network) is ResidualCompletionNetwork and "texture" not in str(adapted)
+    assert type(adapted.network) is ResidualCompletionNetwork and str(adapted).endswith(
+        "on known pixels held out; the picture's texture was not tried, which is done in pictures of up to 0 pixels, "
+        f"and this one has {SIZE[0] * SIZE[1]:,}"
+    )
     before, after = (ipf.complete(picture, MASK, weights=each) for each in (generator, adapted.network))
     assert error(after, picture) < 0.8 * error(before, picture)
 
@@ -91,6 +94,18 @@ def test_the_texture_gains_where_weights_learn_nothing() -> None:
     assert adapted.gained and not adapted.steps and 0.9 < adapted.share <= 1
     assert f"with {adapted.share:.0%} of the picture's texture" in str(adapted)
     assert error(ipf.complete(picture, MASK, weights=adapted.network), picture) < 200  # the stripes' is 10,000
+
+
+@pytest.mark.parametrize("most, reason", [
+    ({"PIXELS": 2**20}, ""), ({"PIXELS": 100}, "up to 100 pixels"),
+    ({"FEWEST_OF_TEXTURE": 100}, "100 places as large as the hole are held out, and there were"),
+])  # fmt: skip
+def test_where_no_texture_is_tried_it_is_said(monkeypatch, most, reason) -> None:
+    for name, value in most.items():
+        monkeypatch.setattr(adapt, name, value)
+    for picture in (flat(), stripes()):
+        adapted = adapt_to_picture(residual(), picture, MASK, seconds=1e4, steps=10)
+        assert bool(reason) == bool(adapted.untried) == ("was not tried" in str(adapted)) and reason in str(adapted)
 
 
 def test_the_same_steps_are_the_same_weights_and_the_generator_stays() -> None:

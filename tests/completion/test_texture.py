@@ -11,7 +11,7 @@ import inpaint_fast as ipf
 from inpaint_fast.completion import complete_batch, harmonic, texture
 from inpaint_fast.completion.texture import TexturedNetwork
 from inpaint_fast.data import Batch, box, to_float
-from inpaint_fast.models import ResidualCompletionNetwork
+from inpaint_fast.models import CompletionNetwork, ResidualCompletionNetwork
 
 SIZE = (13, 10)
 HOLE = (box(*SIZE, 3, 4, 4, 5) | box(*SIZE, 9, 0, 1, 2))[0]
@@ -91,6 +91,7 @@ def test_the_mean_with_what_a_generator_completes(share) -> None:
     torch.manual_seed(0)
     picture, mask = (255 * noise(torch.float32)).byte()[:, :12, :8], HOLE[None, :12, :8]
     network = ResidualCompletionNetwork(2, hole=14).eval()
+    torch.nn.init.normal_(network.last.weight)  # it would correct nothing
     mixed = TexturedNetwork(network, REACH, share)
     fill = 255 * texture.texture(to_float(picture), mask[0], REACH)
     expected = (1 - share) * ipf.complete(picture, mask, weights=network) + share * fill
@@ -99,3 +100,20 @@ def test_the_mean_with_what_a_generator_completes(share) -> None:
     assert torch.equal(completed[:, ~mask[0]], picture[:, ~mask[0]])
     batch = Batch(to_float(picture)[None], mask[None])
     assert (255 * complete_batch(mixed, batch)[0] - completed).abs().max() <= 1 + 1e-3  # both are rounded once
+    with torch.no_grad():
+        called = mixed(harmonic(batch.image, batch.mask), batch.mask.float())
+    assert torch.equal(called, complete_batch(mixed, batch)) and not torch.equal(called, harmonic(*batch[:2]))
+
+
+def test_a_call_learns_and_takes_what_the_network_takes() -> None:
+    network = TexturedNetwork(CompletionNetwork(2), REACH, 0.4)
+    pictures = to_float((255 * noise(torch.float32)).byte())[:, :12, :8].expand(2, -1, -1, -1)
+    masks = torch.stack([HOLE[None, :12, :8], torch.ones(1, 12, 8, dtype=torch.bool)])  # of one all is unknown
+    completed = network(pictures, masks)
+    assert torch.equal(completed[0][:, ~masks[0, 0]], pictures[0][:, ~masks[0, 0]])
+    assert torch.equal(completed[1], network.network(pictures, masks)[1])
+    assert network(pictures[:0], masks[:0]).shape == (0, 3, 12, 8)
+    gradients = torch.autograd.grad(completed.sum(), list(network.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in gradients[-2:])
+    with pytest.raises(ValueError, match="mask: shape .* is expected"):
+        network(pictures, masks[:, 0])

@@ -18,14 +18,18 @@ from PIL import Image
 from inpaint_fast.data import (
     Batch,
     Batches,
+    ContextBatches,
     ImageError,
     ImageFolder,
     center_square,
     heldout_crops,
+    open_images,
     pack,
     prefetch,
     samples,
 )
+
+FEW = {"size": 16, "batch_size": 4, "crop": (4, 16)}
 
 
 def flat(count: int, side: int = 80) -> list[torch.Tensor]:
@@ -86,6 +90,29 @@ class TestPure:
     def test_another_process_makes_the_same(self, photos):
         batches = Batches(photos, mask="free_form", batch_size=4)
         assert same(pickle.loads(pickle.dumps(batches))[5], batches[5])
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("batches_of", [
+        lambda images: Batches(images, mask="center", captions=torch.rand(len(images), 2, 3), **FEW),
+        lambda images: Batches(images, mask="rectangle", **FEW),
+        lambda images: Batches(images, mask="free_form", **FEW),
+        lambda images: ContextBatches(images, local=8, hole=(3, 5), **FEW),
+        lambda images: ContextBatches(images, local=8, hole=(3, 5), one_area=True, **FEW),
+    ], ids=["center", "rectangle", "free_form", "context", "one_area"])  # fmt: skip
+    def test_rows_are_those_of_the_batch(self, tmp_path, batches_of, packed):
+        """Also no rows, of pictures that together are smaller than one of the batch's."""
+        images = [picture[:, :8, :8] for picture in flat(3)]
+        if packed:
+            (tmp_path / "d").mkdir()
+            for i, picture in enumerate(images):
+                Image.fromarray(picture.permute(1, 2, 0).numpy()).save(tmp_path / "d" / f"{i}.png")
+            pack(tmp_path / "d", tmp_path / "d.pack")
+            images = open_images(tmp_path / "d.pack")
+        batches = batches_of(images)
+        batch = batches[1]
+        for kept in (slice(0, 0), slice(2, 2), slice(4, 9), slice(1, 3), slice(None, None, 2), slice(-1, None)):
+            for part, whole in zip(batches.rows(1, kept), batch, strict=True):
+                assert part is whole is None or torch.equal(part, whole[kept])
 
     def test_each_epoch_is_a_permutation(self):
         batches = Batches(flat(7), batch_size=5, size=4, crop=(8, 8))

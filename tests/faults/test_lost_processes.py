@@ -46,8 +46,12 @@ def test_a_lost_process_is_started_again_and_a_signal_to_either_ends_both(number
     os.kill(process_of(run.pid, rank=rank), signal.SIGKILL)
     before = int(max((out / "pictures").iterdir()).stem[5:])
     wait_for(out / "pictures" / f"step_{before + 40:06d}.png")
+    os.kill(process_of(run.pid, rank=rank), signal.SIGUSR1)  # which the first process hears of, and goes on
+    asked = max(path.name for path in (out / "pictures").iterdir())
+    wait_for(out / "pictures" / f"step_{int(asked[5:11]) + 40:06d}.png")
     os.kill(process_of(run.pid, rank=rank), signal.SIGTERM)
     text = run.communicate(timeout=60)[0]
+    assert text.count("SIGUSR1: The newest checkpoint in ") == 1
     assert run.returncode != 0 and "goes on after step" in text, text
     step = int(text.rpartition("SIGTERM: stopped after step ")[2].split(".")[0])
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -75,6 +75,7 @@ def in_process(rank: int, folder: str) -> None:
         Run(replace(WHOLE, batch_size=3), processes)
     with pytest.raises(ValueError, match="device: 'gpu'|device: 'auto'"):
         processes.device("gpu")
+    assert processes.agree(asked=rank == 1).asked and not processes.agree().asked
     dist.barrier()
     if rank == 0:
         with pytest.raises(ProcessLost, match="process 0 of 2: another one has ended"):

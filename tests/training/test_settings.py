@@ -17,6 +17,8 @@ from inpaint_fast.completion import load_network
 from inpaint_fast.training import DCGAN, ConvAutoencoderRecipe, GLCICSmall, Run, UNetL2, UNetWGAN, train
 from inpaint_fast.training.average import Average
 from inpaint_fast.training.evaluation import evaluations_since_best
+from inpaint_fast.training.health import OVERFLOWS
+from inpaint_fast.training.precision import Precision
 from inpaint_fast.training.rates import rate_factor
 
 TINY = {"filters": 2, "batch_size": 4, "heldout_crops": 1, "evaluate_every": 2}
@@ -69,6 +71,8 @@ def test_an_update_that_overflows_changes_nothing_and_is_counted() -> None:
     measured = steps(run, 1)[0]
     assert all(math.isfinite(value) for value in measured.values())
     assert run.system.counts()["overflows"] == counted + 3  # two of the critic, one of the generator
+    assert run.system.precision.state_dict()["updates"] == {"critic": [26, 2], "generator": [13, 1]}
+    assert run.system.precision.signals() == {"overflows_in_a_row": 2} and not run.system.precision.unmoved()
     assert run.system.precision.state_dict()["scaler"]["scale"] == 2.0**77
     for (name, value), (_, now) in zip(before, run.system.learned(), strict=True):
         assert torch.equal(value, now), name
@@ -76,6 +80,29 @@ def test_an_update_that_overflows_changes_nothing_and_is_counted() -> None:
     run.load_state_dict(state)
     steps(run, 1)
     assert any(not torch.equal(value, now) for (_, value), (_, now) in zip(before, run.system.learned(), strict=True))
+
+
+@pytest.mark.parametrize("steps", [7, 30])
+def test_where_every_update_overflows_it_is_said(tmp_path, capsys, monkeypatch, steps: int) -> None:
+    """As soon as more did than a scale needs to settle, and at the end."""
+    scaled, settings = Precision.scaled, TINY | {"critic_filters": 2, "critic_steps": 1, "steps": steps}
+    monkeypatch.setattr(Precision, "scaled", lambda self, value: scaled(self, value) * 1e30)
+    train(UNetWGAN(precision="fp16", **settings | {"evaluate_every": 5}), tmp_path / "run")
+    assert rows_of(tmp_path / "run")[-1]["overflows"] == 2 * steps
+    warned = (tmp_path / "run" / "health.txt").read_text().splitlines()
+    never = [f"each of the {steps} updates of the {name} overflowed in float16" for name in ("critic", "generator")]
+    first = [f"every update of a network overflows in float16, {OVERFLOWS}"] if steps == 30 else []
+    assert len(warned) == len(first + never)
+    for line, words in zip(warned, first + never, strict=True):
+        assert words in line and "--precision bf16" in line and "--lr" in line
+    shown = "".join(capsys.readouterr())
+    assert all(line in shown for line in warned)
+
+
+def test_updates_that_were_made_are_not_warned_of(tmp_path) -> None:
+    settings = TINY | {"critic_filters": 2, "critic_steps": 2, "steps": 14}
+    train(UNetWGAN(precision="fp16", **settings), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run" / "health.txt").exists() and rows_of(tmp_path / "run")[-1]["overflows"] > 0
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
