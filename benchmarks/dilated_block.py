@@ -7,7 +7,8 @@ on channels_last tensors, the layout to take for speed; inpaint_fast_nchw the sa
 block is channels_last with its weights frozen for inference, contiguous for training. OpenVINO and ONNX Runtime (pip
 install 'inpaint_fast[peers]') run it exported, in latency mode, on as many threads as torch; nothing limits the
 instruction set of ONNX Runtime, so that it stays out with `--isa avx2`. On a GPU: bf16 and float32 (with TF32), every
-backend of ours, and every mode of torch.compile on channels_last tensors.
+backend of ours, and every mode of torch.compile on channels_last tensors; training in bf16 also by CUDA with the
+weights' gradient by the code of sm_80 and by that of sm_90a (inpaint_fast_wgrad_*).
 
 `work` counts the direct convolution with the taps on padding, in training three times. Winograd's algorithm needs up to
 4 times fewer multiplications: its rate, set beside the ceiling and the rates of direct convolutions (which may pass a
@@ -91,7 +92,7 @@ class Problem:
         ]
         on_gpu = peers.on_gpu(
             "dilated_block", lambda layout: run(*self.ours(layout)), lambda layout: run(*self.plain(layout)),
-            partial(self.compiled, run),
+            partial(self.compiled, run), weight_gradient=self.training and self.dtype != torch.float32,
         )  # fmt: skip
         return harness.Case(
             [*on_cpu, *others] if self.device == "cpu" else on_gpu,

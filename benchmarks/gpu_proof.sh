@@ -32,6 +32,7 @@ STAGES="
 240 yes beside tests_conv_sm_90a
 240 yes beside tests_gpu
 300 yes beside tests_triton
+180 yes beside tests_weight_gradient_sm_90a
 240 yes beside train
 150 yes alone  bench_glcic_bf16_infer
 150 yes alone  bench_training_unet_wgan
@@ -141,10 +142,15 @@ tests() {
 
 # The convolutions in CUDA C++, by either code. Both in stages of their own: a kernel that hangs costs no more than that.
 stage_tests_conv() {
-  local which="not triton"
-  [ -z "$QUICK" ] || which="not triton and (parity[ or capture)"
+  local which="not triton and not weight_gradient_sm90"
+  [ -z "$QUICK" ] || which="$which and (parity[ or capture)"
   INPAINT_FAST_CUDA_CAPABILITY=$1 TRITON_INTERPRET=1 tests -m "gpu and not long" \
     tests/ops/conv_block tests/ops/test_capture.py -k "$which"
+}
+
+# The weights' gradient by sm_90a's code, which nothing runs unasked.
+stage_tests_weight_gradient_sm_90a() {
+  tests -m "gpu and not long" tests/ops/conv_block/test_weight_gradient_sm90.py ${QUICK:+-k parity}
 }
 
 # On CUDA tensors: the rest of CUDA C++, whole networks and steps as graphs; then Triton, whose kernels are compiled as
@@ -291,6 +297,12 @@ for case in dict.fromkeys(row["case"] for row in rows):
         ratios = [ratio(best(row_of, "median_ms", *names), call), ratio(best(row_of, "gpu_ms", *names), gpu)]
         cells.append(" / ".join(ratios) if set(ratios) != {"-"} else "-")
     print(f"{case:40} {call:9.4f} {'-' if gpu is None else f'{gpu:9.4f}':>9}  " + "  ".join(f"{cell:>13}" for cell in cells))
+
+prefix, both = "inpaint_fast_wgrad_", ("sm_80", "sm_90a")
+for case in dict.fromkeys(row["case"] for row in rows if row["implementation"].startswith(prefix)):
+    row_of = {row["implementation"]: row for row in rows if row["case"] == case}
+    old, new = ([best(row_of, column, prefix + code) for column in ("median_ms", "gpu_ms")] for code in both)
+    print(f"{case}: with the weights' gradient by sm_90a's code instead of sm_80's", " / ".join(map(ratio, old, new)))
 PY
 }
 
@@ -301,7 +313,7 @@ if [ -n "$TABLE" ]; then print_tables; exit; fi
 echo "gpu_proof: ${GPU:-no GPU}; $("$PYTHON" --version); results in $OUT, logs in $LOGS"
 JOBS=${JOBS:-$(($(nproc) / 3 > 0 ? $(nproc) / 3 : 1))}
 export -f run_stage missing tests sanitized stage_bench stage_tools stage_build stage_info stage_tests_gpu \
-  stage_tests_triton stage_tests_conv stage_bench_sm_80 stage_tests_cpu stage_train stage_memcheck stage_racecheck
+  stage_tests_triton stage_tests_conv stage_tests_weight_gradient_sm_90a stage_bench_sm_80 stage_tests_cpu stage_train stage_memcheck stage_racecheck
 export PYTHON OUT QUICK REQUIRED JOBS WITHOUT CHECKED
 failed=0 skipped=0 left=0 begun=0 running=()
 

@@ -19,7 +19,6 @@ import importlib.util
 import io
 import math
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -32,6 +31,8 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from tqdm import tqdm
+
+from inpaint_fast import _processor
 
 Run = Callable[[], Any]  # one call; answers a tensor (or array) or a list or tuple of them
 T = TypeVar("T")
@@ -396,10 +397,7 @@ def device_name(device: torch.device) -> str:
     """A name that a reader of the CSV knows, such as "AMD EPYC 9R14 (AVX512)" or "NVIDIA H100 80GB HBM3"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    name = model[1] if model else platform.processor() or platform.machine()
-    return f"{name} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{_processor.name()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _arguments(argv: Sequence[str] | None, cases: Cases | Callable[[str], Cases], parser: argparse.ArgumentParser

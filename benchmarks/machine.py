@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from inpaint_fast import _extension
+from inpaint_fast import _extension, _processor
 from inpaint_fast.benchmarks.harness import Run
 
 LEVELS = ("l2", "l3", "dram")
@@ -32,7 +32,6 @@ NAMES = (
 DRAM_BYTES = 256 << 20
 CALL_BYTES = 32 << 20  # of one call, at least: it takes far longer than the way to its loop
 SIDE = 1024  # of torch_mm's matrices
-CPUS = Path("/sys/devices/system/cpu")
 
 
 class Caches(NamedTuple):
@@ -41,32 +40,17 @@ class Caches(NamedTuple):
     l2: int
     l3: int
     told: bool = True
-    """By the system. Where it tells nothing, 1 MB and 16 MB are assumed."""
+    """By the system; otherwise assumed."""
 
     def level(self, size: float, threads: int) -> str:
         """From where so many bytes come, used again by all threads together."""
         return "l2" if size <= self.l2 * threads else "l3" if size <= self.l3 * threads else "dram"
 
 
-def caches(threads: int, cpus: Path = CPUS) -> Caches:
-    """Those of the first processor, by its folder in Linux's /sys, where each thread has a core of its own."""
-    found = {}
-    for index in (cpus / "cpu0" / "cache").glob("index*"):
-        kind, level, size, shared = (
-            (index / name).read_text().strip() for name in ("type", "level", "size", "shared_cpu_list")
-        )
-        if kind != "Instruction":
-            found[int(level)] = int(size.removesuffix("K")) << 10, sum(map(_count, shared.split(",")))
-    if not {2, 3} <= found.keys():
-        return Caches(1 << 20, 16 << 20, told=False)
-    (l2, of_core), (l3, of_cores) = found[2], found[3]
-    return Caches(l2, l3 // min(max(of_cores // of_core, 1), threads))
-
-
-def _count(processors: str) -> int:
-    """Of "3" or "0-7"."""
-    first, _, last = processors.partition("-")
-    return int(last or first) - int(first) + 1
+def caches(threads: int, cpus: Path = _processor.CPUS) -> Caches:
+    """Those of the first processor, where each thread has a core of its own."""
+    found = _processor.caches(cpus)
+    return Caches(found.l2, found.l3 // min(found.cores, threads), found.told)
 
 
 class Loop(NamedTuple):

@@ -61,10 +61,10 @@ class Winograd:
         self.tile: int = module.winograd_tile(*sizes, kept)
         self.channels, self.all_numbers = channels, (self.tile + 2) ** 2
         self.numbers, self.weights_read = 0, 0.0
-        for tasks, tiles, rows, columns in module.winograd_tasks(*sizes, self.tile):
+        for tasks, shares, tiles, rows, columns in module.winograd_tasks(*sizes, self.tile):
             numbers = (rows + 2) * (columns + 2)
             self.numbers += tiles * numbers  # of all transformed patches, for a channel
-            self.weights_read += 4.0 * tasks * numbers * channels**2  # bytes, by all tasks together
+            self.weights_read += 4.0 * (tasks // shares) * numbers * channels**2  # bytes, by all tasks together
         self.patches = 4.0 * channels * self.numbers  # bytes, as those that follow
         self.pictures = 4.0 * channels * batch * side**2
         self.weights = 4.0 * self.all_numbers * channels**2

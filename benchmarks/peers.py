@@ -7,10 +7,12 @@ import os
 import warnings
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
+from inpaint_fast import _extension
 from inpaint_fast.benchmarks import harness
 from inpaint_fast.ops import backend_of, use_backend
 
@@ -38,10 +40,13 @@ def on_gpu(
     ours: Callable[[torch.memory_format], harness.Run],
     eager: Callable[[torch.memory_format], harness.Run],
     compiled: Callable[[str], harness.Run],
+    weight_gradient: bool = False,
 ) -> list[harness.Implementation]:
     """inpaint_fast as it chooses and by each GPU backend, against PyTorch in both layouts and every mode of compile.
 
     Each is given what prepares it: `ours` and `eager` for a memory layout, `compiled` for a mode of torch.compile.
+    `weight_gradient`: by CUDA, also with each of the codes of the convolutions' weight gradient, whichever is the
+    default.
     """
     torch.backends.cudnn.benchmark = True  # for all of them, as who wants speed sets it
     layouts = {"": NCHW, "_channels_last": CHANNELS_LAST}
@@ -51,6 +56,10 @@ def on_gpu(
         *(
             harness.Implementation(f"inpaint_fast_{backend}", partial(forced, backend, ours), backend)
             for backend in ("cuda", "triton")
+        ),
+        *(
+            harness.Implementation(f"inpaint_fast_wgrad_{code}", partial(by_weight_gradient, code, ours), "cuda")
+            for code in (_extension.CUDA_CAPABILITIES if weight_gradient else ())
         ),
         *(harness.Implementation(f"eager{name}", partial(eager, layout)) for name, layout in layouts.items()),
         *(
@@ -69,6 +78,17 @@ def forced(backend: str, ours: Callable[[torch.memory_format], harness.Run]) -> 
 
     def again() -> object:
         with use_backend(backend):
+            return run()
+
+    return again
+
+
+def by_weight_gradient(code: str, ours: Callable[[torch.memory_format], harness.Run]) -> harness.Run:
+    """Ours by CUDA with that code of the weights' gradient; an error where that cannot run."""
+    run = forced("cuda", ours)
+
+    def again() -> object:
+        with mock.patch.dict(os.environ, {"INPAINT_FAST_CUDA_WEIGHT_GRADIENT": code}):
             return run()
 
     return again

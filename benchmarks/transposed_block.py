@@ -84,8 +84,9 @@ def case(
 
     if device == "cuda":
         implementations = peers.on_gpu(
-            stem, partial(prepare, mode="ours"), prepare, lambda mode: prepare(CHANNELS_LAST, mode)
-        )
+            stem, partial(prepare, mode="ours"), prepare, lambda mode: prepare(CHANNELS_LAST, mode),
+            weight_gradient=training and dtype != torch.float32,
+        )  # fmt: skip
     else:
         compiled_layout = NCHW if training else CHANNELS_LAST  # dilated_block.py says why
         implementations = [

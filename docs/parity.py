@@ -41,6 +41,7 @@ RUNS_ON = {
     "implementation": "every implementation",
     "kernel": "every kernel",
     "mode": "CUDA's source, by each of its codes",
+    "half": "CUDA's source for sm_90a",
 }
 PARTS = {
     "ops": "Operators", "optim": "Optimizers", "nn": "Networks, accelerated", "losses": "Losses", "models": "Networks",

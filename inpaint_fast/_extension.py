@@ -10,6 +10,8 @@ from types import ModuleType
 
 import torch  # (first: the module is linked with the libraries that this loads)
 
+from inpaint_fast import _processor
+
 CPU_CAPABILITIES = ("baseline", "avx2", "avx512")
 CUDA_CAPABILITIES = ("sm_80", "sm_90a")
 AMX_WISHES = ("0", "1")
@@ -29,7 +31,7 @@ def _why_nothing_was_compiled() -> ImportError | None:
 def _load() -> tuple[ModuleType | None, ImportError | None]:
     for name, known in (
         ("INPAINT_FAST_CPU_CAPABILITY", CPU_CAPABILITIES), ("INPAINT_FAST_CUDA_CAPABILITY", CUDA_CAPABILITIES),
-        ("INPAINT_FAST_AMX", AMX_WISHES),
+        ("INPAINT_FAST_CUDA_WEIGHT_GRADIENT", CUDA_CAPABILITIES), ("INPAINT_FAST_AMX", AMX_WISHES),
     ):  # fmt: skip
         wish = os.environ.get(name, "")
         if wish not in ("", *known):
@@ -48,6 +50,8 @@ def _load() -> tuple[ModuleType | None, ImportError | None]:
         return None, error
     if os.environ.get("INPAINT_FAST_AMX") == "1" and _C.amx() == "none":
         raise ValueError("INPAINT_FAST_AMX: 0 or nothing is expected where there is no AMX, got '1'")
+    caches = _processor.caches()
+    _C.set_caches(caches.l2, caches.l3)
     return _C, None
 
 
@@ -79,5 +83,17 @@ def cuda_capability() -> str:
     Raises:
         RuntimeError: INPAINT_FAST_CUDA_CAPABILITY asks for what this device or this build does not have.
     """
-    built = module is not None and bool(build_info()["cuda"])
-    return module.dilated_block_cuda_capability() if built and torch.cuda.is_available() else "none"
+    return module.dilated_block_cuda_capability() if _has_cuda_kernels() else "none"
+
+
+def cuda_weight_gradient() -> str:
+    """The same of its weights' gradient, in float16 and bfloat16; float32 has sm_80's everywhere.
+
+    Raises:
+        RuntimeError: INPAINT_FAST_CUDA_WEIGHT_GRADIENT asks for what this device or this build does not have.
+    """
+    return module.dilated_block_cuda_weight_gradient() if _has_cuda_kernels() else "none"
+
+
+def _has_cuda_kernels() -> bool:
+    return module is not None and bool(build_info()["cuda"]) and torch.cuda.is_available()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 
 # A job in the background may begin with Ctrl-C ignored, and so would every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -11,6 +12,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TRITON_INTERPRET", "1")
 # Before anything loads OpenMP: beside another job, threads that wait by spinning make everything many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# What is measured here is not kept for those who work on this machine.
+_caches = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _caches.name
 
 from collections.abc import Iterator  # noqa: E402
 from dataclasses import dataclass  # noqa: E402

@@ -39,6 +39,7 @@ FLOORS = {
                 "_manifest",
                 "_names",
                 "_pickles",
+                "_processor",
                 "_version",
                 "_devices",
                 "_extension",

@@ -134,9 +134,10 @@ def test_amx_where_there_is_none_and_a_wrong_wish_are_named() -> None:
 
 
 def test_a_wrong_cuda_capability_is_named() -> None:
-    assert python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_80").returncode == 0
-    ran = python("import inpaint_fast", INPAINT_FAST_CUDA_CAPABILITY="sm_90")
-    assert "INPAINT_FAST_CUDA_CAPABILITY: sm_80, sm_90a or nothing is expected, got 'sm_90'" in ran.stderr
+    for name in ("INPAINT_FAST_CUDA_CAPABILITY", "INPAINT_FAST_CUDA_WEIGHT_GRADIENT"):
+        assert python("import inpaint_fast", **{name: "sm_80"}).returncode == 0
+        ran = python("import inpaint_fast", **{name: "sm_90"})
+        assert f"{name}: sm_80, sm_90a or nothing is expected, got 'sm_90'" in ran.stderr
 
 
 @pytest.mark.parametrize(

@@ -32,22 +32,24 @@ inline decltype(&cuTensorMapEncodeTiled) tensor_map_encoder() {
 }
 
 // The map of a tensor of kRank dimensions, the innermost first: sizes, strides in bytes of all but the innermost (whose
-// elements are neighbours), and the box of a copy. The box's rows have 128 bytes and come swizzled; outside of the
-// tensor are zeros.
+// elements are neighbours), and the box of a copy: how many elements, and the steps from one of them to the next. The
+// box's rows have 128 bytes and come swizzled; outside of the tensor are zeros.
 //
-// The driver takes sizes from 1 on, strides that are multiples of 16 below 2^40, boxes of at most 256 along each
-// dimension, and data aligned to 16 bytes; what it refuses is an error that names the tensor.
+// The driver takes sizes from 1 on, strides that are multiples of 16 below 2^40, steps up to 8, boxes that reach over
+// at most 256 along each dimension, and data aligned to 16 bytes; what it refuses is an error that names the tensor.
 template <int kRank>
 CUtensorMap tensor_map(const char* name, CUtensorMapDataType type, const void* data, const uint64_t (&sizes)[kRank],
-                       const uint64_t (&strides)[kRank - 1], const uint32_t (&box)[kRank]) {
+                       const uint64_t (&strides)[kRank - 1], const uint32_t (&box)[kRank],
+                       const uint32_t (&steps)[kRank]) {
   cuuint64_t all_sizes[kRank], all_strides[kRank - 1];
-  cuuint32_t all_box[kRank], steps[kRank];
-  for (int i = 0; i < kRank; ++i) all_sizes[i] = sizes[i], all_box[i] = box[i], steps[i] = 1;
+  cuuint32_t reach[kRank], all_steps[kRank];
+  for (int i = 0; i < kRank; ++i) all_sizes[i] = sizes[i], reach[i] = box[i] * steps[i], all_steps[i] = steps[i];
   for (int i = 0; i < kRank - 1; ++i) all_strides[i] = strides[i];
   CUtensorMap map;
-  const CUresult result = tensor_map_encoder()(
-      &map, type, kRank, const_cast<void*>(data), all_sizes, all_strides, all_box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      tensor_map_encoder()(&map, type, kRank, const_cast<void*>(data), all_sizes, all_strides, reach, all_steps,
+                           CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                           CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw std::runtime_error(std::string("CUDA: the driver made no tensor map of ") + name + " (error " +
                              std::to_string(static_cast<int>(result)) + ")");

@@ -60,7 +60,9 @@ template <class V>
 struct Broadcast {
   template <class Scalar>
   static V from(Scalar x) {
-    return V{} + static_cast<decltype(V{}[0] + 0)>(x);
+    // Less zero, for that is x, whatever x is: compilers leave it away and load x into every lane, by no more than a
+    // load. Zero more would not be, of -0, and so they add.
+    return static_cast<decltype(V{}[0] + 0)>(x) - V{};
   }
 };
 template <>

@@ -111,11 +111,11 @@ Tensor block_weight_gradient(const Geometry& geometry, const Tensor& grad, const
   std::optional<Tensor> grad_memory, input_memory;
   const Pictures grads = packed_pictures(grad, grad_memory, device.stream());
   const Pictures pictures = packed_pictures(input, input_memory, device.stream());
-  const int64_t size = cuda::weight_gradient_splits(grads, weights) * weights.taps * weights.taps *
+  const cuda::Multiplication how{kind_of(input), tf32};
+  const int64_t size = cuda::weight_gradient_splits(how, grads, pictures, weights) * weights.taps * weights.taps *
                        weights.out_channels * weights.in_channels;
   Tensor sums = new_vector(input, size, ScalarType::Float);
-  cuda::weight_gradient({kind_of(input), tf32}, geometry, grads, pictures, weights,
-                        static_cast<float*>(sums.data_ptr()), device.stream());
+  cuda::weight_gradient(how, geometry, grads, pictures, weights, static_cast<float*>(sums.data_ptr()), device.stream());
   return grad_weight;
 }
 

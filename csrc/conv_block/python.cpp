@@ -3,7 +3,9 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <map>
 #include <stdexcept>
+#include <string>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -51,14 +53,15 @@ int64_t workspace_bytes(int64_t images, int64_t in_channels, int64_t out_channel
   return 4 * workspace_floats(parts_of(args));
 }
 
-std::vector<std::tuple<int64_t, int64_t, int, int>> tasks(int64_t images, int64_t in_channels, int64_t out_channels,
-                                                          int64_t height, int64_t width, int64_t dilation_h,
-                                                          int64_t dilation_w, bool channels_last, int tile) {
-  std::vector<std::tuple<int64_t, int64_t, int, int>> all;
-  for (const auto& [args, pieces] : parts_of(
+std::vector<std::tuple<int64_t, int64_t, int64_t, int, int>> tasks(int64_t images, int64_t in_channels,
+                                                                   int64_t out_channels, int64_t height, int64_t width,
+                                                                   int64_t dilation_h, int64_t dilation_w,
+                                                                   bool channels_last, int tile) {
+  std::vector<std::tuple<int64_t, int64_t, int64_t, int, int>> all;
+  for (const auto& [args, pieces, shares] : parts_of(
            sizes_of(images, in_channels, out_channels, height, width, dilation_h, dilation_w, channels_last, tile))) {
     const Tiling& tiling = args.tiling;
-    all.emplace_back(pieces.count(), tiling.tiles(), tiling.rows.pixels, tiling.columns.pixels);
+    all.emplace_back(pieces.count() * shares, shares, tiling.tiles(), tiling.rows.pixels, tiling.columns.pixels);
   }
   return all;
 }
@@ -88,6 +91,22 @@ void force_tile(int tile) {
   forced_tile.store(tile);
 }
 
+std::map<std::string, int64_t> sizes_of_work() {
+  const Blocking sizes = blocking();
+  return {{"few_weights", sizes.few_weights},
+          {"task", sizes.task},
+          {"task_of_many", sizes.task_of_many},
+          {"many_weights", sizes.many_weights},
+          {"chunk", sizes.chunk}};
+}
+
+void set_caches(int64_t core, int64_t last) {
+  constexpr int64_t kMost = int64_t{1} << 40;
+  if (core < 1 || core > kMost || last < 1 || last > kMost)
+    throw std::invalid_argument("core, last: bytes from 1 to 2^40 are expected");
+  core_cache.store(core), last_cache.store(last);
+}
+
 const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
   m.def(
       "winograd_cost", &cost, pybind11::arg("kind"), pybind11::arg("images"), pybind11::arg("height"),
@@ -108,8 +127,12 @@ const FunctionsOfModule functions_of_blocks([](pybind11::module_& m) {
       "Of a convolution of any dilation with a result of these sides: 4, F(4x4, 3x3), or 6, F(6x6, 3x3), which is the "
       "faster one. channels_last: its input and its result are; kept: its weights are transformed already.");
   m.def("winograd_tasks", &tasks,
-        "Of such a block in tiles of 4 or 6 pixels: (tasks, tiles, rows, columns) for each kind of tile, which has so "
-        "many rows and columns of pixels.");
+        "Of such a block in tiles of 4 or 6 pixels: (tasks, shares, tiles, rows, columns) for each kind of tile, which "
+        "has so many rows and columns of pixels. So many tasks share the output channels of the same tiles, and "
+        "together read all weights once.");
+  m.def("blocking", &sizes_of_work, "Name -> bytes of what the kernels read again and again, for the caches in use.");
+  m.def("set_caches", &set_caches, pybind11::arg("core"), pybind11::arg("last"),
+        "Bytes of a core's last own data cache and of the one that cores share: the kernels cut their work to them.");
   m.def("run_stage_clock", &run_stage_clock, pybind11::arg("run"),
         "For benchmarks: from now on the stages of the blocks are timed, or no longer.");
   m.def("stage_times", &stage_times,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ import torch
 from inpaint_fast import __version__, _extension
 from inpaint_fast.cli._options import parse
 from inpaint_fast.ops._dispatch import BACKENDS, OPERATORS, PREFERENCE, why_not
+from inpaint_fast.ops.conv_block import blocking
 
 
 @dataclass
@@ -25,11 +26,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _cuda_capability() -> str:
-    try:
-        return _extension.cuda_capability()
-    except RuntimeError as error:
-        return str(error)
+def _cuda_code() -> str:
+    def said(ask: Callable[[], str]) -> str:
+        try:
+            return ask()
+        except RuntimeError as error:
+            return str(error)
+
+    convolution, gradient = said(_extension.cuda_capability), said(_extension.cuda_weight_gradient)
+    return f"CUDA code of dilated_block's convolution: {convolution}; of its weights' gradient: {gradient}"
 
 
 def _amx() -> str:
@@ -49,8 +54,9 @@ def report() -> str:
     lines = [
         f"inpaint_fast {__version__}   torch {torch.__version__}   python {platform.python_version()}",
         f"CPU kernels: {_extension.cpu_capability()}   threads: {torch.get_num_threads()}   GPU: {gpu}",
+        f"tasks of the CPU's convolutions: {blocking.note()}",
         f"AMX: {_amx()}",
-        *([f"CUDA code of dilated_block's convolution: {_cuda_capability()}"] if torch.cuda.is_available() else []),
+        *([_cuda_code()] if torch.cuda.is_available() else []),
         "",
         "build:",
     ]

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
 from numbers import Real
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -113,6 +112,8 @@ def limits(bound: Bound | None, name: str = "bound") -> tuple[float, float]:
     """
     if bound is None:
         return -math.inf, math.inf
+    if type(bound) is float and bound >= 0:  # asked at every step
+        return -bound, bound
     pair = tuple(bound) if isinstance(bound, (tuple, list)) else (bound, bound)
     if len(pair) != 2 or not all(isinstance(x, Real) and not isinstance(x, bool) for x in pair):
         raise TypeError(f"{name}: a number or a pair (low, high) is expected, got {bound!r}")
@@ -141,8 +142,7 @@ def _groups(tensors: Sequence[Tensor]) -> dict[tuple[torch.device, torch.dtype],
 # ---- the rules in plain PyTorch: what "correct" means ----
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The numbers of a step, as the registered operator takes them; betas and variant as in the table above."""
 
     rule: int
@@ -159,9 +159,6 @@ class Settings:
     """sgd: the momentum buffers are new and start as the gradient."""
     decoupled: bool = False
     """The weight decay shrinks the parameter, by lr * weight_decay, and leaves the gradient alone (AdamW)."""
-
-
-SETTINGS = tuple(setting.name for setting in fields(Settings))
 
 
 def reference_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
@@ -185,7 +182,7 @@ def reference_step(
     """`clipped_step` in plain PyTorch, one parameter after the other."""
     if found_inf is not None and found_inf.item():
         return
-    s = settings if rate is None else replace(settings, lr=settings.lr * rate.item())
+    s = settings if rate is None else settings._replace(lr=settings.lr * rate.item())
     for i, (p, g) in enumerate(zip(params, grads, strict=True)):
         if grad_scale is not None:  # in float32 or better: the scale may be more than float16 holds
             g = (g.to(torch.promote_types(g.dtype, torch.float32)) / grad_scale).to(g.dtype)
@@ -257,8 +254,7 @@ def clipped_step(
     if backend == "reference":
         reference_step(*lists, settings, grad_scale, found_inf, rate)
     else:
-        numbers = (getattr(settings, name) for name in SETTINGS)
-        _operator.call(backend, "clipped_step", *lists, *numbers, grad_scale, found_inf, rate)
+        _operator.call(backend, "clipped_step", *lists, *settings, grad_scale, found_inf, rate)
         torch.autograd.graph.increment_version(params)
 
 
@@ -274,7 +270,7 @@ def step_direct(lists: tuple[list[Any], ...], settings: Settings, backend: str |
     module = _extension.module
     if module is None or not _is_direct(lists[0][0], backend):
         return False
-    if not module.clipped_step(*lists, *(getattr(settings, name) for name in SETTINGS)):
+    if not module.clipped_step(*lists, *settings):
         return False
     torch.autograd.graph.increment_version(lists[0])
     return True

@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from operator import is_
 from typing import Any
 
 import torch
@@ -105,26 +105,33 @@ class _OnePass(CheckedOptimizer):
         if found_inf is not None and not runs_ahead(found_inf.device) and found_inf.item():
             return loss
         for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
+            params = group["params"]
+            grads = [param.grad for param in params]
+            idle = [param for param, grad in zip(params, grads, strict=True) if grad is None]
+            if idle:
+                params = [param for param in params if param.grad is not None]
+                grads = [grad for grad in grads if grad is not None]
             if params:
-                self._step_group(group, params)
-            if group["clip"] is not None and len(params) < len(group["params"]):
-                idle = [param for param in group["params"] if param.grad is None]
+                self._step_group(group, params, grads)
+            if idle and group["clip"] is not None:
                 clip_weights_(idle, group["clip"], backend=self.backend)
         return loss
 
-    def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> None:
-        names = self._states(group)
-        states = [self.state[param] for param in params]
-        new = [not state for state in states]
-        if any(new):
+    def _step_group(self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor]) -> None:
+        names, state_of = self._states(group), self.state
+        if len(state_of) == len(params) and all(map(is_, state_of, params)):
+            states = list(state_of.values())  # in this order: the hash of a tensor is a call of Python's
+        else:
+            states = [state_of[param] for param in params]
+        new = [] if all(states) else [not state for state in states]
+        if new:
             check_dense(params)
             for param, state in zip(params, states, strict=True):
                 if not state:
                     self._start(group, param, state, names)
         lists: tuple[list[Any], ...] = (
             params,
-            [param.grad for param in params],
+            grads,
             *([] if name is None else [state[name] for state in states] for name in names),
             [state["step"] for state in states] if self._counts else [],
         )
@@ -132,21 +139,22 @@ class _OnePass(CheckedOptimizer):
         lr, rate = _rate(group)
         settings = Settings(
             RULES.index(self.rule), lr, weight_decay=group["weight_decay"], low=low, high=high,
-            maximize=group["maximize"], first=new[0], decoupled=group.get("decoupled_weight_decay", False),
+            maximize=group["maximize"], first=bool(new), decoupled=group.get("decoupled_weight_decay", False),
             **self._numbers(group),
         )  # fmt: skip
-        beside = {name: getattr(self, name, None) for name in ("grad_scale", "found_inf")} | {"rate": rate}
-        alone = all(x is None for x in beside.values())
-        if alone and len(set(new)) == 1 and step_direct(lists, settings, self.backend):
+        beside = {"grad_scale": getattr(self, "grad_scale", None), "found_inf": getattr(self, "found_inf", None)}
+        alone = rate is None and beside["grad_scale"] is None and beside["found_inf"] is None
+        if alone and all(new) and step_direct(lists, settings, self.backend):
             return
+        beside["rate"] = rate
         check_dense(params)
         buckets: dict[Any, list[int]] = {}
-        for i, (param, first) in enumerate(zip(params, new, strict=True)):
+        for i, (param, first) in enumerate(zip(params, new or [False] * len(params), strict=True)):
             buckets.setdefault((param.device, param.dtype, first), []).append(i)
         for (device, _, first), places in buckets.items():
             part = tuple([tensors[i] for i in places] if tensors else [] for tensors in lists)
             on_device = {name: x if x is None else x.to(device, non_blocking=True) for name, x in beside.items()}
-            clipped_step(*part, settings=replace(settings, first=first), **on_device, backend=self.backend)
+            clipped_step(*part, settings=settings._replace(first=first), **on_device, backend=self.backend)
 
     @property
     def _counts(self) -> bool:

@@ -1,5 +1,8 @@
 """The benchmarks on small shapes: whoever needs no compiler is right. And what they have for a GPU."""
 
+import os
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -149,11 +152,21 @@ def test_the_stacks_of_a_gpu():
     def eager(layout):
         return lambda: F.relu(F.batch_norm(x.to(memory_format=layout), *statistics))
 
-    stacks = peers.on_gpu("norm_act", ours, eager, lambda mode: eager(torch.contiguous_format))
+    stacks = peers.on_gpu("norm_act", ours, eager, lambda mode: eager(torch.contiguous_format), weight_gradient=True)
     case = harness.Case(stacks, lambda: F.relu(F.batch_norm(x.double(), *(s.double() for s in statistics))), 1e-6, 1.0,
                         "GB/s")  # fmt: skip
     rows = {result.implementation: result for result in harness.measure("small", case, 1)}
-    assert len(rows) == 9
-    for name, row in rows.items():
-        refused = name == "inpaint_fast_cuda"  # Triton is interpreted here
+    assert len(rows) == 11
+    for name, row in rows.items():  # Triton is interpreted here
+        refused = name in ("inpaint_fast_cuda", "inpaint_fast_wgrad_sm_80", "inpaint_fast_wgrad_sm_90a")
         assert row.problem.startswith("not run: BackendError: norm_act: backend 'cuda'") if refused else not row.problem
+
+
+def test_either_code_of_the_weights_gradient_is_asked_for_by_name(monkeypatch):
+    monkeypatch.setattr(peers, "forced", lambda backend, ours: partial(ours, backend))
+    variable = "INPAINT_FAST_CUDA_WEIGHT_GRADIENT"
+    monkeypatch.delenv(variable, raising=False)
+    for code in ("sm_80", "sm_90a"):
+        run = peers.by_weight_gradient(code, lambda backend: (backend, os.environ.get(variable)))
+        assert run() == ("cuda", code)
+        assert variable not in os.environ

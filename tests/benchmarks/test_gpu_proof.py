@@ -41,9 +41,11 @@ def test_the_table_has_ratios_to_the_best_of_each_kind(tmp_path) -> None:
         "a,eager_nchw,,1.5,",
     ]
     rows += ["a,compile_default,inductor,1,", "b,inpaint_fast,not run: it is late,,", "b,eager,pytorch,1,"]
+    rows += ["a,inpaint_fast_wgrad_sm_80,cuda,0.6,0.3", "a,inpaint_fast_wgrad_sm_90a,cuda,0.5,0.2"]
     (tmp_path / "x.csv").write_text("\n".join(rows) + "\n")
     ran = proof("--table", out=tmp_path)
     assert ran.returncode == 0, ran.stderr
+    assert "a: with the weights' gradient by sm_90a's code instead of sm_80's 1.20x / 1.50x\n" in ran.stdout
     a, b = (line.split() for line in ran.stdout.splitlines() if line.startswith(("a ", "b ")))
     assert a == ["a", "0.5000", "0.2500", "3.00x", "/", "4.00x", "2.00x", "/", "-", "-"]
     assert " ".join(b) == "b not measured: not run: it is late"

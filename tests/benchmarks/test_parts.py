@@ -61,6 +61,13 @@ def test_caches_that_are_not_told_are_assumed(tmp_path: Path) -> None:
     assert not machine.caches(2, processor(tmp_path, *L1)).told
 
 
+@pytest.mark.parametrize(("number", "text"), [(2, "much"), (1, ""), (1, "0K"), (3, "x-y")])
+def test_what_the_system_tells_wrongly_is_assumed(tmp_path: Path, number: int, text: str) -> None:
+    l2, l3 = ["2", "Unified", "2048K", "0"], ["3", "Unified", "32768K", "0-7"]
+    (l2 if number < 3 else l3)[2 if number < 3 else 3] = text
+    assert machine.caches(2, processor(tmp_path, *L1, tuple(l2), tuple(l3))) == machine.caches(2, tmp_path)
+
+
 def test_bytes_come_from_the_smallest_level_that_holds_them() -> None:
     caches = machine.Caches(1 << 20, 8 << 20)
     assert [caches.level(size * 2**20, 2) for size in (2, 2.1, 16, 16.1)] == ["l2", "l3", "l3", "dram"]
@@ -118,7 +125,7 @@ def test_a_block_tells_its_stages_once_a_task_and_block_of_channels(module, tile
     finally:
         module.force_winograd_tile(0)
         forget_plans()
-    assert sum(tiles * rows * columns for _, tiles, rows, columns in found) >= 2 * 30 * 30
+    assert sum(tiles * rows * columns for _, _, tiles, rows, columns in found) >= 2 * 30 * 30
     tasks = sum(each[0] for each in found)
     assert [told[stage][1] for stage in STAGES] == [tasks, 2 * tasks, 2 * tasks]
     assert all(told[stage][0] > 0 for stage in STAGES)

@@ -16,7 +16,7 @@
 namespace emulation {
 namespace {
 
-constexpr unsigned kGroupThreads = 128, kProductRows = 64, kProductBytes = 32;
+constexpr unsigned kGroupThreads = 128, kProductRows = 64, kRunBytes = 32;
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // ---- barriers and copies ----
@@ -58,7 +58,7 @@ void each_element(const BoxCopy& copy, F f) {
     unsigned rest = i;
     bool inside = true;
     for (unsigned d = 0; d < map.rank; ++d) {
-      const int64_t at = copy.at[d] + rest % map.box[d];
+      const int64_t at = copy.at[d] + static_cast<int64_t>(rest % map.box[d]) * map.steps[d];
       rest /= map.box[d];
       inside &= at >= 0 && at < static_cast<int64_t>(map.sizes[d]);
       from += at * static_cast<int64_t>(map.strides[d]);
@@ -115,6 +115,7 @@ NamedBarrier named[16];
 struct Product {
   uint64_t a, b;
   int columns, k;
+  bool mn_major;
   DecodeRow decode;
   unsigned started = 0;  // by so many threads
   bool read = false;
@@ -140,26 +141,56 @@ struct OfThread {
 };
 std::vector<OfThread> of_threads;
 
-// Rows of a tile, through the bits of its descriptor.
-std::vector<float> read_tile(uint64_t descriptor, int rows, int k, DecodeRow decode) {
-  const uint32_t begin = (descriptor & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
-  if (descriptor >> 62 != 1) fail("a descriptor of wgmma whose layout is not the swizzle of 128 bytes");
-  if (descriptor >> 49 & 7) fail("a descriptor of wgmma with a base offset, which tiles at multiples of 1024 lack");
+// What the bits of a descriptor say (PTX ISA, "Matrix Descriptor Format" of wgmma), in bytes.
+struct Descriptor {
+  uint32_t begin, leading, stride;
+};
+Descriptor read_descriptor(uint64_t bits) {
+  constexpr uint64_t kNamed =
+      0x3fff | uint64_t{0x3fff} << 16 | uint64_t{0x3fff} << 32 | uint64_t{7} << 49 | uint64_t{3} << 62;
+  if (bits >> 62 != 1) fail("a descriptor of wgmma whose layout is not the swizzle of 128 bytes");
+  if (bits >> 49 & 7) fail("a descriptor of wgmma with a base offset, which tiles at multiples of 1024 lack");
+  if (bits & ~kNamed) fail("a descriptor of wgmma with bits that the PTX ISA does not name");
+  const auto bytes = [=](int at) { return static_cast<uint32_t>(bits >> at & 0x3fff) << 4; };
+  return {bytes(0), bytes(16), bytes(32)};
+}
+
+// The numbers of 32 bytes that are neighbours but for the swizzle.
+void read_run(float* numbers, uint32_t at, DecodeRow decode) {
+  char bytes[kRunBytes];
+  for (unsigned chunk = 0; chunk < kRunBytes; chunk += 16)
+    std::memcpy(bytes + chunk, at_shared_address(swizzled(at + chunk), 16), 16);
+  decode(numbers, bytes);
+}
+
+// [rows][k] of a tile that goes along k: rows of 128 bytes, a stride from 8 of them to the next 8.
+std::vector<float> read_k_major(const Descriptor& tile, int rows, int k, DecodeRow decode) {
   std::vector<float> numbers(static_cast<size_t>(rows) * k);
-  for (int row = 0; row < rows; ++row) {
-    char bytes[kProductBytes];
-    const uint32_t at = begin + row / 8 * stride + row % 8 * 128;
-    for (unsigned chunk = 0; chunk < kProductBytes; chunk += 16)
-      std::memcpy(bytes + chunk, at_shared_address(swizzled(at + chunk), 16), 16);
-    decode(numbers.data() + row * k, bytes);
-  }
+  for (int row = 0; row < rows; ++row)
+    read_run(&numbers[row * k], tile.begin + row / 8 * tile.stride + row % 8 * 128, decode);
+  return numbers;
+}
+
+// [rows][k] of a tile of 16-bit numbers that goes along its rows: 128 bytes have 64 of them at one k; the leading
+// dimension's stride from 64 rows to the next 64, the other from 8 k to the next 8.
+std::vector<float> read_mn_major(const Descriptor& tile, int rows, int k, DecodeRow decode) {
+  if (tile.begin % 1024) fail("an MN-major tile that does not begin with an atom of 1024 bytes");
+  std::vector<float> numbers(static_cast<size_t>(rows) * k);
+  constexpr int kRun = kRunBytes / 2;
+  for (int row = 0; row < rows; row += kRun)
+    for (int at = 0; at < k; ++at) {
+      float run[kRun];
+      read_run(run, tile.begin + row / 64 * tile.leading + at / 8 * tile.stride + at % 8 * 128 + row % 64 * 2, decode);
+      for (int i = 0; i < kRun; ++i) numbers[(row + i) * k + at] = run[i];
+    }
   return numbers;
 }
 
 void finish_product(Product& product, std::vector<float>& sums) {
   if (!product.read) {
-    product.rows_a = read_tile(product.a, kProductRows, product.k, product.decode);
-    product.rows_b = read_tile(product.b, product.columns, product.k, product.decode);
+    const auto read = product.mn_major ? read_mn_major : read_k_major;
+    product.rows_a = read(read_descriptor(product.a), kProductRows, product.k, product.decode);
+    product.rows_b = read(read_descriptor(product.b), product.columns, product.k, product.decode);
     product.read = true;
   }
   const unsigned thread = current_thread() % kGroupThreads, warp = thread / 32, g = thread % 32 / 4, t = thread % 4;
@@ -252,15 +283,16 @@ void named_barrier(int id, int threads) {
   wait_until("bar.sync", [&barrier, round] { return barrier.rounds != round; });
 }
 
-void start_product(float* sums, int columns, uint64_t a, uint64_t b, int k, DecodeRow decode) {
+void start_product(float* sums, int columns, uint64_t a, uint64_t b, int k, bool mn_major, DecodeRow decode) {
   const unsigned group = current_thread() / kGroupThreads;
   if ((group + 1) * kGroupThreads > thread_count()) fail("a product of threads that are no whole warpgroup");
   OfThread& self = of_threads[current_thread()];
   if (!self.fenced) fail("a product without a wgmma_fence before it");
   std::deque<Product>& products = warpgroups[group].products;
-  if (self.started == products.size()) products.push_back({a, b, columns, k, decode, 0, false, {}, {}});
+  if (self.started == products.size()) products.push_back({a, b, columns, k, mn_major, decode, 0, false, {}, {}});
   Product& product = products[self.started];
-  if (product.a != a || product.b != b || product.columns != columns || product.decode != decode)
+  if (product.a != a || product.b != b || product.columns != columns || product.mn_major != mn_major ||
+      product.decode != decode)
     fail("the threads of a warpgroup start different products");
   ++product.started;
   const auto found = self.sums.find(sums);
@@ -318,9 +350,11 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap* map, CUtensorMapDataType type, cuui
   map->type = type, map->swizzle = swizzle, map->rank = rank;
   map->data = static_cast<const char*>(data);
   for (unsigned d = 0; d < rank; ++d) {
-    map->sizes[d] = sizes[d], map->box[d] = box[d];
+    if (sizes[d] == 0 || sizes[d] > uint64_t{1} << 32 || box[d] == 0 || box[d] > 256) return wrong;
+    if (steps[d] == 0 || steps[d] > 8) return wrong;
+    map->sizes[d] = sizes[d], map->steps[d] = d == 0 ? 1 : steps[d];  // the innermost's is not looked at
+    map->box[d] = (box[d] + map->steps[d] - 1) / map->steps[d];
     map->strides[d] = d == 0 ? size : strides[d - 1];
-    if (sizes[d] == 0 || sizes[d] > uint64_t{1} << 32 || box[d] == 0 || box[d] > 256 || steps[d] != 1) return wrong;
     if (d > 0 && (map->strides[d] % 16 || map->strides[d] >= uint64_t{1} << 40 ||
                   map->strides[d] < map->strides[d - 1] * sizes[d - 1]))
       return wrong;

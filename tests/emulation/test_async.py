@@ -12,7 +12,7 @@ KERNELS = load_test_kernels("test_async_kernels")
 FAULTS = (
     "none", "no barrier fence", "too few bytes", "too many bytes", "wrong parity", "no wait", "two arrivals",
     "no product fence", "sums too early", "tile overwritten", "three warps", "different tiles", "wrong layout",
-    "misaligned", "never waited", "one thread missing",
+    "misaligned", "never waited", "one thread missing", "strides swapped", "unnamed bits",
 )  # fmt: skip
 
 
@@ -30,14 +30,18 @@ def unswizzled(memory: Tensor) -> Tensor:
 # ---- boxes ----
 
 
-def box(pictures: Tensor, size: tuple[int, ...], at: tuple[int, ...], *, tf32: bool = False, **fault: str) -> Tensor:
+def box(
+    pictures: Tensor, size: tuple[int, ...], at: tuple[int, ...], *, tf32: bool = False, step: int = 1, **fault: str
+) -> Tensor:
     """The box of NHWC pictures, [images, height, width, 32 channels]; `size` and `at` begin with the images, too."""
     height, width, images = size[1], size[2], size[0]
     sizes = torch.tensor(pictures.shape).flip(0)
     strides = torch.tensor(pictures.stride()).flip(0)[1:] * 4
     out = torch.full((images * height * width * 32,), -1.0)
     extents = torch.tensor([32, width, height, images])
-    start("box", pictures, sizes, strides, extents, torch.tensor(at, dtype=torch.int32).flip(0), out, tf32, **fault)
+    start(
+        "box", pictures, sizes, strides, extents, torch.tensor(at, dtype=torch.int32).flip(0), out, tf32, step, **fault
+    )
     return out
 
 
@@ -51,6 +55,17 @@ def test_a_box_comes_swizzled_and_with_zeros_outside(at: tuple[int, ...]) -> Non
     padded[10:13, 10:15, 10:17, 40:80] = pictures
     image, y, x, channel = (10 + at[0], 10 + at[1], 10 + at[2], 40 + at[3])
     assert torch.equal(rows, padded[image : image + 2, y : y + 4, x : x + 2, channel : channel + 32])
+
+
+@pytest.mark.parametrize("step", [2, 3, 8])
+def test_a_box_of_pixels_some_steps_apart(step: int) -> None:
+    pictures, size = torch.randn(3, 15, 17, 40), (2, 4, 2)
+    for y, x in ((0, 0), (-1, -3), (4, 5)):
+        rows = unswizzled(box(pictures, size, (1, y, x, 8), step=step)).view(*size, 32)
+        padded = torch.zeros(3, 64, 64, 40)
+        padded[:, 10:25, 10:27] = pictures
+        wanted = padded[1:3, 10 + y :, 10 + x :, 8:][:, : 4 * step : step, : 2 * step : step]
+        assert torch.equal(rows, wanted)
 
 
 def test_the_order_of_a_swizzled_box() -> None:
@@ -104,12 +119,17 @@ def test_maps_that_the_driver_refuses_are_errors() -> None:
     ):
         with pytest.raises(RuntimeError, match=r"made no tensor map of the data \(error 1\)"):
             box(pictures, size, (0, 0, 0, 0))
+    for size, step in (((1, 2, 4), 9), ((1, 2, 4), 0), ((1, 1, 64), 5)):  # steps from 1 to 8, a reach of 256
+        with pytest.raises(RuntimeError, match=r"made no tensor map of the data \(error 1\)"):
+            box(torch.randn(1, 2, 4, 32), size, (0, 0, 0, 0), step=step)
 
 
 # ---- products ----
 
 PRODUCTS = (("half_product_64", torch.float16, 64), ("bfloat16_product_128", torch.bfloat16, 128),
-            ("tf32_product_64", torch.float32, 64))  # fmt: skip
+            ("tf32_product_64", torch.float32, 64), ("mn_major_half_product_128", torch.float16, 128),
+            ("mn_major_bfloat16_product_64", torch.bfloat16, 64))  # fmt: skip
+MN_MAJOR = PRODUCTS[3]
 
 
 def product(name: str, dtype: torch.dtype, columns: int, fault: str = "none") -> tuple[Tensor, Tensor]:
@@ -118,7 +138,8 @@ def product(name: str, dtype: torch.dtype, columns: int, fault: str = "none") ->
     k = 128 // dtype.itemsize
     a, b = (torch.randint(-8, 9, (rows, k)).to(dtype) for rows in (64, columns))
     out = torch.full((64, columns), -1.0)
-    start(name, a, b, out, fault=fault)
+    factors = (a.T.contiguous(), b.T.contiguous()) if name.startswith("mn_major") else (a, b)
+    start(name, *factors, out, fault=fault)
     return out, a.float() @ b.float().T
 
 
@@ -143,11 +164,21 @@ def test_tiles_are_read_until_the_sums_are_waited_for() -> None:
         ("three warps", "deadlock: .* 96 for a product that others of the warpgroup have not started"),
         ("different tiles", "the threads of a warpgroup start different products"),
         ("wrong layout", "whose layout is not the swizzle of 128 bytes"),
+        ("unnamed bits", "with bits that the PTX ISA does not name"),
     ],
 )
-def test_faults_of_products_are_errors(fault: str, message: str) -> None:
+@pytest.mark.parametrize("which", [PRODUCTS[0], MN_MAJOR], ids=["K-major", "MN-major"])
+def test_faults_of_products_are_errors(which: tuple, fault: str, message: str) -> None:
     with pytest.raises(RuntimeError, match=message):
-        product(*PRODUCTS[0], fault=fault)
+        product(*which, fault=fault)
+
+
+def test_faults_of_mn_major_tiles() -> None:
+    """Which of the two strides is which shows in the sums."""
+    with pytest.raises(RuntimeError, match="an MN-major tile that does not begin with an atom of 1024 bytes"):
+        product(*MN_MAJOR, fault="misaligned")
+    out, wanted = product(*MN_MAJOR, fault="strides swapped")
+    assert not torch.equal(out, wanted)
 
 
 # ---- barriers of some threads ----

@@ -31,7 +31,9 @@ enum Fault : int {
   kWrongLayout,
   kMisaligned,
   kNeverWaited,
-  kOneThreadMissing
+  kOneThreadMissing,
+  kStridesSwapped,
+  kUnnamedBits
 };
 
 template <class Start>
@@ -77,11 +79,27 @@ __global__ void box_kernel(const __grid_constant__ CUtensorMap map, const int* a
   if (fault == kNoWait) wait(barrier, 0);
 }
 
-// out[64][N] = a[64][k] * b[N][k], k being 128 bytes; each number twice, from before and after the sums are waited for.
-template <class T, int N>
+constexpr int kPlaneBytes = 64 * 128;  // a box of a product: 64 rows, of 128 bytes along k, or 64 k, of 64 rows
+
+// The descriptor of the k-th of the products of a tile.
+template <bool kMnMajor>
+__device__ uint64_t descriptor_of(const char* tile, int k, int fault) {
+  uint64_t bits = kMnMajor ? device::mn_major_descriptor(tile, kPlaneBytes) + (k * 2 * device::kAtomBytes >> 4)
+                           : device::tile_descriptor(tile) + (k * device::kProductBytes >> 4);
+  if (fault == kStridesSwapped) bits = (bits & ~0x3fff3fff0000) | (bits >> 16 & 0x3fff0000) | (bits & 0x3fff0000) << 16;
+  if (fault == kWrongLayout) bits ^= uint64_t{2} << 62;
+  if (fault == kUnnamedBits) bits |= uint64_t{1} << 52;
+  if (fault == kMisaligned) bits += 128 >> 4;
+  if (fault == kDifferentTiles && threadIdx.x == 70) bits += 8;
+  return bits;
+}
+
+// out[64][N] = a[64][k] * b[N][k], k being 4 products; in memory a is [64][k], b [N][k], or if MN-major [k][64],
+// [k][N].
+template <class T, int N, bool kMnMajor>
 __global__ void product_kernel(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b, float* out,
                                int fault) {
-  char *const rows = aligned_shared(), *const columns = rows + 64 * 128;
+  char *const rows = aligned_shared(), *const columns = rows + kPlaneBytes;
   uint64_t* const barrier = reinterpret_cast<uint64_t*>(columns + N * 128);
   if (threadIdx.x == 0) {
     device::mbarrier_init(barrier, 1);
@@ -89,19 +107,18 @@ __global__ void product_kernel(const __grid_constant__ CUtensorMap a, const __gr
     device::fence_proxy_async();
     device::mbarrier_arrive_expect_tx(barrier, (64 + N) * 128);
     device::tma_load_3d(rows, a, barrier, 0, 0, 0);
-    device::tma_load_3d(columns, b, barrier, 0, 0, 0);
+    for (int at = 0; at < N; at += 64)
+      device::tma_load_3d(columns + at * 128, b, barrier, kMnMajor ? at : 0, kMnMajor ? 0 : at, 0);
   }
   __syncthreads();
   wait(barrier, 0);
   if (fault == kThreeWarps && threadIdx.x >= 96) return;
   float sums[N / 2] = {};
   if (fault != kNoProductFence) device::wgmma_fence();
-  for (int k = 0; k < 128; k += 32) {
-    uint64_t of_a = device::tile_descriptor(rows) + (k >> 4), of_b = device::tile_descriptor(columns) + (k >> 4);
-    if (fault == kWrongLayout) of_a ^= uint64_t{2} << 62;
-    if (fault == kDifferentTiles && threadIdx.x == 70) of_a += 8;
+  for (int k = 0; k < 4; ++k) {
+    const uint64_t of_a = descriptor_of<kMnMajor>(rows, k, fault), of_b = descriptor_of<kMnMajor>(columns, k, fault);
     if constexpr (sizeof(T) == 2)
-      device::wgmma_k16<T>(sums, of_a, of_b);
+      device::wgmma_k16<T, kMnMajor>(sums, of_a, of_b);
     else
       device::wgmma_k8_tf32(sums, of_a, of_b);
   }
@@ -125,17 +142,17 @@ __global__ void named_barrier_kernel(const float* in, float* out, int fault) {
   out[threadIdx.x] = part[63 - threadIdx.x];
 }
 
-CUtensorMap rows_of(const char* name, CUtensorMapDataType type, const void* data, uint64_t rows) {
-  const uint64_t bytes = element_bytes_of(type);
-  return tensor_map<3>(name, type, data, {128 / bytes, rows, 1}, {128, 128 * rows},
-                       {static_cast<uint32_t>(128 / bytes), static_cast<uint32_t>(rows), 1});
-}
-
-template <class T, int N>
+template <class T, int N, bool kMnMajor = false>
 const char* product(CUtensorMapDataType type, const void* a, const void* b, float* out, int fault) {
+  constexpr uint64_t kRow = 128 / sizeof(T);
+  const auto map = [=](const char* name, const void* data, uint64_t side) {
+    const uint64_t along = kMnMajor ? side : kRow, rows = kMnMajor ? 64 : side;
+    return tensor_map<3>(name, type, data, {along, rows, 1}, {along * sizeof(T), rows * along * sizeof(T)},
+                         {static_cast<uint32_t>(kRow), 64, 1}, {1, 1, 1});
+  };
   return guarded([&] {
-    launch("product", product_kernel<T, N>, 1, 128, 1024 + (64 + N) * 128 + 8, nullptr, rows_of("a", type, a, 64),
-           rows_of("b", type, b, N), out, fault);
+    launch("product", product_kernel<T, N, kMnMajor>, 1, 128, 1024 + (64 + N) * 128 + 8, nullptr, map("a", a, 64),
+           map("b", b, N), out, fault);
   });
 }
 
@@ -150,16 +167,25 @@ EXPORT const char* bfloat16_product_128(const void* a, const void* b, float* out
 EXPORT const char* tf32_product_64(const void* a, const void* b, float* out, int64_t fault) {
   return product<float, 64>(CU_TENSOR_MAP_DATA_TYPE_TFLOAT32, a, b, out, static_cast<int>(fault));
 }
-// A box of float32 pictures [images][height][width][channels], the strides in bytes, innermost first as all of these.
+EXPORT const char* mn_major_half_product_128(const void* a, const void* b, float* out, int64_t fault) {
+  return product<Half, 128, true>(CU_TENSOR_MAP_DATA_TYPE_FLOAT16, a, b, out, static_cast<int>(fault));
+}
+EXPORT const char* mn_major_bfloat16_product_64(const void* a, const void* b, float* out, int64_t fault) {
+  return product<device::BFloat16, 64, true>(CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, a, b, out, static_cast<int>(fault));
+}
+// A box of float32 pictures [images][height][width][channels], the strides in bytes, innermost first as all of these;
+// of pixels `step` apart.
 EXPORT const char* box(const float* data, const int64_t* sizes, const int64_t* strides, const int64_t* box,
-                       const int* at, float* out, int64_t tf32, int64_t fault) {
+                       const int* at, float* out, int64_t tf32, int64_t step, int64_t fault) {
   return guarded([&] {
     uint64_t all[4], apart[3];
     uint32_t some[4], bytes = 4;
     for (int i = 0; i < 4; ++i) all[i] = sizes[i], some[i] = static_cast<uint32_t>(box[i]), bytes *= some[i];
     for (int i = 0; i < 3; ++i) apart[i] = strides[i];
-    const CUtensorMap map = tensor_map<4>(
-        "the data", tf32 ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, data, all, apart, some);
+    const uint32_t one_of = static_cast<uint32_t>(step);
+    const CUtensorMap map =
+        tensor_map<4>("the data", tf32 ? CU_TENSOR_MAP_DATA_TYPE_TFLOAT32 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32, data, all,
+                      apart, some, {1, one_of, one_of, 1});
     launch("box", box_kernel, 1, 32, 2048 + bytes, nullptr, map, at, bytes, out, static_cast<int>(fault));
   });
 }

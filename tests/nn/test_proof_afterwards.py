@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from nn.forwards import GATE, Base, X, once
-from nn.twins import assert_equal_calls, randomised
+from nn.twins import assert_equal_calls, fused_modules, randomised, swapped
 from torch import Tensor, nn
 
 import inpaint_fast as ipf
+from inpaint_fast.nn import acceleration_report
 
 
 class Conditional(Base):
@@ -294,3 +295,27 @@ def test_a_deleted_attribute_is_an_error_as_ever() -> None:
     del ours.p
     with pytest.raises(AttributeError, match="'p'"):
         ours(X)
+
+
+# Whether the owner's forward calls its nn.Sequential as a whole, and not the modules one by one, nobody knows.
+OF_THE_OWNER = ("forward_of_the_owner", "forward_of_the_owner_twice", "class_of_the_owner", "conv = Conv2d ")
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(make, name) for make in (Conditional, Straight, InSequential) for name in CHANGES
+     if make is not InSequential or name not in OF_THE_OWNER],
+)  # fmt: skip
+def test_after_a_change_the_report_says_what_runs(make: type, name: str) -> None:
+    """What was fused, and is no longer, is not said to be."""
+    ours = ipf.accelerate(randomised(make().double()).eval())
+    assert len(fused(ours)) == sum(map(len, swapped(ours).values())) == 2
+    CHANGES[name](ours)
+    parts = len(fused(ours))
+    (entry,) = acceleration_report(ours).swapped
+    assert (len(entry.fused), "not fused any more" in entry.note) == (parts, parts < 2)
+
+
+def fused(net: nn.Module) -> list[str]:
+    """The norms and activations that a convolution computes in a call."""
+    return [part for activation, _, norm in fused_modules(net, X) for part in (activation != "none", norm) if part]

@@ -153,8 +153,9 @@ struct Terms {
 };
 
 template <int kTile>
-void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
+void convolve(const ConvBlock& args, const Task& task, float* workspace) {
   constexpr int kNumbers = numbers_of(kTile), kSpectrum = spectrum_of(kTile);
+  const int64_t begin = task.begin, end = task.end;
   const int64_t tiles = end - begin, patch_plane = args.patch_plane(tiles), product_plane = args.product_plane(tiles);
   float* const patches = workspace;
   float* const products = patches + args.patch_floats();
@@ -177,14 +178,14 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
   }
   began = stage_ends(Stage::gather, began);
 
-  int64_t planes = 0;  // of the weights of all blocks before
   for (int quarter = 0; quarter < quarters.of_output(); ++quarter) {
     const Pictures output = quarter_of(args.output, quarters.of_output(), quarter);
     const Terms<kSpectrum> terms(args, quarter);
     for (int k = 0; k < kSpectrum; ++k)
       if (terms.counts[k] == 0) memset(products + k * product_plane, 0, sizeof(float) * tiles * kColumns);
 
-    for (int64_t block = 0; block * kColumns < output.channels; ++block, planes += quarters.numbers(quarter)) {
+    for (int64_t block = task.first; block < task.last; ++block) {
+      const int64_t planes = quarters.planes_before(quarter, block, args.blocks());
       if (is_split)
         terms.multiply_split(args, patches, planes, tiles, products);
       else
@@ -209,8 +210,8 @@ void convolve(const ConvBlock& args, int64_t begin, int64_t end, float* workspac
 
 }  // namespace
 
-void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace) {
-  (args.quarters.tile == 6 ? convolve<6> : convolve<4>)(args, begin, end, workspace);
+void conv_block(const ConvBlock& args, const Task& task, float* workspace) {
+  (args.quarters.tile == 6 ? convolve<6> : convolve<4>)(args, task, workspace);
 }
 
 void copy_rows(const Pictures& from, const Pictures& to, int64_t begin, int64_t end) {

@@ -131,6 +131,11 @@ struct Quarters {
     for (int i = 0; i < output; ++i) sum += numbers(i);
     return sum;
   }
+  // Planes of the transformed weights before those of one of the `blocks` of 32 output channels: those of a quarter of
+  // the output lie together.
+  int64_t planes_before(int output, int64_t block, int64_t blocks) const {
+    return numbers_before(output) * blocks + block * numbers(output);
+  }
 
  private:
   Support::Side side(int input, int output) const {
@@ -162,8 +167,9 @@ struct ConvBlock {
   const float* zeros = nullptr;             // as many as input channels, rounded up to 16
   Activation activation = Activation::none;
   float slope = 0;
-  int64_t task_tiles = 0;  // the most tiles of one call
+  int64_t task_tiles = 0;  // the most tiles of one task
 
+  int64_t blocks() const { return ceil_div(output.channels, kColumns); }
   bool is_split() const { return multiply_split != nullptr; }
   // Rows of a product: tiles of pixels, with the rest of the last tile of amx.h.
   int64_t rows(int64_t tiles) const { return is_split() ? round_up(tiles, kTileRows) : tiles; }
@@ -177,6 +183,15 @@ struct ConvBlock {
   int64_t plane() const { return input.channels * kColumns; }
   int64_t split_plane() const { return round_up(input.channels, kTileDepth) * kColumns * kParts; }
   int64_t product_plane(int64_t tiles) const { return rows(tiles) * kColumns + kPanel; }
+
+  // Of all transformed weights, and of the patches and products of one tile.
+  int64_t weight_bytes() const {
+    return quarters.numbers_before(quarters.of_output()) * blocks() * (is_split() ? 2 * split_plane() : 4 * plane());
+  }
+  int64_t tile_bytes() const {
+    const int64_t channels = round_up(std::max<int64_t>(input.channels, 1), kPanel);
+    return quarters.spectrum() * (quarters.of_input() * channels * (is_split() ? 2 * kParts : 4) + kColumns * 4);
+  }
 
   // Transformed patches, products, and rows of pixels on their way between the layouts: what one task needs, in floats.
   int64_t patch_floats() const { return quarters.of_input() * quarters.spectrum() * patch_plane(task_tiles); }
@@ -195,8 +210,7 @@ struct QuarteredWeights : Weights {
   // Planes of the transformed weights of all blocks of 32 output channels before this one; with quarters, those of the
   // output's one after the other.
   int64_t planes_before(int64_t block) const {
-    const int quarter = static_cast<int>(block / blocks());
-    return quarters.numbers_before(quarter) * blocks() + block % blocks() * quarters.numbers(quarter);
+    return quarters.planes_before(static_cast<int>(block / blocks()), block % blocks(), blocks());
   }
   // How many numbers the transformed weights have: of float32, or split, of bfloat16.
   int64_t transformed_numbers(bool split) const {
@@ -245,8 +259,14 @@ struct WeightGradient {
   }
 };
 
-// Tiles [begin, end) of a block, in a workspace of workspace_floats().
-INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, int64_t begin, int64_t end, float* workspace))
+// Tiles [begin, end) of a block, for the blocks [first, last) of 32 output channels.
+struct Task {
+  int64_t begin, end;
+  int64_t first, last;
+};
+
+// A task, in a workspace of workspace_floats().
+INPAINT_FAST_DECLARE_CPU_KERNEL(void conv_block(const ConvBlock& args, const Task& task, float* workspace))
 // Rows [begin, end) of all pictures: from pictures whose channels lie together to such whose columns do.
 INPAINT_FAST_DECLARE_CPU_KERNEL(void copy_rows(const Pictures& from, const Pictures& to, int64_t begin, int64_t end))
 // Blocks [begin, end) of 32 output channels of G weight G^T; with quarters, of the output's one after the other.

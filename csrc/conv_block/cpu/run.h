@@ -162,13 +162,10 @@ inline Tensor run_block(Block block, const Tensor& input, const Tensor& weight, 
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), tasks.count());
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     float* const memory = workspace(tasks.workspace());
-    tasks.run(next, [&](const ConvBlock& args, int64_t begin, int64_t end) { kernel(args, begin, end, memory); });
+    tasks.run(next, [&](const ConvBlock& args, const Task& task) { kernel(args, task, memory); });
   });
   return copied ? in_planes(block, output) : output;
 }
-
-// Bytes of transformed patches and gradient tiles of one chunk of the weight gradient.
-constexpr int64_t kChunkBytes = int64_t{20} << 20;
 
 // The gradient of block's weights, in a tensor like `weight`; `grad` is that of the output.
 inline Tensor run_weight_gradient(Block block, const Tensor& grad, const Tensor& input, const Tensor& weight) {
@@ -189,7 +186,8 @@ inline Tensor run_weight_gradient(Block block, const Tensor& grad, const Tensor&
       args.quarters.spectrum() * 4 *
       (args.quarters.of_input() * args.panels() * kPanel + args.quarters.of_output() * args.blocks() * kColumns);
   // A multiple of 16, the depth of one step of the product.
-  args.chunk = std::min(std::max(kChunkBytes / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));
+  args.chunk =
+      std::min(std::max(blocking().chunk / tile_bytes / kPanel, int64_t{1}) * kPanel, round_up(most_tiles, kPanel));
   const Tensor zeros = zeros_for(input, std::max(args.panels() * kPanel, args.blocks() * kColumns));
   Tensor patches = empty_result(input, {args.patch_floats()}, {int64_t{1}});
   Tensor grad_tiles = empty_result(input, {args.grad_tile_floats()}, {int64_t{1}});

@@ -11,19 +11,38 @@
 
 namespace inpaint_fast {
 
-// Tiles of a task are so many that its transformed patches stay in a core's cache, and 4 times as many when the
-// transformed weights, which every task reads through, are too large for the last-level cache.
-constexpr int64_t kManyTaskTiles = 48;
-// Of split numbers, so many that two tiles of AMX are multiplied at a time, or twice as many.
-constexpr int64_t kSplitTaskTiles = 2 * kTileRows, kManySplitTaskTiles = 2 * kSplitTaskTiles;
-constexpr int64_t kMostPatches = int64_t{4} << 20;  // bytes
+// A task has at least the tiles that a product multiplies at a time, and at most so many times as many.
+constexpr int64_t kMostTimes = 4;
+// Weights of so many of a core's caches are worth sharing.
+constexpr int64_t kLeastShared = 4;
+// Of split numbers, two tiles of AMX are multiplied at a time.
+constexpr int64_t kSplitTaskTiles = 2 * kTileRows;
+
+// How many tiles a task should have, a multiple of what is multiplied at a time: as many as its share of a cache holds,
+// and so few that each thread gets two tasks, or where each reads weights from memory, one.
+inline int64_t tiles_of_task(const ConvBlock& block, int64_t tiles, int64_t threads) {
+  const Blocking sizes = blocking();
+  const int64_t least = block.is_split() ? kSplitTaskTiles : kTaskTiles;
+  const int64_t weights = block.weight_bytes();
+  if (weights <= sizes.few_weights) return least;
+  const bool many = weights > sizes.many_weights;
+  const int64_t fitting = (many ? sizes.task_of_many : sizes.task) / block.tile_bytes();
+  const int64_t most = std::min(fitting / least, kMostTimes);
+  return std::clamp(ceil_div(tiles, (many ? 1 : 2) * threads * least), int64_t{1}, std::max(most, int64_t{1})) * least;
+}
+
+// Among how many tasks the output channels of the same tiles are divided. Few tiles are not divided among the threads:
+// each would read all weights for a few of them.
+inline int64_t shares_of_channels(const ConvBlock& block, int64_t tiles, int64_t threads) {
+  const bool few = tiles <= kTaskTiles && block.weight_bytes() > kLeastShared * blocking().few_weights;
+  return few ? std::min(threads, block.blocks()) : 1;
+}
 
 // The tiles of one tiling in tasks: `wish` tiles each, a multiple of `unit`, or where rows of pixels are laid out anew
 // (`by_rows`) whole tile rows, or pieces of one that begin at a whole cache line of pixels.
 class Pieces {
  public:
-  Pieces(const Tiling& tiling, int64_t wish, int64_t unit, bool by_rows) {
-    const int64_t threads = torch::stable::get_num_threads();
+  Pieces(const Tiling& tiling, int64_t wish, int64_t unit, bool by_rows, int64_t threads) {
     if (!by_rows) {
       per_row_ = tiling.tiles(), unit_ = unit;
       pieces_ = std::min(round_up(ceil_div(per_row_, wish), threads), ceil_div(per_row_, unit_));
@@ -60,25 +79,22 @@ class Pieces {
   int64_t pieces_ = 1, groups_ = 1;  // of a row, of rows
 };
 
-// One tiling of a block, and its tasks.
+// One tiling of a block, and its tasks: pieces times shares.
 struct Part {
   ConvBlock args;
   Pieces pieces;
+  int64_t shares;  // of the output channels
 };
 
 inline std::vector<Part> parts_of(const ConvBlock& block) {
-  const int64_t patch_bytes =
-      block.quarters.spectrum() * 4 * round_up(std::max<int64_t>(block.input.channels, 1), kPanel);
-  const bool many_weights = patch_bytes * round_up(block.output.channels, kColumns) > kManyWeights;
-  const bool split = block.is_split();
-  const int64_t unit = split ? kTileRows : 1, few = split ? kSplitTaskTiles : kTaskTiles;
-  const int64_t many = split ? kManySplitTaskTiles : kManyTaskTiles;
-  const int64_t wish = many_weights ? std::clamp(kMostPatches / patch_bytes, few, many) / unit * unit : few;
+  const int64_t threads = torch::stable::get_num_threads(), unit = block.is_split() ? kTileRows : 1;
   const bool by_rows = block.input.of_channel != 1 || block.output.of_channel != 1;
   std::vector<Part> parts;
   for (const Tiling& tiling : tilings_of(block.tiling)) {
     if (tiling.tiles() == 0) continue;
-    parts.push_back({block, Pieces(tiling, wish, unit, by_rows)});
+    const int64_t wish = tiles_of_task(block, tiling.tiles(), threads);
+    const int64_t shares = shares_of_channels(block, tiling.tiles(), threads);
+    parts.push_back({block, Pieces(tiling, wish, unit, by_rows, shares > 1 ? 1 : threads), shares});
     parts.back().args.tiling = tiling;
     parts.back().args.task_tiles = parts.back().pieces.most();
   }
@@ -97,31 +113,34 @@ class Tasks {
  public:
   explicit Tasks(const ConvBlock& block) : parts_(parts_of(block)) {
     for (size_t part = 0; part < parts_.size(); ++part) {
-      const Tiling& tiling = parts_[part].args.tiling;
-      const Pieces& pieces = parts_[part].pieces;
-      for (int64_t i = 0; i < pieces.count(); ++i) {
-        const int64_t begin = pieces.begin(i), end = pieces.begin(i + 1);
-        tasks_.push_back({part, begin, end, tiling.rows.numbers() * tiling.columns.numbers() * (end - begin)});
+      const auto& [args, pieces, shares] = parts_[part];
+      const int64_t numbers = args.tiling.rows.numbers() * args.tiling.columns.numbers(), blocks = args.blocks();
+      for (int64_t i = 0; i < pieces.count() * shares; ++i) {
+        const int64_t piece = i / shares, share = i % shares;
+        const Task task = {pieces.begin(piece), pieces.begin(piece + 1), blocks * share / shares,
+                           blocks * (share + 1) / shares};
+        tasks_.push_back({part, task, numbers * (task.end - task.begin) * (task.last - task.first)});
       }
     }
-    std::stable_sort(tasks_.begin(), tasks_.end(), [](const Task& a, const Task& b) { return a.cost > b.cost; });
+    std::stable_sort(tasks_.begin(), tasks_.end(), [](const Of& a, const Of& b) { return a.cost > b.cost; });
   }
   int64_t workspace() const { return workspace_floats(parts_); }
   int64_t count() const { return static_cast<int64_t>(tasks_.size()); }
-  // run(args, begin, end) for one task after the other, until none is left; `next` counts those that were taken.
+  // run(args, task) for one after the other, until none is left; `next` counts those that were taken.
   template <class Run>
   void run(std::atomic<int64_t>& next, const Run& run) const {
     for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count();)
-      run(parts_[tasks_[i].part].args, tasks_[i].begin, tasks_[i].end);
+      run(parts_[tasks_[i].part].args, tasks_[i].task);
   }
 
  private:
-  struct Task {
+  struct Of {
     size_t part;
-    int64_t begin, end, cost;
+    Task task;
+    int64_t cost;
   };
   std::vector<Part> parts_;
-  std::vector<Task> tasks_;
+  std::vector<Of> tasks_;
 };
 
 }  // namespace inpaint_fast

@@ -6,13 +6,13 @@
 #include <stdexcept>
 #include <vector>
 
+#include "conv_block/cpu/blocking.h"
 #include "conv_block/cpu/params.h"
 
 namespace inpaint_fast {
 
-// Tiles of a task, which reads all weights, however few it has.
+// Tiles that a product multiplies at a time: fewer cost as much, for they read as many weights.
 constexpr int64_t kTaskTiles = 12;
-constexpr int64_t kManyWeights = int64_t{16} << 20;  // bytes, transformed: too many for a last-level cache
 
 inline int64_t saturating_tiles(const Tiling& tiling) {
   return saturating_product(saturating_product(tiling.images, tiling.rows.tiles), tiling.columns.tiles);
@@ -73,7 +73,7 @@ inline int tile_of(Tiling picture, int64_t in_channels, int64_t out_channels, bo
   if (const int forced = forced_tile.load()) return forced;
   if (!channels_last || std::min(in_channels, out_channels) < kLeastChannels) return 4;
   if (std::max(in_channels, out_channels) > kMostChannels) return 4;
-  if (spectrum_of(6) * 4 * in_channels * out_channels > kManyWeights) return 4;
+  if (spectrum_of(6) * 4 * in_channels * out_channels > blocking().many_weights) return 4;
   const std::vector<Tiling> of_4 = tilings_of(picture);
   int64_t tiles = 0;
   for (const Tiling& tiling : of_4) tiles = saturating_sum(tiles, saturating_tiles(tiling));

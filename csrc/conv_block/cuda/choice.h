@@ -1,5 +1,5 @@
-// How a convolution is cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu tells the
-// whole).
+// How a convolution and the weights' gradient are cut into blocks, and by which code: sm_80's or sm_90a's (kernels.cu
+// tells the whole).
 #pragma once
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 
 #include "conv_block/cuda/convolution.h"
 #include "conv_block/cuda/convolution_sm90.h"
+#include "conv_block/cuda/weight_gradient_sm90.h"
 
 namespace inpaint_fast {
 namespace cuda {
@@ -27,10 +28,10 @@ typedef WarpgroupTile<128, 128, 2, 3, 2> WarpgroupLarge;
 typedef WarpgroupTile<128, 64, 2, 4, 2> WarpgroupMedium;
 typedef WarpgroupTile<64, 64, 1, 4, 3> WarpgroupSmall;
 
-// The tiles of the convolution and how fast a multiprocessor full of them multiplies, against the first. Estimates by
-// the bytes that a product moves to and from shared memory; to be replaced by measured ones.
+// The tiles, how many blocks a multiprocessor should hold of them, and how fast it then multiplies, against the first.
+// Estimates by the bytes that a product moves to and from shared memory; to be replaced by measured ones.
 struct Candidate {
-  int rows, columns, shared_bytes;
+  int rows, columns, shared_bytes, at_once;
   double speed;
 };
 template <class BlockTile>
@@ -39,13 +40,13 @@ constexpr int shared_bytes() {
 }
 template <class BlockTile>
 constexpr Candidate candidate(double speed) {
-  return {BlockTile::kRows, BlockTile::kColumns, shared_bytes<BlockTile>(), speed};
+  return {BlockTile::kRows, BlockTile::kColumns, shared_bytes<BlockTile>(), BlockTile::kBlocks, speed};
 }
 template <class BlockTile>
 constexpr Candidate warpgroup_candidate(double speed) {
-  return {BlockTile::kRows, BlockTile::kColumns, BlockTile::kSharedBytes, speed};
+  return {BlockTile::kRows, BlockTile::kColumns, BlockTile::kSharedBytes, BlockTile::kBlocks, speed};
 }
-constexpr int kTiles = 4;
+constexpr int kTiles = 4, kLarge = 1, kSmall = 3;  // how many, and where two of them stand
 constexpr Candidate kCandidates[kTiles] = {candidate<Huge>(1.0), candidate<Large>(0.95), candidate<Medium>(0.8),
                                            candidate<Small>(0.65)};
 constexpr Candidate kWarpgroupCandidates[kTiles] = {
@@ -78,18 +79,26 @@ bool has_sm90a() {
   return built;
 }
 
-// What runs on the current device: the best that is there, or what INPAINT_FAST_CUDA_CAPABILITY asks for.
-bool use_sm90a() {
-  const bool there = has_sm90a();
-  const char* const variable = std::getenv("INPAINT_FAST_CUDA_CAPABILITY");
-  const std::string wish = variable ? variable : "";
-  if (wish.empty() || (wish == "sm_90a" && there)) return there;
+// What runs on the current device: what the environment variable asks for, or, unset, sm_90a's if `by_default` and
+// there.
+bool use_sm90a(const std::string& variable, bool by_default) {
+  const char* const value = std::getenv(variable.c_str());
+  const std::string wish = value ? value : "";
+  if (wish.empty()) return by_default && has_sm90a();
   if (wish == "sm_80") return false;
-  if (wish == "sm_90a")
-    throw std::runtime_error(
-        "INPAINT_FAST_CUDA_CAPABILITY: sm_90a needs a GPU of compute capability 9.0 and a build for 9.0a "
-        "(TORCH_CUDA_ARCH_LIST); sm_80 or nothing is expected here");
-  throw std::runtime_error("INPAINT_FAST_CUDA_CAPABILITY: sm_80, sm_90a or nothing is expected, got '" + wish + "'");
+  if (wish != "sm_90a")
+    throw std::runtime_error(variable + ": sm_80, sm_90a or nothing is expected, got '" + wish + "'");
+  if (has_sm90a()) return true;
+  throw std::runtime_error(variable +
+                           ": sm_90a needs a GPU of compute capability 9.0 and a build for 9.0a "
+                           "(TORCH_CUDA_ARCH_LIST); sm_80 or nothing is expected here");
+}
+bool convolution_by_sm90a() { return use_sm90a("INPAINT_FAST_CUDA_CAPABILITY", true); }
+
+// No GPU has run sm_90a's code of the weights' gradient: sm_80's, which one has measured, is the default.
+constexpr bool kWeightGradientBySm90a = false;
+bool weight_gradient_by_sm90a() {
+  return use_sm90a("INPAINT_FAST_CUDA_WEIGHT_GRADIENT", kWeightGradientBySm90a && convolution_by_sm90a());
 }
 
 // A stride along a size of 1 says nothing and may be anything: as it would be without gaps.
@@ -115,7 +124,7 @@ bool can_be_mapped(const Pictures& packed, int64_t element_bytes) {
          follows(pictures.of_image, pictures.height, pictures.of_row);
 }
 
-// ---- blocks ----
+// ---- blocks of a convolution ----
 
 int log2_of(int64_t x) {
   int log = 0;
@@ -153,8 +162,8 @@ Choice choose(const Multiplication& how, const ConvolutionArgs& args) {
             most_shared = attribute_of_device(cudaDevAttrMaxSharedMemoryPerBlockOptin);
   const bool ieee = how.kind == ScalarKind::float32 && !how.tf32;
   Choice best;
-  best.sm90a =
-      use_sm90a() && !ieee && args.stride == 1 && can_be_mapped(args.input, how.kind == ScalarKind::float32 ? 4 : 2);
+  best.sm90a = convolution_by_sm90a() && !ieee && args.stride == 1 &&
+               can_be_mapped(args.input, how.kind == ScalarKind::float32 ? 4 : 2);
   double least_time = -1;
   for (int c = 0; c < kTiles; ++c) {
     const Candidate& candidate = Choice{best.sm90a, c, {}}.tile();
@@ -186,6 +195,69 @@ Choice choose(const Multiplication& how, const ConvolutionArgs& args) {
     least_time = rounds * of_block;
     best.candidate = c, best.cut = cut;
   }
+  return best;
+}
+
+// ---- blocks of the weights' gradient ----
+
+struct WeightGradientChoice {
+  bool sm90a = false;
+  int candidate = 0;
+  int64_t blocks = 0, parts = 1;  // blocks of each part
+};
+
+// By the shapes alone, not by what the device has: the order of the sums follows from it.
+WeightGradientChoice choose_weight_gradient(const Multiplication& how, const Pictures& grad, const Pictures& input,
+                                            const Weights& weights) {
+  constexpr int64_t kMultiprocessors = 128;                              // about as many as there are
+  constexpr int64_t kLeastPixels = 256, kMostPixels = int64_t{1} << 16;  // of a part: more lose digits of a float32 sum
+  constexpr int64_t kMostBytes = int64_t{64} << 20;
+  const auto blocks = [&](const Candidate& tile) {
+    return ceil_div(weights.out_channels, tile.rows) * ceil_div(weights.in_channels, tile.columns) * weights.taps *
+           weights.taps;
+  };
+  WeightGradientChoice best;
+  best.sm90a = weight_gradient_by_sm90a() && how.kind != ScalarKind::float32 && can_be_mapped(grad, 2) &&
+               can_be_mapped(input, 2);
+  if (best.sm90a) {
+    const auto time = [&](int c) {
+      const Candidate& tile = kWarpgroupCandidates[c];
+      return blocks(tile) * tile.rows * tile.columns / tile.speed;
+    };
+    for (int c = 1; c < kTiles; ++c)
+      if (time(c) < time(best.candidate)) best.candidate = c;
+  } else {  // large where it does not stand half empty
+    best.candidate = weights.out_channels > 64 && weights.in_channels > 64 ? kLarge : kSmall;
+  }
+  const Candidate& tile = (best.sm90a ? kWarpgroupCandidates : kCandidates)[best.candidate];
+  best.blocks = blocks(tile);
+  best.parts = std::max(kMultiprocessors * tile.at_once / best.blocks, ceil_div(grad.pixels(), kMostPixels));
+  const int64_t bytes = weights.taps * weights.taps * weights.out_channels * weights.in_channels * 4;
+  best.parts = std::min({best.parts, ceil_div(grad.pixels(), kLeastPixels), kMostBytes / bytes});
+  best.parts = std::max<int64_t>(best.parts, 1);
+  return best;
+}
+
+// The box of a step that leaves the fewest to compute, and of those the widest, whose pixels are neighbours.
+PixelBox choose_box(const WeightGradientArgs& args) {
+  const auto along = [&](int side, int log) {
+    const int64_t result = side == 0 ? args.grad.height : args.grad.width;
+    const int64_t input = side == 0 ? args.input.height : args.input.width;
+    int64_t sum = 0;
+    for (int k = 0; k < args.taps[side].count; ++k)
+      sum += ceil_div(seeing(args.taps[side].at(k), args.stride, result, input).count, int64_t{1} << log);
+    return sum;
+  };
+  PixelBox best;
+  double least = -1;
+  for (int width = kStepPixelsLog; width >= 0; --width)
+    for (int height = kStepPixelsLog - width; height >= 0; --height) {
+      const PixelBox box = {width, height};
+      const double boxes = static_cast<double>(along(0, height)) * along(1, width) *
+                           ceil_div(args.grad.images, int64_t{1} << box.images());
+      if (least >= 0 && boxes >= least) continue;
+      least = boxes, best = box;
+    }
   return best;
 }
 

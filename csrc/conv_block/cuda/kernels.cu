@@ -20,11 +20,13 @@
 // or by pixels, whose parts sum_parts_kernel adds in order. So results are bitwise equal from run to run. No atomics.
 //
 // There are two codes. sm_80's, for all GPUs, multiplies on the matrix units of one warp (mma.sync) behind a pipeline
-// of asynchronous copies (cp.async): convolution.h, weight_gradient.h. sm_90a's is of the convolution alone,
-// by wgmma on boxes that the copy engine (TMA) brings, padding included: convolution_sm90.h. It runs on GPUs of
-// compute capability 9.0 in a build for sm_90a, on float16, bfloat16 and TF32, where a tensor map can be made of the
-// pictures (can_be_mapped() in choice.h); INPAINT_FAST_CUDA_CAPABILITY=sm_80 turns it off. The weights' gradient,
-// stride 2 and float32 in full are sm_80's everywhere.
+// of asynchronous copies (cp.async): convolution.h, weight_gradient.h. sm_90a's multiplies by wgmma on boxes that the
+// copy engine (TMA) brings, padding included: convolution_sm90.h, weight_gradient_sm90.h. It runs on GPUs of compute
+// capability 9.0 in a build for sm_90a, where a tensor map can be made of the pictures (can_be_mapped() in choice.h):
+//   the convolution      float16, bfloat16 and TF32, stride 1; INPAINT_FAST_CUDA_CAPABILITY=sm_80 turns it off
+//   the weight gradient  float16 and bfloat16, where INPAINT_FAST_CUDA_WEIGHT_GRADIENT=sm_90a asks for it
+// All else is sm_80's everywhere, float32 in full among it, and float32's weight gradient, whose factors lie as wgmma
+// takes 16 bits alone.
 #include "conv_block/cuda/launchers.h"
 
 #include <algorithm>
@@ -77,46 +79,71 @@ void start_convolution(const ConvolutionArgs& args, void* stream) {
          shared_bytes<BlockTile>(), stream, args);
 }
 
-// Boxes of the pictures of a block and of the weights of a tap, both of 128 bytes of channels.
+// Calls f with a null pointer to a tile of sm_90a's.
+template <class F>
+void with_warpgroup_tile(int candidate, F f) {
+  if (candidate == 0) return f(static_cast<WarpgroupHuge*>(nullptr));
+  if (candidate == 1) return f(static_cast<WarpgroupLarge*>(nullptr));
+  if (candidate == 2) return f(static_cast<WarpgroupMedium*>(nullptr));
+  return f(static_cast<WarpgroupSmall*>(nullptr));
+}
+
+// Tensor maps whose boxes have 128 bytes of channels.
+template <class Math>
+struct Mapped {
+  static constexpr uint64_t kElementBytes = sizeof(Element<Math>);
+  static constexpr uint32_t kStep = device::kAtomRowBytes / kElementBytes;
+  static constexpr CUtensorMapDataType kType = std::is_same<Math, Half>::value       ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                               : std::is_same<Math, BFloat16>::value ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
+                                                                                     : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
+  static uint64_t size(int64_t x) { return static_cast<uint64_t>(x); }
+  static uint64_t bytes(int64_t stride) { return static_cast<uint64_t>(stride) * kElementBytes; }
+
+  // Boxes of 2^width x 2^height pixels, `stride` apart, of 2^images pictures.
+  static CUtensorMap pictures(const char* name, const Pictures& all, int width, int height, int images,
+                              uint32_t stride = 1) {
+    const Pictures some = with_plain_strides(all);
+    return tensor_map<4>(name, kType, some.data,
+                         {size(some.channels), size(some.width), size(some.height), size(some.images)},
+                         {bytes(some.of_column), bytes(some.of_row), bytes(some.of_image)},
+                         {kStep, 1u << width, 1u << height, 1u << images}, {1, stride, stride, 1});
+  }
+  // Boxes of a tap of some output channels; weights: as pack_weights leaves them.
+  static CUtensorMap weights(const void* packed, int64_t taps, int64_t out_channels, int64_t in_channels, int columns) {
+    return tensor_map<3>("the weights", kType, packed, {size(in_channels), size(out_channels), size(taps)},
+                         {bytes(in_channels), bytes(out_channels * in_channels)},
+                         {kStep, static_cast<uint32_t>(columns), 1}, {1, 1, 1});
+  }
+};
+
 template <class Math, class BlockTile>
 void start_convolution_sm90(const ConvolutionArgs& args, void* stream) {
-  constexpr uint64_t kElementBytes = sizeof(Element<Math>);
-  constexpr uint32_t kStep = device::kAtomRowBytes / kElementBytes;
-  constexpr CUtensorMapDataType kType = std::is_same<Math, Half>::value       ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                        : std::is_same<Math, BFloat16>::value ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
-                                                                              : CU_TENSOR_MAP_DATA_TYPE_TFLOAT32;
-  const auto size = [](int64_t x) { return static_cast<uint64_t>(x); };
-  const auto bytes = [](int64_t stride) { return static_cast<uint64_t>(stride) * kElementBytes; };
-  const Pictures in = with_plain_strides(args.input);
-  const int rows = log2_of(BlockTile::kRows) - args.cut.width - args.cut.height;
-  const CUtensorMap pictures = tensor_map<4>("the pictures", kType, in.data,
-                                             {size(in.channels), size(in.width), size(in.height), size(in.images)},
-                                             {bytes(in.of_column), bytes(in.of_row), bytes(in.of_image)},
-                                             {kStep, 1u << args.cut.width, 1u << args.cut.height, 1u << rows});
+  const int images = log2_of(BlockTile::kRows) - args.cut.width - args.cut.height;
+  const CUtensorMap pictures =
+      Mapped<Math>::pictures("the pictures", args.input, args.cut.width, args.cut.height, images);
   const int64_t out_channels = args.output.channels;
-  const CUtensorMap weights = tensor_map<3>(
-      "the weights", kType, args.weights,
-      {size(in.channels), size(out_channels), size(args.weight_taps * args.weight_taps)},
-      {bytes(in.channels), bytes(out_channels * in.channels)}, {kStep, static_cast<uint32_t>(BlockTile::kColumns), 1});
+  const CUtensorMap weights = Mapped<Math>::weights(args.weights, args.weight_taps * args.weight_taps, out_channels,
+                                                    args.input.channels, BlockTile::kColumns);
   const int64_t blocks = args.cut.blocks() * ceil_div(out_channels, BlockTile::kColumns);
   launch("conv_block", convolution_sm90_kernel<Math, BlockTile>, grid_of("conv_block", blocks), BlockTile::kAllThreads,
          BlockTile::kSharedBytes, stream, args, pictures, weights);
 }
 
-// Large where it does not stand half empty.
-bool large_weight_gradient(const Weights& weights) { return weights.out_channels > 64 && weights.in_channels > 64; }
-
-template <class BlockTile>
-int64_t weight_gradient_blocks(const Weights& weights) {
-  return ceil_div(weights.out_channels, BlockTile::kRows) * ceil_div(weights.in_channels, BlockTile::kColumns) *
-         weights.taps * weights.taps;
+template <class Math, class BlockTile>
+void start_weight_gradient(const WeightGradientArgs& args, dim3 grid, void* stream) {
+  launch("conv_block (weight gradient)", weight_gradient_kernel<Math, BlockTile>, grid, BlockTile::kThreads,
+         BlockTile::kSharedBytes, stream, args);
 }
 
-template <class Math, class BlockTile>
-void start_weight_gradient(const WeightGradientArgs& args, const Weights& weights, void* stream) {
-  launch("conv_block (weight gradient)", weight_gradient_kernel<Math, BlockTile>,
-         grid_of("conv_block (weight gradient)", args.parts * weight_gradient_blocks<BlockTile>(weights)),
-         BlockTile::kThreads, BlockTile::kSharedBytes, stream, args);
+template <class T, class BlockTile>
+void start_weight_gradient_sm90(const WeightGradientArgs& args, dim3 grid, void* stream) {
+  const PixelBox box = choose_box(args);
+  const auto map = [&](const char* name, const Pictures& pictures, int stride) {
+    return Mapped<T>::pictures(name, pictures, box.width, box.height, box.images(), static_cast<uint32_t>(stride));
+  };
+  launch("conv_block (weight gradient)", weight_gradient_sm90_kernel<T, BlockTile>, grid, BlockTile::kAllThreads,
+         BlockTile::kSharedBytes, stream, args, box, map("the gradient", args.grad, 1),
+         map("the input", args.input, args.stride));
 }
 
 }  // namespace
@@ -151,7 +178,8 @@ bool is_packed(const Pictures& pictures, int64_t element_bytes) {
          device::is_aligned<Pack<char, kPackBytes>>(pictures.data);
 }
 
-const char* convolution_capability() { return use_sm90a() ? "sm_90a" : "sm_80"; }
+const char* convolution_capability() { return convolution_by_sm90a() ? "sm_90a" : "sm_80"; }
+const char* weight_gradient_capability() { return weight_gradient_by_sm90a() ? "sm_90a" : "sm_80"; }
 
 int64_t moments_size(const Multiplication& how, const Geometry& geometry, int taps, const Pictures& input,
                      const Pictures& output) {
@@ -171,12 +199,10 @@ void convolve(const Multiplication& how, const Geometry& geometry, int taps, con
   with_math(how.kind, how.tf32, [&](auto* math) {
     typedef std::remove_pointer_t<decltype(math)> Math;
     if constexpr (!std::is_same<Math, Ieee>::value)
-      if (choice.sm90a) {
-        if (choice.candidate == 0) return start_convolution_sm90<Math, WarpgroupHuge>(args, stream);
-        if (choice.candidate == 1) return start_convolution_sm90<Math, WarpgroupLarge>(args, stream);
-        if (choice.candidate == 2) return start_convolution_sm90<Math, WarpgroupMedium>(args, stream);
-        return start_convolution_sm90<Math, WarpgroupSmall>(args, stream);
-      }
+      if (choice.sm90a)
+        return with_warpgroup_tile(choice.candidate, [&](auto* tile) {
+          start_convolution_sm90<Math, std::remove_pointer_t<decltype(tile)>>(args, stream);
+        });
     if (choice.candidate == 0) return start_convolution<Math, Huge>(args, stream);
     if (choice.candidate == 1) return start_convolution<Math, Large>(args, stream);
     if (choice.candidate == 2) return start_convolution<Math, Medium>(args, stream);
@@ -188,17 +214,9 @@ void convolve(const Multiplication& how, const Geometry& geometry, int taps, con
          args.output, statistics, choice.tile().rows);
 }
 
-int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights) {
-  constexpr int64_t kMultiprocessors = 128;  // about as many as there are: what is there must not change the sums
-  constexpr int64_t kLeastPixels = 256, kMostPixels = int64_t{1} << 16;  // of a part: more lose digits of a float32 sum
-  constexpr int64_t kMostBytes = int64_t{64} << 20;
-  const bool large = large_weight_gradient(weights);
-  const int64_t blocks = large ? weight_gradient_blocks<Large>(weights) : weight_gradient_blocks<Small>(weights);
-  const int64_t bytes = weights.taps * weights.taps * weights.out_channels * weights.in_channels * 4;
-  int64_t parts = kMultiprocessors * (large ? Large::kBlocks : Small::kBlocks) / blocks;
-  parts = std::max(parts, ceil_div(grad.pixels(), kMostPixels));
-  parts = std::min({parts, ceil_div(grad.pixels(), kLeastPixels), kMostBytes / bytes});
-  return std::max<int64_t>(parts, 1);
+int64_t weight_gradient_splits(const Multiplication& how, const Pictures& grad, const Pictures& input,
+                               const Weights& weights) {
+  return choose_weight_gradient(how, grad, input, weights).parts;
 }
 
 void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input,
@@ -209,14 +227,21 @@ void weight_gradient(const Multiplication& how, const Geometry& geometry, const 
   args.out_channels = weights.out_channels, args.in_channels = weights.in_channels;
   args.stride = stride_of(geometry);
   for (int side : {0, 1}) args.taps[side] = taps_of(geometry, weights.taps, side, 0);
-  args.parts = weight_gradient_splits(grad, weights);
+  const WeightGradientChoice choice = choose_weight_gradient(how, grad, input, weights);
+  args.parts = choice.parts;
+  const dim3 grid = grid_of("conv_block (weight gradient)", choice.parts * choice.blocks);
   with_math(how.kind, how.tf32, [&](auto* math) {
     typedef std::remove_pointer_t<decltype(math)> Math;
-    if (large_weight_gradient(weights))
-      start_weight_gradient<Math, Large>(args, weights, stream);
-    else
-      start_weight_gradient<Math, Small>(args, weights, stream);
-    launch("conv_block (sum parts)", sum_parts_kernel<Element<Math>>,
+    if constexpr (sizeof(Element<Math>) == 2)
+      if (choice.sm90a)
+        return with_warpgroup_tile(choice.candidate, [&](auto* tile) {
+          start_weight_gradient_sm90<Math, std::remove_pointer_t<decltype(tile)>>(args, grid, stream);
+        });
+    if (choice.candidate == kLarge) return start_weight_gradient<Math, Large>(args, grid, stream);
+    start_weight_gradient<Math, Small>(args, grid, stream);
+  });
+  with_math(how.kind, how.tf32, [&](auto* math) {
+    launch("conv_block (sum parts)", sum_parts_kernel<Element<std::remove_pointer_t<decltype(math)>>>,
            grid_of("conv_block (sum parts)", ceil_div(weights.out_channels * weights.in_channels, kMovingThreads)),
            kMovingThreads, 0, stream, static_cast<const float*>(sums), args.parts, weights);
   });

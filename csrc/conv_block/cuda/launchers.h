@@ -46,6 +46,8 @@ void convolve(const Multiplication& how, const Geometry& geometry, int taps, con
 // Whose convolution runs on the current device: "sm_80" or "sm_90a". Throws where INPAINT_FAST_CUDA_CAPABILITY, which
 // every call looks at, asks for what is not there.
 const char* convolution_capability();
+// The same of the weights' gradient, by INPAINT_FAST_CUDA_WEIGHT_GRADIENT.
+const char* weight_gradient_capability();
 
 // How many floats the moments of the blocks take.
 int64_t moments_size(const Multiplication& how, const Geometry& geometry, int taps, const Pictures& input,
@@ -57,8 +59,9 @@ int64_t moments_size(const Multiplication& how, const Geometry& geometry, int ta
 void weight_gradient(const Multiplication& how, const Geometry& geometry, const Pictures& grad, const Pictures& input,
                      const Weights& weights, float* sums, void* stream);
 
-// In how many parts the pixels are summed: by the shapes alone, for the order of sums follows from it.
-int64_t weight_gradient_splits(const Pictures& grad, const Weights& weights);
+// In how many parts the pixels are summed: not by how much the device has, for the order of sums follows from it.
+int64_t weight_gradient_splits(const Multiplication& how, const Pictures& grad, const Pictures& input,
+                               const Weights& weights);
 
 }  // namespace cuda
 }  // namespace inpaint_fast

@@ -1,5 +1,5 @@
-// The kernels of the weights' gradient (kernels.cu tells the whole): sums over parts of the pixels,
-// and the sum of the parts.
+// The kernels of the weights' gradient (kernels.cu tells the whole): sums over parts of the pixels, by sm_80's code,
+// and the sum of the parts. What a block does is told here for sm_90a's, too (weight_gradient_sm90.h).
 #pragma once
 
 #include "common/launch.h"
@@ -24,14 +24,73 @@ struct WeightGradientArgs {
 struct Seeing {
   int first, count;
 };
-__device__ __forceinline__ Seeing seeing(int at, int stride, int64_t result, int64_t input) {
+INPAINT_FAST_HOST_DEVICE inline Seeing seeing(int at, int stride, int64_t result, int64_t input) {
   const int first = at < 0 ? (stride - 1 - at) / stride : 0;
-  const int end = min(static_cast<int>(result), (static_cast<int>(input) - at + stride - 1) / stride);
-  return {first, max(0, end - first)};
+  const int last = (static_cast<int>(input) - at + stride - 1) / stride;
+  const int end = last < static_cast<int>(result) ? last : static_cast<int>(result);
+  return {first, end > first ? end - first : 0};
 }
 
-// One tap, a tile of out x in channels, one part of the pixels: those at which the tap sees no padding, a rectangle of
-// each picture.
+// What a block does: one tap, a tile of out x in channels, one part of the pixels at which the tap sees no padding, a
+// rectangle of each picture.
+template <class BlockTile>
+struct WeightGradientPlace {
+  int64_t first_in, first_out, part;
+  int tap, at_y, at_x;  // where the tap lies
+  Seeing down, across;
+
+  // Blocks that read the same pixels follow one another.
+  explicit __device__ __forceinline__ WeightGradientPlace(const WeightGradientArgs& args) {
+    const unsigned in_blocks = static_cast<unsigned>(ceil_div(args.in_channels, BlockTile::kColumns));
+    const unsigned out_blocks = static_cast<unsigned>(ceil_div(args.out_channels, BlockTile::kRows));
+    const unsigned taps = static_cast<unsigned>(args.taps[0].count * args.taps[1].count);
+    unsigned block = blockIdx.x;
+    first_in = static_cast<int64_t>(block % in_blocks) * BlockTile::kColumns;
+    block /= in_blocks;
+    first_out = static_cast<int64_t>(block % out_blocks) * BlockTile::kRows;
+    block /= out_blocks;
+    tap = static_cast<int>(block % taps);
+    part = block / taps;
+    at_y = args.taps[0].at(tap / args.taps[1].count), at_x = args.taps[1].at(tap % args.taps[1].count);
+    down = seeing(at_y, args.stride, args.grad.height, args.input.height);
+    across = seeing(at_x, args.stride, args.grad.width, args.input.width);
+  }
+};
+
+// The steps of a part, of as many as there are: the last parts may have fewer, or none.
+struct Steps {
+  int64_t first;
+  int count;
+};
+__device__ __forceinline__ Steps steps_of(int64_t part, int64_t parts, int64_t all) {
+  const int64_t each = ceil_div(all, parts), first = part * each, end = min(all, first + each);
+  return {first, first < end ? static_cast<int>(end - first) : 0};
+}
+
+// The block's sums from shared memory to its part's.
+template <class BlockTile>
+__device__ __forceinline__ void store_sums(const WeightGradientArgs& args, const WeightGradientPlace<BlockTile>& place,
+                                           const float* sums) {
+  const int64_t first_out = place.first_out, first_in = place.first_in;
+  const int64_t taps = args.taps[0].count * args.taps[1].count;
+  float* const to = args.sums + (place.part * taps + place.tap) * args.out_channels * args.in_channels;
+  const bool wide = args.in_channels % 4 == 0;
+#pragma unroll 1
+  for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
+    const int row = item / (BlockTile::kColumns / 4), column = item % (BlockTile::kColumns / 4) * 4;
+    if (first_out + row >= args.out_channels) continue;
+    const Pack<float, 4> sum = load_pack<4>(sums + in_sums<BlockTile>(row, column));
+    float* const at = to + (first_out + row) * args.in_channels + first_in + column;
+    if (wide) {
+      if (first_in + column < args.in_channels) store_pack<4>(at, sum);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        if (first_in + column + i < args.in_channels) at[i] = sum.values[i];
+    }
+  }
+}
+
 template <class Math, class BlockTile>
 __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
     weight_gradient_kernel(const __grid_constant__ WeightGradientArgs args) {
@@ -43,26 +102,14 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
   constexpr int kM = kRowBytes / kChunkBytes / kLanes, kN = kColumnBytes / kChunkBytes / kLanes;
   char* const shared = dynamic_shared<char>();
 
-  // Blocks that read the same pixels follow one another.
-  const unsigned in_blocks = static_cast<unsigned>(ceil_div(args.in_channels, BlockTile::kColumns));
-  const unsigned out_blocks = static_cast<unsigned>(ceil_div(args.out_channels, BlockTile::kRows));
-  unsigned block = blockIdx.x;
-  const int64_t first_in = static_cast<int64_t>(block % in_blocks) * BlockTile::kColumns;
-  block /= in_blocks;
-  const int64_t first_out = static_cast<int64_t>(block % out_blocks) * BlockTile::kRows;
-  block /= out_blocks;
-  const unsigned taps = static_cast<unsigned>(args.taps[0].count * args.taps[1].count);
-  const int tap = static_cast<int>(block % taps);
-  const int64_t part = block / taps;
-
-  const int at_y = args.taps[0].at(tap / args.taps[1].count), at_x = args.taps[1].at(tap % args.taps[1].count);
-  const Seeing down = seeing(at_y, args.stride, args.grad.height, args.input.height);
-  const Seeing across = seeing(at_x, args.stride, args.grad.width, args.input.width);
-  const int y0 = down.first, height = down.count, x0 = across.first, width = across.count;
+  const WeightGradientPlace<BlockTile> place(args);
+  const int64_t first_in = place.first_in, first_out = place.first_out;
+  const int at_y = place.at_y, at_x = place.at_x;
+  const int y0 = place.down.first, height = place.down.count, x0 = place.across.first, width = place.across.count;
   const int64_t pixels = args.grad.images * height * width;
-  const int64_t all_steps = ceil_div(pixels, kStep), steps_each = ceil_div(all_steps, args.parts);
-  const int64_t begin = part * steps_each * kStep, end = min(pixels, begin + steps_each * kStep);
-  const int steps = begin < end ? static_cast<int>((end - begin + kStep - 1) / kStep) : 0;
+  const Steps part = steps_of(place.part, args.parts, ceil_div(pixels, kStep));
+  const int64_t begin = part.first * kStep, end = min(pixels, begin + int64_t{part.count} * kStep);
+  const int steps = part.count;
 
   // The pixel of this thread, and what a step of kStep adds to its image, row and column, as an odometer.
   const int pixel_row = threadIdx.x / kLanes;
@@ -110,23 +157,7 @@ __global__ void __launch_bounds__(BlockTile::kThreads, BlockTile::kBlocks)
     y -= carry_y * height, image += step_image + carry_y;
   });
 
-  const float* const sums = reinterpret_cast<const float*>(shared);
-  float* const to = args.sums + (part * taps + tap) * args.out_channels * args.in_channels;
-  const bool wide = args.in_channels % 4 == 0;
-#pragma unroll 1
-  for (int item = threadIdx.x; item < BlockTile::kRows * BlockTile::kColumns / 4; item += BlockTile::kThreads) {
-    const int row = item / (BlockTile::kColumns / 4), column = item % (BlockTile::kColumns / 4) * 4;
-    if (first_out + row >= args.out_channels) continue;
-    const Pack<float, 4> sum = load_pack<4>(sums + in_sums<BlockTile>(row, column));
-    float* const at = to + (first_out + row) * args.in_channels + first_in + column;
-    if (wide) {
-      if (first_in + column < args.in_channels) store_pack<4>(at, sum);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (first_in + column + i < args.in_channels) at[i] = sum.values[i];
-    }
-  }
+  store_sums(args, place, reinterpret_cast<const float*>(shared));
 }
 
 // A thread has the taps of one pair of channels, and adds their parts in order.

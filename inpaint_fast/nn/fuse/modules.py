@@ -58,6 +58,7 @@ class Fusion:
         self.chain, self.owner, self.caller, self.grounds = chain, owner, caller, grounds
         self.modules = chain.modules
         self._classes = [(module, type(module)) for module in self.modules]
+        self._class_of_owner = type(owner)
         # From these it follows that the proof stands: facts, and grounds that are to be asked themselves.
         self._stood: tuple[Facts, Sequence[Ground]] | None = None
         vars(chain.conv)["_fusion"] = self
@@ -87,6 +88,10 @@ class Fusion:
         if frame is None or frame.f_code is not code or _first_argument(frame) is not self.owner:
             return False
         return self._stands(conv)
+
+    def stands(self) -> bool:
+        """Where nobody looks on, a call of the owner computes the whole chain now."""
+        return type(self.owner) is self._class_of_owner and self._stands(self.chain.conv)
 
     def _stands(self, conv: nn.Module) -> bool:
         """The convolution is this chain's, its modules are as they were, undisturbed, and the grounds hold."""
@@ -182,6 +187,10 @@ class _Convolution(_Refuses):
         if mode:  # the promise of inference ends
             self.__dict__.pop("_kept", None)
         return super().train(mode)
+
+    def _fused(self) -> bool:
+        """It computes what follows it in a forward of somebody's, too, as things are now."""
+        return self._fusion is not None and self._fusion.stands()
 
     def _run(self, input: Tensor, frame: FrameType | None) -> Tensor | None:
         """The convolution, with its chain where it may be; None where it stays PyTorch's."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from inpaint_fast.nn.fuse.modules import AcceleratedConv2d, AcceleratedConvTranspose2d
+from inpaint_fast.nn.fuse.sequential import FusedSequential, chains_of
 from inpaint_fast.nn.graphs import Graphed
-from inpaint_fast.ops.conv_block import Measured
+from inpaint_fast.ops.conv_block import Measured, blocking
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Report:
     left: list[Left] = field(default_factory=list)
     measured: dict[str, list[Measured]] = field(default_factory=dict)
     """With `tune=True`, for each convolution that was called: what was measured, for each kind of call."""
+    tasks: str = ""
+    """With `tune=True`, after a call on the CPU: to which size of a core's cache the kernels cut their tasks."""
     graphs: str = ""
     """With `inference=True`, on a GPU: which kinds of calls are CUDA graphs, and why others are none."""
 
@@ -56,21 +61,48 @@ class Report:
             lines += [f"  {entry}", *(f"    {times}" for times in self.measured.get(entry.name, []))]
         if self.left:
             lines += ["left as they are:", *(f"  {entry}" for entry in self.left)]
-        return "\n".join([*lines, *filter(None, [self.graphs])])
+        return "\n".join([*lines, *filter(None, [self.tasks, self.graphs])])
 
 
 def acceleration_report(model: nn.Module) -> Report:
-    """What `accelerate` did to this model.
+    """What `accelerate` did to this model, and what of it holds now.
+
+    What is no longer fused, since hooks were added, modules were replaced or what was read of a forward has changed, is
+    not shown as fused, and a note says so; `accelerate(model)` looks anew.
 
     Raises:
         ValueError: the model was not accelerated.
     """
-    report = vars(model).get("_acceleration_report")
-    if report is None:
+    found = vars(model).get("_acceleration_report")
+    if found is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
-    for name, module in model.named_modules():
+    modules = dict(model.named_modules())
+    report = Report([_as_it_is(entry, modules) for entry in found.swapped], found.left)
+    for name, module in modules.items():
         if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
+    if report.measured:
+        report.tasks = f"tasks of the CPU's convolutions: {blocking.note()}"
     graphed = vars(model).get("forward")
     report.graphs = str(graphed) if isinstance(graphed, Graphed) else ""
     return report
+
+
+def _as_it_is(entry: Swapped, modules: Mapping[str, nn.Module]) -> Swapped:
+    """What was swapped, as calls find it now."""
+    conv, fused = modules.get(entry.name), ()
+    if not isinstance(conv, (AcceleratedConv2d, AcceleratedConvTranspose2d)):
+        pass  # another module has its name
+    elif conv._fusion is not None:
+        fused = entry.fused if conv._fused() else ()
+    else:
+        names = {module: name for name, module in modules.items()}
+        for module in modules.values():
+            for chain in chains_of(module) if isinstance(module, FusedSequential) else ():
+                if chain.conv is conv:
+                    fused = tuple(names[each] for each in chain.modules[1:])
+    if len(fused) == len(entry.fused):
+        return replace(entry, fused=fused)
+    lost = ", ".join(entry.fused[len(fused) :])
+    note = f"not fused any more: {lost}; hooks, modules or what was read of a forward have changed"
+    return replace(entry, fused=fused, note=note)

@@ -9,6 +9,7 @@ rows.py        convolutions to few channels, faster in PyTorch
 chain.py       convolution, normalisation and activation as one function: what modules call
 kept.py        what is kept of parameters, and under which promise
 tuning.py      which way is faster, measured
+blocking.py    to which size of a core's cache the CPU kernels cut their tasks
 dilated.py, resampling.py, call.py   the public functions
 """
 

@@ -16,7 +16,7 @@ from inpaint_fast._words import ACTIVATIONS, check_activation
 from inpaint_fast.ops._dispatch import elsewhere
 from inpaint_fast.ops._plans import facts, wants_grad
 from inpaint_fast.ops._torch_private import autocast_dtype, is_autocast_enabled, is_ordinary
-from inpaint_fast.ops.conv_block import choice
+from inpaint_fast.ops.conv_block import blocking, choice
 from inpaint_fast.ops.conv_block.definition import OPERATORS
 from inpaint_fast.ops.conv_block.geometry import Block, Border, Geometry
 from inpaint_fast.ops.conv_block.kept import Kept
@@ -157,6 +157,8 @@ class ConvNormAct:
             return self._plan(input, weight, bias, key)  # there is no choice
         kind = self.settings, key
         if kind not in tuning.measured:
+            if input.device.type == "cpu":
+                blocking.fit()
             trials = []
             for way in choice.ways():
                 run = self._plan(input, weight, bias, key, way)

@@ -23,7 +23,7 @@ struct alignas(128) CUtensorMap {
   unsigned rank;
   const char* data;
   uint64_t sizes[5], strides[5];  // the strides in bytes, the innermost's first
-  unsigned box[5];
+  unsigned box[5], steps[5];      // elements of a box; from one of them to the next
 };
 
 inline unsigned element_bytes_of(CUtensorMapDataType type) {

@@ -11,10 +11,10 @@
 
 namespace emulation {
 
-typedef void (*DecodeRow)(float* numbers, const char* row);  // of the 32 bytes of a row that a product takes
+typedef void (*DecodeRow)(float* numbers, const char* row);  // of 32 bytes that are neighbours in a row
 
 // sums[64][columns] += a[64][k] * b[columns][k]; of the sums, those of this thread.
-void start_product(float* sums, int columns, uint64_t a, uint64_t b, int k, DecodeRow decode);
+void start_product(float* sums, int columns, uint64_t a, uint64_t b, int k, bool mn_major, DecodeRow decode);
 void fence_products();
 void commit_products();
 void wait_for_products(unsigned groups_still_open);
@@ -51,13 +51,13 @@ void wgmma_wait() {
 template <int N>
 void keep_in_place(float (&)[N]) {}
 
-template <class T, int N>
+template <class T, bool kMnMajor, int N>
 void wgmma_k16(float (&sums)[N], uint64_t a, uint64_t b) {
-  emulation::start_product(sums, 2 * N, a, b, 16, emulation::decode_row<T>);
+  emulation::start_product(sums, 2 * N, a, b, 16, kMnMajor, emulation::decode_row<T>);
 }
 template <int N>
 void wgmma_k8_tf32(float (&sums)[N], uint64_t a, uint64_t b) {
-  emulation::start_product(sums, 2 * N, a, b, 8, emulation::decode_row_tf32);
+  emulation::start_product(sums, 2 * N, a, b, 8, false, emulation::decode_row_tf32);
 }
 
 }  // namespace device

@@ -1,4 +1,4 @@
-"""Which of dilated_block's two CUDA codes runs, sm_80's or sm_90a's, and the machine code of both."""
+"""Which of the two CUDA codes dilated_block's convolution runs, sm_80's or sm_90a's, and the machine code of both."""
 
 from __future__ import annotations
 
@@ -98,13 +98,15 @@ def test_info_tells_which_would_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=9, minor=0))
     monkeypatch.setattr(_extension, "cuda_capability", lambda: "sm_90a")
-    assert "CUDA code of dilated_block's convolution: sm_90a\n" in report()
+    monkeypatch.setattr(_extension, "cuda_weight_gradient", lambda: "sm_80")
+    assert "CUDA code of dilated_block's convolution: sm_90a; of its weights' gradient: sm_80\n" in report()
 
     def wrong() -> str:
         raise RuntimeError(f"{VARIABLE}: sm_90a needs more")
 
+    monkeypatch.setattr(_extension, "cuda_weight_gradient", wrong)
     monkeypatch.setattr(_extension, "cuda_capability", wrong)
-    assert f"convolution: {VARIABLE}: sm_90a needs more" in report()
+    assert f"convolution: {VARIABLE}: sm_90a needs more; of its weights' gradient: {VARIABLE}: sm_90a" in report()
 
 
 # ---- machine code ----
@@ -146,5 +148,6 @@ def test_kernels_spill_nothing(tmp_path: Path) -> None:
         assert "C7510" not in text and "serialized" not in text
         assert sum("convolution_kernel" in name for name, *_ in kernels) == 4 * TILES
         assert sum("weight_gradient_kernel" in name for name, *_ in kernels) == 4 * 2
+        assert sum("weight_gradient_sm90_kernel" in name for name, *_ in kernels) == 2 * TILES
         for name, *spilled in kernels:
             assert spilled == ["0"] * 3, name

@@ -5,7 +5,6 @@ Its numbers in general are test_parity.py's."""
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -103,7 +102,7 @@ def check(
     exact, plain = copies(lists, torch.float64), copies(lists)
     for expected in (exact, plain):
         reference_step(*expected, settings, scale, found_inf, rate)
-    call(backend, "clipped_step", *lists, *astuple(settings), scale, found_inf, rate)
+    call(backend, "clipped_step", *lists, *settings, scale, found_inf, rate)
     for ours, theirs, best in zip(lists[:5], plain[:5], exact[:5], strict=True):
         if ours:
             assert_as_good(*(torch.cat([t.flatten() for t in part]) for part in (ours, theirs, best)))
@@ -120,7 +119,7 @@ def test_rules_at_chunk_edges_and_tails(backend: str, case: str, dtype: torch.dt
     sizes = (1, 7, 0, 8, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 13)
     params = [among_nans(random(size, dtype=dtype), 17 if size == 8 else 16) for size in sizes]
     settings = CASES[case][0]
-    settings = replace(settings, low=-0.5, high=0.75, weight_decay=settings.weight_decay or 0.01, maximize=True)
+    settings = settings._replace(low=-0.5, high=0.75, weight_decay=settings.weight_decay or 0.01, maximize=True)
     check(backend, lists_of(params, case), settings)
     for param in params:
         assert_sides_are_nan(param)
@@ -146,7 +145,7 @@ def test_clip_at_edges_and_on_unaligned_memory(backend: str, dtype: torch.dtype)
 def test_full_tables_take_further_launches(count: int) -> None:
     params = [random(3 + i % 5, seed=i) for i in range(count)]
     lists = lists_of(params, "adam")
-    check("emulated", lists, replace(CASES["adam"][0], low=-1.0, high=1.0))
+    check("emulated", lists, CASES["adam"][0]._replace(low=-1.0, high=1.0))
     expected = [param.clamp(-0.1, 0.1) for param in params]
     call("emulated", "weight_clip", params, -0.1, 0.1)
     assert all(map(torch.equal, params, expected))
@@ -155,7 +154,7 @@ def test_full_tables_take_further_launches(count: int) -> None:
 def test_nothing_but_empty_tensors() -> None:
     for backend in BACKENDS:
         lists = lists_of([torch.empty(0), torch.empty(2, 0)], "adam")
-        call(backend, "clipped_step", *lists, *astuple(CASES["adam"][0]), None, None, None)
+        call(backend, "clipped_step", *lists, *CASES["adam"][0], None, None, None)
         assert [step.item() for step in lists[5]] == [4, 5]
         call(backend, "weight_clip", lists[0], -1.0, 1.0)
 
@@ -174,7 +173,7 @@ def sliced(tensor: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", ["amsgrad", "sgd nesterov"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_views_among_dense_tensors(backend: str, case: str) -> None:
-    settings = replace(CASES[case][0], low=-0.5, high=0.5)
+    settings = CASES[case][0]._replace(low=-0.5, high=0.5)
     for layout in (transposed, sliced, lambda t: t.contiguous(memory_format=torch.channels_last)):
         params = [random(3, 4, 5, 3), layout(random(3, 4, 5, 3, seed=1)), random(70, seed=2)]
         check(backend, lists_of(params, case), settings)
@@ -198,7 +197,7 @@ def test_views_by_64_bit_indices(backend: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(_walk, "INDEX_LIMIT", 100)
     param = random(2, INDEX_LIMIT // 2 + 1).t()
     other = lists_of([param], "rmsprop")
-    check(backend, other, replace(CASES["rmsprop"][0], low=-0.5, high=0.5))
+    check(backend, other, CASES["rmsprop"][0]._replace(low=-0.5, high=0.5))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -215,10 +214,10 @@ def test_an_expanded_view_is_an_error(backend: str) -> None:
 def test_grad_scale_and_found_inf(backend: str, case: str) -> None:
     params = [random(100), random(5, 9, seed=1).t(), random(CHUNK + 3, seed=2)]
     lists = lists_of(params, case)
-    settings = replace(CASES[case][0], low=-0.5, high=0.5)
+    settings = CASES[case][0]._replace(low=-0.5, high=0.5)
     check(backend, lists, settings, torch.tensor(8.0), torch.zeros(1))
     before = copies(lists)
-    call(backend, "clipped_step", *lists, *astuple(settings), torch.tensor(8.0), torch.ones(1), None)
+    call(backend, "clipped_step", *lists, *settings, torch.tensor(8.0), torch.ones(1), None)
     for part, same in zip(lists, before, strict=True):
         assert all(map(torch.equal, part, same))
 
@@ -238,7 +237,7 @@ def test_steps_count_once_each_time(backend: str) -> None:
 def test_a_rate_on_the_device(backend: str, case: str) -> None:
     """A factor of lr, in the decoupled weight decay, too."""
     lists = lists_of([random(20), random(5, 3, seed=1).t()], case)
-    settings = replace(CASES[case][0], weight_decay=0.1, decoupled=CASES[case][0].rule == 1)
+    settings = CASES[case][0]._replace(weight_decay=0.1, decoupled=CASES[case][0].rule == 1)
     check(backend, lists, settings, rate=torch.tensor(0.25, dtype=torch.float64))
 
 
@@ -246,7 +245,7 @@ def test_steps_on_the_host_give_the_same() -> None:
     lists = lists_of([random(50), random(7, 5, seed=1).t()], "amsgrad")
     host = copies(lists)
     host = (*host[:5], [step.reshape(1) for step in host[5]])  # so the emulation tells them from the device's
-    numbers = astuple(CASES["amsgrad"][0])
+    numbers = CASES["amsgrad"][0]
     for each in (lists, host):
         call("emulated", "clipped_step", *each, *numbers, None, None, None)
     for part, same in zip(lists[:5], host[:5], strict=True):
@@ -261,7 +260,7 @@ def test_steps_on_the_host_give_the_same() -> None:
 def test_nan_stays(backend: str) -> None:
     lists = lists_of([random(20)], "amsgrad")
     lists[1][0][3] = math.nan
-    call(backend, "clipped_step", *lists, *astuple(replace(CASES["amsgrad"][0], low=-0.5, high=0.5)), None, None, None)
+    call(backend, "clipped_step", *lists, *CASES["amsgrad"][0]._replace(low=-0.5, high=0.5), None, None, None)
     for part in lists[:5]:
         assert part[0].isnan().nonzero().flatten().tolist() == [3]
 
@@ -271,7 +270,7 @@ def test_bitwise_equal_on_repeat(backend: str) -> None:
     lists = lists_of([random(CHUNK + 5), random(9, 7, seed=1).t()], "amsgrad")
     again = copies(lists)
     for each in (lists, again):
-        call(backend, "clipped_step", *each, *astuple(CASES["amsgrad"][0]), None, None, None)
+        call(backend, "clipped_step", *each, *CASES["amsgrad"][0], None, None, None)
     for part, same in zip(lists, again, strict=True):
         assert all(map(torch.equal, part, same))
 

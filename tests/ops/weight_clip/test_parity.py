@@ -100,7 +100,7 @@ def test_views_that_stand_for_negated_numbers(low: float) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_step_parity(implementation, dtype, name) -> None:
-    settings = Settings(**{**VARIANTS[name].__dict__, "low": -0.8, "high": 0.7})
+    settings = VARIANTS[name]._replace(low=-0.8, high=0.7)
     ours, plain = lists_for(name, dtype, implementation.device), lists_for(name, dtype)
     exact = [
         [t.double() if t.ndim or k < 5 else t.clone() for t in part] for k, part in enumerate(lists_for(name, dtype))
@@ -133,7 +133,7 @@ def test_views_of_any_stride(implementation, name) -> None:
         return larger[..., ::2]
 
     views = [[strided(tensor, k) for tensor in part] for k, part in enumerate(lists)]
-    settings = Settings(**{**VARIANTS[name].__dict__, "low": -0.8, "high": 0.7})
+    settings = VARIANTS[name]._replace(low=-0.8, high=0.7)
     clipped_step(*views, settings, backend=implementation.backend)
     clipped_step(*expected, settings, backend=implementation.backend)
     for part, want in zip(views, expected, strict=True):
@@ -217,7 +217,7 @@ def test_opcheck(implementation) -> None:
     torch.library.opcheck(clip, ([torch.randn(5, device=device), torch.randn(2, 3, device=device)], -0.5, 0.5))
     step = getattr(torch.ops.inpaint_fast, f"clipped_step{suffix}").default
     lists = lists_for("adam", torch.float32, device)
-    torch.library.opcheck(step, (*lists, *VARIANTS["adam"].__dict__.values(), None, None, None))
+    torch.library.opcheck(step, (*lists, *VARIANTS["adam"]._asdict().values(), None, None, None))
 
 
 def test_compile() -> None:

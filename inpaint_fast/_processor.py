@@ -1,0 +1,57 @@
+"""The processor: its name and its caches, as the system tells them."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+CPUS = Path("/sys/devices/system/cpu")
+INFO = Path("/proc/cpuinfo")
+
+
+def name() -> str:
+    """As its maker calls it, such as "AMD EPYC 9R14"; where the system does not tell, its kind."""
+    model = re.search(r"^model name\s*:\s*(.+)$", INFO.read_text(), re.MULTILINE) if INFO.exists() else None
+    return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+class Caches(NamedTuple):
+    """Sizes in bytes.
+
+    Attributes:
+        l2: the L2 cache of a core.
+        l3: the L3 cache, which cores share.
+        cores: how many do, as far as this machine sees them.
+        told: by the system; otherwise the sizes are assumed.
+    """
+
+    l2: int = 1 << 20
+    l3: int = 32 << 20
+    cores: int = 2
+    told: bool = False
+
+
+def caches(cpus: Path = CPUS) -> Caches:
+    """Those of the first processor, by its folder in Linux's /sys."""
+    found = {}
+    for index in (cpus / "cpu0" / "cache").glob("index*"):
+        try:
+            kind, level, size, shared = (
+                (index / file).read_text().strip() for file in ("type", "level", "size", "shared_cpu_list")
+            )
+            if kind != "Instruction":
+                found[int(level)] = int(size.removesuffix("K")) << 10, sum(map(_count, shared.split(",")))
+        except (OSError, ValueError):  # a container may hide what it likes
+            continue
+    if not {2, 3} <= found.keys():
+        return Caches()
+    (l2, of_core), (l3, of_cores) = found[2], found[3]
+    return Caches(l2, l3, max(of_cores // max(of_core, 1), 1), told=True) if min(l2, l3) > 0 else Caches()
+
+
+def _count(processors: str) -> int:
+    """Of "3" or "0-7"."""
+    first, _, last = processors.partition("-")
+    return int(last or first) - int(first) + 1
