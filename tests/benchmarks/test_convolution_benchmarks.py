@@ -128,11 +128,9 @@ def test_a_gpu_has_cases_of_its_own(benchmark, capsys):
 @pytest.mark.parametrize("benchmark", [strided_block, transposed_block], ids=lambda b: b.__name__)
 def test_stride_2_has_its_cases_in_both_dtypes_on_a_gpu(benchmark):
     names = [name.removeprefix("bf16_") for name in benchmark.cases("cuda") if name.startswith("bf16_")]
-    assert (
-        names
-        == list(benchmark.cases("cpu"))
-        == [f"{k}_{name}" for k in ("infer", "train") for name in benchmark.SHAPES]
-    )
+    on_cpu = [f"{k}_{name}" for k in ("infer", "train") for name in benchmark.SHAPES]
+    assert list(benchmark.cases("cpu")) == on_cpu
+    assert names == [name for name in on_cpu if not name.endswith("5x5")]  # which no kernel of ours takes there
     assert len(benchmark.cases("cuda")) == 2 * len(names)
 
 
