@@ -251,6 +251,7 @@ constexpr int kMaxRows = 12;
 constexpr int kMaxRows = 6;
 #endif
 constexpr int kSlab = 2 * kLanes;      // columns of the result that one pass makes
+constexpr int kLine = 16;              // floats of a cache line
 constexpr int kAhead = 64 * kColumns;  // of b: it may come from memory, as in a network of many layers
 
 // The two operands of a product; a comes in blocks of 16 k.
@@ -270,7 +271,7 @@ void multiply_slab(const Factors* factors, int pairs, int64_t block, int64_t dep
     const float *a = factors[pair].a, *b = factors[pair].b + slab;
     const auto step = [&](const float* x) __attribute__((always_inline)) {
       const Floats b0 = load(b, Floats{}), b1 = load(b + kLanes, Floats{});
-      __builtin_prefetch(b + kAhead), __builtin_prefetch(b + kAhead + kLanes);
+      for (int line = 0; line < kSlab; line += kLine) __builtin_prefetch(b + kAhead + line);
 #pragma GCC unroll 16
       for (int row = 0; row < kRows; ++row) {
         const Floats factor = broadcast<Floats>(x[row * kRow]);
