@@ -28,7 +28,7 @@ class Least(NamedTuple):
         kept: tiles (of 4x4 pixels, in all pictures) where transformed weights are kept: each task reads all of them.
         unkept: where they are transformed at every call.
         training: where they are transformed twice, and a gradient is transformed back.
-        many: the same for more than MANY_PAIRS pairs of channels, whose transformed weights are in no cache; 0: no more.
+        many: the same for more than MANY_PAIRS pairs of channels, whose transformed weights no cache holds; 0: no more.
         channels: of input and output.
         trained: the same in training.
         start: channels where weights are kept and PyTorch's convolution has to start oneDNN, which takes longer than
@@ -48,7 +48,7 @@ class Least(NamedTuple):
 
 LEAST = {
     ("dilated_block", 3): Least(4, 32, 48, start=16, lone=12_500),
-    ("strided_block", 3): Least(98, 128, 256, channels=64, trained=64, start=16),  # 1.8 multiplications for one at best
+    ("strided_block", 3): Least(49, 128, 256, channels=64, trained=64, start=16),  # 1.8 multiplications for one at best
     ("strided_block", 4): Least(9, 64, 96, channels=32, trained=32),
     ("strided_block", 5): Least(9, 36, 48, many=96),
     ("transposed_block", 3): Least(9, 36, 256, trained=32),

@@ -33,8 +33,7 @@ def way(
         ((64, 64), 112, 1, "unkept", "winograd"),  # 1.1 to 1.2
         ((64, 128), 64, 1, "unkept", "direct"),  # 1.0 to 1.1, and of 256 channels 0.9
         ((32, 64), 256, 1, "training", "direct"),  # 0.93
-        ((128, 256), 80, 1, "kept", "winograd"),
-        ((128, 256), 56, 1, "kept", "direct"),  # 0.9 to 1.3
+        ((128, 256), 56, 1, "kept", "winograd"),
         ((128, 256), 28, 1, "kept", "direct"),
     ],
 )

@@ -408,7 +408,7 @@ def test_where_winograd_pays(block) -> None:
     assert of(1, 256, 16, 128, kept=True) == ("direct" if few else "winograd")  # 16 tiles
     assert of(1, 256, 32, 128, kept=True) == "winograd"
     assert of(1, 256, 64, 64, kept=True) == "winograd"  # 64 channels
-    assert of(1, 256, 32, 64, kept=True) == ("direct" if few else "winograd")  # and 64 tiles
+    assert of(1, 256, 32, 64, kept=True) == "winograd"  # and 64 tiles
     assert of(1, 256, 16, 128) == "direct"  # 16 tiles for one transform
     assert of(1, 256, 64, 3) == "direct"  # few channels
     assert of(1, 256, 8, 128, kept=True) == "direct"  # four tiles
