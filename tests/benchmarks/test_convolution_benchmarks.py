@@ -46,7 +46,7 @@ def results(case):
         lambda: dilated_block.train(2, 32, 24, 2),
         lambda: dilated_block.train(2, 32, 24, 2, norm=False),
         lambda: transposed_block.case(1, 32, 24, 16, 4, False),
-        lambda: transposed_block.case(8, 32, 24, 16, 4, True),
+        lambda: transposed_block.case(8, 32, 32, 16, 4, True),
         lambda: transposed_block.case(1, 128, 128, 64, 3, False, stem="strided_block"),
         lambda: transposed_block.case(4, 128, 128, 64, 3, True, stem="strided_block"),
         lambda: transposed_block.case(8, 32, 24, 32, 5, True, stem="strided_block"),
