@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = "benchmarks/results/amd_epyc_avx512_2_cores"
 DEVICES = "benchmarks/results/*/*.csv"
 PICTURES = "docs/pictures.csv"
+PROCESSORS = "benchmarks/results/processors.csv"
 OURS = "inpaint_fast"
 MISSING = "-"
 
@@ -168,6 +169,18 @@ def span(rows: Rows, peer: str) -> str:
     if not ratios:
         raise FigureError(f"no case has both {OURS} and {peer}")
     return f"{multiple(min(ratios))} to {multiple(max(ratios))}"
+
+
+def processors(rows: Rows) -> str:
+    """Two processors side by side: multiples, or shares in percent."""
+
+    def figure(cell: str, unit: str) -> str:
+        return f"{cell} %" if unit == "%" else multiple(float(cell))
+
+    return table(
+        ["", "AMD EPYC", "Intel Xeon"],
+        ([row["measured"], *(figure(row[of], row["unit"]) for of in ("amd_epyc", "intel_xeon"))] for row in rows),
+    )
 
 
 def ring_mean(rows: Rows) -> str:
@@ -388,6 +401,7 @@ FIGURES: dict[str, tuple[str, Render]] = {
         peers={"`tune=True`": "tuned", "without the promise": "unpromised", "eager": "eager"},
         cases={f"`{name}`, {batch} of {side}x{side}": f"{name}_{batch}_{side}" for name, batch, side in NETWORKS},
     ),
+    "processors": (PROCESSORS, processors),
     "ring_mean": (PICTURES, ring_mean),
     "pictures": (PICTURES, pictures),
     "devices": (DEVICES, devices),  # last: of what is wrong in a CSV, those that read it alone name it

@@ -63,7 +63,8 @@ def output_shapes(network: torch.nn.Module, *inputs: Tensor) -> list[tuple[type,
 def always_winograd() -> Iterator[None]:
     """Winograd for every shape, however small: what plans depend on besides their keys, so all are made anew."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(choice, "LEAST", dict.fromkeys(choice.LEAST, choice.Least(0, 0, 0, channels=0, start=0)))
+        nothing = choice.Least(*(0 for _ in choice.Least._fields))
+        patch.setattr(choice, "LEAST", dict.fromkeys(choice.LEAST, nothing))
         patch.setattr(choice, "LEAST_GAIN", dict.fromkeys(choice.LEAST_GAIN, 0))
         forget_plans()
         yield
