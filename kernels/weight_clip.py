@@ -127,7 +127,7 @@ def step_kernel(
     if HAS_RATE:
         exact_lr = exact_lr * tl.load(rate)
     least, most = number(low, compute), number(high, compute)
-    keep = (1.0 - exact_lr * number(shrink, tl.float64)).to(compute)
+    keep = tl.where(number(shrink, tl.float64) != 0.0, 1.0 - exact_lr * number(shrink, tl.float64), 1.0).to(compute)
     b1, b2, epsilon = number(beta1, compute), number(beta2, compute), number(eps, compute)
     rest1 = (1.0 - number(beta1, tl.float64)).to(compute)
     rest2 = (1.0 - number(beta2, tl.float64)).to(compute)
@@ -135,7 +135,9 @@ def step_kernel(
     param_at = param + _where(at, sizes, strides[0], DIMS, DENSE)
     grad_at = grad + _where(at, sizes, strides[1], DIMS, DENSE)
     p = tl.load(param_at, there, 0.0).to(compute)
-    g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute) + number(weight_decay, compute) * p
+    g = tl.load(grad_at, there, 0.0).to(compute) * factor.to(compute)
+    # No times an infinite parameter would be NaN.
+    g = tl.where(number(weight_decay, compute) != 0.0, g + number(weight_decay, compute) * p, g)
     p *= keep
     if HAS_STATE0:
         state0_at = state0 + _where(at, sizes, strides[2], DIMS, DENSE)

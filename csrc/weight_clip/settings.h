@@ -15,7 +15,7 @@ inline UpdateSettings update_settings(int64_t rule, double lr, double beta1, dou
   settings.lr = lr, settings.beta1 = beta1, settings.beta2 = beta2, settings.eps = eps;
   settings.weight_decay = decoupled ? 0 : weight_decay;
   settings.shrink = decoupled ? weight_decay : 0;
-  settings.keep = 1 - lr * settings.shrink;
+  settings.keep = settings.shrink != 0 ? 1 - lr * settings.shrink : 1;
   settings.low = low, settings.high = high;
   settings.gradient_factor = maximize ? -1 : 1;
   settings.variant = variant, settings.first = first;

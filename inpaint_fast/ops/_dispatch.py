@@ -261,7 +261,7 @@ class Operator:
             ValueError: `backend` is no backend.
             BackendError: it cannot run here.
         """
-        added = backend or _forced
+        added = _forced if backend is None else backend  # of an array nobody can say whether it is true
         if isinstance(added, str) and added in self.suffixes and added not in SUFFIX:
             return added  # by `define`, by those who test
         backend = check_name(backend) or _forced

@@ -187,9 +187,9 @@ def reference_step(
         if grad_scale is not None:  # in float32 or better: the scale may be more than float16 holds
             g = (g.to(torch.promote_types(g.dtype, torch.float32)) / grad_scale).to(g.dtype)
         g = -g if s.maximize else g
-        if s.decoupled:
+        if s.weight_decay and s.decoupled:
             p.mul_(1 - s.lr * s.weight_decay)
-        else:
+        elif s.weight_decay:
             g = g + s.weight_decay * p
         state: list[Any] = [states[i] if states else None for states in (state0, state1, state2)]
         s0, s1, s2 = state

@@ -277,3 +277,16 @@ def test_nobody_refers_to_parameters_weakly(make: Callable[[], nn.Module], infer
     for context in CONTEXTS:
         used(ours, context)
         assert not any(map(weakref.getweakrefcount, itertools.chain(ours.parameters(), ours.buffers()))), context
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_tensor_in_another_place_is_another(kind: str) -> None:
+    """The norm's weight becomes its bias: the same tensors, but for where they stand."""
+    plain = NETWORKS.get(f"sequential {kind}", lambda: randomised(sequential(kind)).eval())()
+    ours = ipf.accelerate(copy.deepcopy(plain), inference=True)
+    with torch.no_grad():
+        for net in (plain, ours):
+            net[1].bias = None
+            net(X)
+            net[1].weight, net[1].bias = None, net[1].weight
+        assert_near(ours(X), plain(X))

@@ -200,6 +200,25 @@ def test_closure_parameters_without_gradient_and_mixed_dtypes() -> None:
     assert all((parameter.abs() <= 0.25).all() for parameter in (a, b, idle))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_infinite_parameters_are_what_torch_makes_of_them(implementation, name) -> None:
+    """Clipped to finite numbers, and no state is NaN for it, where no weight decays; otherwise as NaN as torch's."""
+    ours_class, theirs_class, settings, _ = CASES[name]
+    start = torch.tensor([math.inf, -math.inf, 1.0, -2.0])
+    for decay in (0.0, settings.get("weight_decay", 0.0)):
+        settings = {**settings, "weight_decay": decay}
+        ours, theirs = nn.Parameter(start.to(implementation.device)), nn.Parameter(start.clone())
+        clipped = ours_class([ours], clip=0.5, backend=implementation.backend, **settings)
+        plain = theirs_class([theirs], **settings)
+        for step in range(3):
+            for parameter in (ours, theirs):
+                parameter.grad = torch.linspace(-1, 2, 4).mul(step + 1).to(parameter)
+            clipped.step(), plain.step()
+            with torch.no_grad():
+                theirs.clamp_(-0.5, 0.5)
+            torch.testing.assert_close(ours.detach().cpu(), theirs.detach(), equal_nan=True)
+
+
 IDLE = {name: CASES[name] for name in ("adam", "adamw", "rmsprop", "sgd", "adadelta")}
 
 

@@ -69,7 +69,8 @@ INPAINT_FAST_INLINE void update_at(const UpdateSettings& s, const Numbers<V>& n,
   V state[3] = {};
   for (int k = 0; k < 3; ++k)
     if (at[kState0 + k]) state[k] = load(at[kState0 + k], V{});
-  const V g = load(at[kGradient], V{}) * n.gradient_factor + n.weight_decay * p;
+  V g = load(at[kGradient], V{}) * n.gradient_factor;
+  if (s.weight_decay != 0) g += n.weight_decay * p;  // no times an infinite parameter would be NaN
   store(at[kParam], clamped(updated<rule, V>(s, n, e, p * n.keep, g, state), n.low, n.high));
   for (int k = 0; k < 3; ++k)
     if (at[kState0 + k]) store(at[kState0 + k], state[k]);

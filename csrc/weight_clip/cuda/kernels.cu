@@ -89,7 +89,7 @@ __device__ __forceinline__ Factors<A> block_factors(const Numbers<A>& n, const E
     factors.gradient = static_cast<A>(n.gradient_factor / (scalars.grad_scale ? *scalars.grad_scale : 1));
     const double lr = scalars.rate ? n.exact_lr * *scalars.rate : n.exact_lr;
     factors.lr = static_cast<A>(lr);
-    factors.keep = static_cast<A>(1 - lr * n.exact_shrink);
+    factors.keep = static_cast<A>(n.exact_shrink != 0 ? 1 - lr * n.exact_shrink : 1);
     if (rule == Rule::adam) {
       const double t = entry.count ? *entry.count : entry.known_count;
       factors.step_size = static_cast<A>(lr / (1 - std::pow(n.exact_beta1, t)));
@@ -148,7 +148,8 @@ struct Update {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       const A p = to_compute<A>(packs[kParam].values[i]);
-      const A g = to_compute<A>(packs[kGradient].values[i]) * factors.gradient + n.weight_decay * p;
+      A g = to_compute<A>(packs[kGradient].values[i]) * factors.gradient;
+      if (n.weight_decay != A(0)) g += n.weight_decay * p;  // no times an infinite parameter would be NaN
       A state[3];
 #pragma unroll
       for (int k = 0; k < 3; ++k) state[k] = e.data[kState0 + k] ? to_compute<A>(packs[kState0 + k].values[i]) : A(0);

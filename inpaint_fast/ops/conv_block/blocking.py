@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,6 +25,7 @@ from inpaint_fast.ops.conv_block.tuning import race
 
 TIMES = (0.5, 1.0, 2.0)  # of the size that the system tells
 LEAST_GAIN = 0.97  # of the time with that size, above which it stays
+MOST_BYTES = 1 << 20  # of the file
 CHANNELS, SIDE, DILATIONS = 256, 64, (1, 8)  # of the convolutions that are timed: by F(6x6) and by F(4x4)
 
 
@@ -52,8 +52,9 @@ _fitted: Fit | None = None
 
 
 def file() -> Path:
-    """Where measured sizes are kept: in the user's folder of caches (XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "inpaint_fast" / "caches.json"
+    """Where measured sizes are kept: in the user's folder of caches (XDG_CACHE_HOME, an absolute path, or ~/.cache)."""
+    folder = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(folder if os.path.isabs(folder) else os.path.expanduser("~/.cache")) / "inpaint_fast" / "caches.json"
 
 
 def machine() -> str:
@@ -71,14 +72,15 @@ def fit() -> None:
     if _fitted is not None or _extension.module is None:
         return
     kept = _read()
-    _fitted = kept.get(machine())
-    if _fitted is None:
-        _fitted = _measure()
+    found = _fit_of(kept.get(machine()))
+    if found is None:
+        found = _measure()
         try:
-            _write({**kept, machine(): _fitted})
+            _write({**kept, machine(): {"core": found.core, "milliseconds": found.milliseconds}})
         except OSError:
-            _fitted = _fitted._replace(kept=False)
-    _cut_to(_fitted.core)
+            found = found._replace(kept=False)
+    _cut_to(found.core)
+    _fitted = found
 
 
 def note() -> str:
@@ -94,10 +96,14 @@ def _cut_to(core: int) -> None:
     _extension.module.set_caches(core, _processor.caches().l3)
 
 
+def _sizes() -> list[int]:
+    """Those between which is measured."""
+    return [int(_processor.caches().l2 * times) for times in TIMES]
+
+
 @torch.no_grad()
 def _measure() -> Fit:
-    told = _processor.caches().l2
-    sizes = [int(told * times) for times in TIMES]
+    told, sizes = _processor.caches().l2, _sizes()
     input = torch.ones(1, CHANNELS, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
     weight = torch.ones(CHANNELS, CHANNELS, 3, 3)
     prepare(weight)
@@ -116,18 +122,27 @@ def _measure() -> Fit:
     return Fit(best if taken[best] < LEAST_GAIN * taken[told] else told, taken)
 
 
-def _read() -> dict[str, Fit]:
-    """What the file says; nothing where it is not there or is none of ours."""
-    found = {}
-    with suppress(OSError, ValueError, TypeError, AttributeError, KeyError):
-        for name, entry in json.loads(file().read_text()).items():
-            times = {int(size): float(time) for size, time in entry["milliseconds"].items()}
-            if entry["core"] in times and all(1 << 10 <= size <= 1 << 40 for size in times):
-                found[name] = Fit(entry["core"], times)
-    return found
+def _read() -> dict[str, Any]:
+    """What the file says, of this machine and of others; nothing where it is none of ours."""
+    try:
+        if not file().is_file() or file().stat().st_size > MOST_BYTES:
+            return {}
+        found = json.loads(file().read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _write(fits: dict[str, Fit]) -> None:
+def _fit_of(entry: Any) -> Fit | None:
+    """What an entry of the file says; None where it says nothing that was measured here."""
+    try:
+        times = {int(size): float(time) for size, time in entry["milliseconds"].items()}
+        core = entry["core"]
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):
+        return None
+    return Fit(core, times) if type(core) is int and core in times and sorted(times) == _sizes() else None
+
+
+def _write(entries: dict[str, Any]) -> None:
     file().parent.mkdir(parents=True, exist_ok=True)
-    text = {name: {"core": fit.core, "milliseconds": fit.milliseconds} for name, fit in fits.items()}
-    write_whole(file(), lambda out: out.write(json.dumps(text, indent=1).encode()))
+    write_whole(file(), lambda out: out.write(json.dumps(entries, indent=1).encode()))

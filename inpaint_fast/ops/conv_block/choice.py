@@ -17,8 +17,9 @@ from inpaint_fast import _extension
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
+COLUMNS = 32  # output channels are multiplied so many together, with zeros in the place of those that are not there
 # Multiplications of the definition for one of ours, by stride: at best 4 and (for 5 taps) 3.3.
-LEAST_GAIN = {1: 1.4, 2: 1.2}
+LEAST_GAIN = {1: 1.4, 2: 1.35}
 
 
 class Least(NamedTuple):
@@ -51,9 +52,9 @@ LEAST = {
     ("strided_block", 3): Least(49, 128, 256, channels=64, trained=64, start=16),  # 1.8 multiplications for one at best
     ("strided_block", 4): Least(9, 64, 96, channels=32, trained=32),
     ("strided_block", 5): Least(9, 36, 48, many=96),
-    ("transposed_block", 3): Least(9, 36, 256, trained=32),
+    ("transposed_block", 3): Least(9, 64, 256, channels=32, trained=32),
     ("transposed_block", 4): Least(9, 36, 64, trained=32),
-    ("transposed_block", 5): Least(9, 16, 48),
+    ("transposed_block", 5): Least(9, 36, 48),
 }
 # A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does; so do the
 # few tiles of one of stride 1. With more pairs transformed weights, 4 times as many, push those of other layers out.
@@ -110,7 +111,10 @@ def algorithm(
         enough = few and images * math.prod(smaller) <= MOST_PIXELS
     else:
         enough = tiles >= fewest
-    return "winograd" if enough and products >= LEAST_GAIN[block.stride] * ours else "direct"
+    out = block.channels(weight)[1]
+    multiplied = out if kept else -(-out // COLUMNS) * COLUMNS
+    pays = products * out >= LEAST_GAIN[block.stride] * ours * multiplied
+    return "winograd" if enough and pays else "direct"
 
 
 def tile(

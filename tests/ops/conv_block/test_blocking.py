@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -160,15 +161,40 @@ def test_what_another_machine_has_measured_is_left_alone(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "text",
     ["", "{", "[]", '{"a": 1}', "\xff", '{"MACHINE": {"core": 12, "milliseconds": {"13": 1}}}',
-     '{"MACHINE": {"core": 1, "milliseconds": {"1": 1}}}', '{"MACHINE": {"core": null, "milliseconds": {}}}'],
+     '{"MACHINE": {"core": 1, "milliseconds": {"1": 1}}}', '{"MACHINE": {"core": null, "milliseconds": {}}}',
+     '{"MACHINE": 5}', '{"MACHINE": {"core": SIZE.0, "milliseconds": {"SIZE": 1}}}', "[" * 200_000,
+     '{"MACHINE": {"core": SIZE, "milliseconds": {"SIZE": 1}}}', '{"MACHINE": {"core": 1, "milliseconds": {"1": 1e999}}}'],
 )  # fmt: skip
 def test_a_file_that_says_nothing_is_written_anew(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     races = measuring(monkeypatch, [3, 2, 1])
     blocking.file().parent.mkdir()
-    blocking.file().write_bytes(text.replace("MACHINE", blocking.machine()).encode("latin-1"))
+    text = text.replace("MACHINE", blocking.machine()).replace("SIZE", str(_processor.caches().l2))
+    blocking.file().write_bytes(text.encode("latin-1"))
     assert "as measured" in tuned()
     assert races == [3]
     assert blocking.machine() in json.loads(blocking.file().read_text())
+
+
+def test_entries_of_others_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    blocking.file().parent.mkdir()
+    blocking.file().write_text('{"another": 5, "one more": {"core": "x"}}')
+    measuring(monkeypatch, [3, 2, 1])
+    tuned()
+    found = json.loads(blocking.file().read_text())
+    assert (found["another"], found["one more"]) == (5, {"core": "x"}) and len(found) == 3
+
+
+def test_what_is_no_file_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes into the FIFO: reading it would wait for ever."""
+    blocking.file().parent.mkdir()
+    os.mkfifo(blocking.file())
+    measuring(monkeypatch, [3, 2, 1])
+    assert "as measured" in tuned()
+
+
+def test_a_folder_that_is_no_absolute_path_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "here")
+    assert blocking.file().is_absolute() and "here" not in blocking.file().parts
 
 
 def test_without_a_place_for_the_file_it_holds_for_the_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
