@@ -49,7 +49,8 @@ PATIENCE = 5  # measurements without a better one
 CHOOSING, TELLING = slice(0, None, 2), slice(1, None, 2)  # the halves of what is held out
 FEWEST = 2  # places held out: what one of them chooses it cannot tell the gain of
 FEWEST_OF_TEXTURE = 6  # by fewer a share of the texture is not found: a large hole may lie where no texture is
-REACHES = (8, 16, 32)  # of the texture fills that are tried, in pixels
+REACHES = (16, 8, 32)  # of the texture fills that are tried, in pixels; the first ones where there is little time
+FILL_SECONDS, FILL_SHARE = 4e-6, 1 / 3  # what a fill takes for each pixel, about, and the share of the time for all
 
 
 class Adapted(NamedTuple):
@@ -108,8 +109,8 @@ def adapt_to_picture(
         generator: a `CompletionNetwork` or `ResidualCompletionNetwork`; left as it is. The copy is where it is.
         picture: uint8 (3, H, W); what it holds inside the hole does not matter.
         mask: (1, H, W), true or 1 in the hole, a soft one cut at half.
-        seconds: to train for, at most; it ends earlier where nothing is gained any more. The texture fills, made before
-            it, count.
+        seconds: to train for, at most; it ends earlier where nothing is gained any more. The texture fills are made
+            before it, as many as take about a third of the time, and count.
         steps: to train for, at most, 1 or more; None: as many as there is time for. The weights after so many steps are
             always the same on one machine.
         seed: of the places.
@@ -140,8 +141,8 @@ def adapt_to_picture(
         if len(found.held_out) < FEWEST:
             return Adapted(generator, math.nan, math.nan, 0)
         begun = time.perf_counter()
-        untried = found.no_texture()
-        textures = {} if untried else found.textures()
+        untried = found.no_texture(seconds)
+        textures = {} if untried else found.textures(seconds)
         network, taken = _trained(generator, found, begun, seconds, steps, progress)
         return _mixed(generator, network, taken, found.held_out, textures)._replace(untried=untried)
 
@@ -326,18 +327,25 @@ class _Examples:
             self._regions.append(found[1])
         return self._ready(examples)
 
-    def no_texture(self) -> str:
-        """Why no texture fill is to be tried; "" where there is no reason."""
+    def no_texture(self, seconds: float) -> str:
+        """Why no texture fill is to be tried in so much time; "" where there is no reason."""
         if (pixels := self._unknown.numel()) > PIXELS:
             return f"which is done in pictures of up to {PIXELS:,} pixels, and this one has {pixels:,}"
         if (places := len(self.held_out)) < FEWEST_OF_TEXTURE:
             return f"for which {FEWEST_OF_TEXTURE} places as large as the hole are held out, and there were {places}"
+        if not self._reaches(seconds):
+            least = self._unknown.numel() * FILL_SECONDS / FILL_SHARE
+            return f"for which {seconds:g} seconds are too few, and {math.ceil(least)} are enough"
         return ""
 
-    def textures(self) -> dict[float, list[Tensor]]:
+    def _reaches(self, seconds: float) -> tuple[int, ...]:
+        """Of the texture fills that there is time for; by arithmetic, so that two runs try the same."""
+        return REACHES[: int(seconds * FILL_SHARE / (self._unknown.numel() * FILL_SECONDS))]
+
+    def textures(self, seconds: float) -> dict[float, list[Tensor]]:
         """Reach -> the texture fill of each held-out place, (3, height, width)."""
         picture, nothing = to_float(self._picture.cpu()), torch.zeros_like(self._unknown)
-        fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in REACHES}
+        fills = {reach: to_uint8(texture(picture, self._unknown, reach)) for reach in self._reaches(seconds)}
         places = [(region, *place.mask.shape[1:]) for region, place in zip(self._regions, self.held_out, strict=True)]
         return {
             reach: [reduced(fill, nothing, region, (high, wide))[0].to(self.device) for region, high, wide in places]

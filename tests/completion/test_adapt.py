@@ -99,6 +99,7 @@ def test_the_texture_gains_where_weights_learn_nothing() -> None:
 @pytest.mark.parametrize("most, reason", [
     ({"PIXELS": 2**20}, ""), ({"PIXELS": 100}, "up to 100 pixels"),
     ({"FEWEST_OF_TEXTURE": 100}, "100 places as large as the hole are held out, and there were"),
+    ({"FILL_SECONDS": 1e3}, "for which 10000 seconds are too few, and "),
 ])  # fmt: skip
 def test_where_no_texture_is_tried_it_is_said(monkeypatch, most, reason) -> None:
     for name, value in most.items():
@@ -106,6 +107,17 @@ def test_where_no_texture_is_tried_it_is_said(monkeypatch, most, reason) -> None
     for picture in (flat(), stripes()):
         adapted = adapt_to_picture(residual(), picture, MASK, seconds=1e4, steps=10)
         assert bool(reason) == bool(adapted.untried) == ("was not tried" in str(adapted)) and reason in str(adapted)
+
+
+def test_as_many_texture_fills_as_there_is_time_for(monkeypatch) -> None:
+    """By arithmetic: a third of the time, by what a pixel takes."""
+    tried = []
+    monkeypatch.setattr(adapt, "texture", lambda picture, hole, reach: tried.append(reach) or picture)
+    for seconds in (1e4, 6.1e-5, 3.1e-5):
+        monkeypatch.setattr(adapt, "FILL_SECONDS", 1e-5 / MASK.numel())
+        tried.clear()
+        adapt_to_picture(residual(), stripes(), MASK, seconds=seconds, steps=1)
+        assert tried == list(adapt.REACHES[: round(min(seconds / 3e-5, 3))])
 
 
 def test_the_same_steps_are_the_same_weights_and_the_generator_stays() -> None:
