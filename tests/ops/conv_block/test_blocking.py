@@ -163,7 +163,8 @@ def test_what_another_machine_has_measured_is_left_alone(monkeypatch: pytest.Mon
     ["", "{", "[]", '{"a": 1}', "\xff", '{"MACHINE": {"core": 12, "milliseconds": {"13": 1}}}',
      '{"MACHINE": {"core": 1, "milliseconds": {"1": 1}}}', '{"MACHINE": {"core": null, "milliseconds": {}}}',
      '{"MACHINE": 5}', '{"MACHINE": {"core": SIZE.0, "milliseconds": {"SIZE": 1}}}', "[" * 200_000,
-     '{"MACHINE": {"core": SIZE, "milliseconds": {"SIZE": 1}}}', '{"MACHINE": {"core": 1, "milliseconds": {"1": 1e999}}}'],
+     '{"MACHINE": {"core": SIZE, "milliseconds": {"SIZE": 1}}}',
+     '{"MACHINE": {"core": 1, "milliseconds": {"1": 1e999}}}'],
 )  # fmt: skip
 def test_a_file_that_says_nothing_is_written_anew(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     races = measuring(monkeypatch, [3, 2, 1])
