@@ -171,20 +171,15 @@ def span(rows: Rows, peer: str) -> str:
     return f"{multiple(min(ratios))} to {multiple(max(ratios))}"
 
 
-def processors(rows: Rows, only: Sequence[str] = ()) -> str:
-    """Two processors side by side: multiples, or shares in percent; `only`: of what was measured so, () all."""
+def processors(rows: Rows, only: str = "") -> str:
+    """Two processors side by side: multiples, or shares in percent; `only`: a pattern of what was measured so."""
+    found = [row for row in rows if re.search(only, row["measured"])]
 
-    def figure(cell: str, unit: str) -> str:
-        return f"{cell} %" if unit == "%" else multiple(float(cell))
+    def figures(row: dict[str, str]) -> list[str]:
+        cells = row["amd_epyc"], row["intel_xeon"]
+        return [f"{cell} %" if row["unit"] == "%" else multiple(float(cell)) for cell in cells]
 
-    return table(
-        ["", "AMD EPYC", "Intel Xeon"],
-        (
-            [row["measured"], *(figure(row[of], row["unit"]) for of in ("amd_epyc", "intel_xeon"))]
-            for row in rows
-            if not only or row["measured"] in only
-        ),
-    )
+    return table(["", "AMD EPYC", "Intel Xeon"], ([row["measured"], *figures(row)] for row in found))
 
 
 def ring_mean(rows: Rows) -> str:
@@ -406,18 +401,7 @@ FIGURES: dict[str, tuple[str, Render]] = {
         cases={f"`{name}`, {batch} of {side}x{side}": f"{name}_{batch}_{side}" for name, batch, side in NETWORKS},
     ),
     "processors": (PROCESSORS, processors),
-    "side_by_side": (
-        PROCESSORS,
-        partial(
-            processors,
-            only=[
-                "the block, inference, d = 1",
-                "the block, inference, d = 16",
-                "the block, training, d = 2",
-                "its products, of a matrix product's speed",
-            ],
-        ),
-    ),
+    "side_by_side": (PROCESSORS, partial(processors, only="d = 1$|d = 16|training, d = 2|products")),
     "ring_mean": (PICTURES, ring_mean),
     "pictures": (PICTURES, pictures),
     "devices": (DEVICES, devices),  # last: of what is wrong in a CSV, those that read it alone name it
