@@ -174,7 +174,7 @@ class _Captured:
         self._outputs: Tree = self._graph.result
         self._tensors = [t for module in modules for t in _own_tensors(module)]
         self._pointers = [*map(_pointer, self._tensors)]
-        self._sources = [source[0] for sources, _ in self._kept for source in sources]
+        self._sources = [source[0] for sources, _ in self._kept for source in sources if source[0] is not None]
         self._versions = [*map(_version, self._sources)]
 
     def __str__(self) -> str:

@@ -319,3 +319,14 @@ def test_after_a_change_the_report_says_what_runs(make: type, name: str) -> None
 def fused(net: nn.Module) -> list[str]:
     """The norms and activations that a convolution computes in a call."""
     return [part for activation, _, norm in fused_modules(net, X) for part in (activation != "none", norm) if part]
+
+
+def test_what_is_fused_since_is_said_too() -> None:
+    """A hook that was there when accelerate looked, and is removed."""
+    net = InSequential().double().eval()
+    handle = net.act.register_forward_hook(lambda m, x, y: None)
+    ours = ipf.accelerate(net)
+    assert len(fused(ours)) == len(acceleration_report(ours).swapped[0].fused) == 1
+    handle.remove()
+    (entry,) = acceleration_report(ours).swapped
+    assert len(fused(ours)) == len(entry.fused) == 2 and entry.note == ""

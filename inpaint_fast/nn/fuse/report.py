@@ -77,32 +77,32 @@ def acceleration_report(model: nn.Module) -> Report:
     if found is None:
         raise ValueError(f"model: this {type(model).__name__} was not accelerated; call accelerate(model)")
     modules = dict(model.named_modules())
-    report = Report([_as_it_is(entry, modules) for entry in found.swapped], found.left)
+    names = {module: name for name, module in modules.items()}
+    in_sequentials: dict[nn.Module, tuple[str, ...]] = {
+        chain.conv: tuple(names[each] for each in chain.modules[1:])
+        for module in modules.values()
+        if isinstance(module, FusedSequential)
+        for chain in chains_of(module)
+    }
+    report = Report([_as_it_is(entry, modules.get(entry.name), in_sequentials) for entry in found.swapped], found.left)
     for name, module in modules.items():
         if (tuning := vars(module).get("_tuning")) and tuning.measured:
             report.measured[name] = list(tuning.measured.values())
-    if report.measured:
+    if report.measured and blocking.is_measured():
         report.tasks = f"tasks of the CPU's convolutions: {blocking.note()}"
     graphed = vars(model).get("forward")
     report.graphs = str(graphed) if isinstance(graphed, Graphed) else ""
     return report
 
 
-def _as_it_is(entry: Swapped, modules: Mapping[str, nn.Module]) -> Swapped:
-    """What was swapped, as calls find it now."""
-    conv, fused = modules.get(entry.name), ()
-    if not isinstance(conv, (AcceleratedConv2d, AcceleratedConvTranspose2d)):
-        pass  # another module has its name
-    elif conv._fusion is not None:
+def _as_it_is(entry: Swapped, conv: nn.Module | None, in_sequentials: Mapping[nn.Module, tuple[str, ...]]) -> Swapped:
+    """What was swapped, as calls find it now; conv: what has the name of the convolution now."""
+    if isinstance(conv, (AcceleratedConv2d, AcceleratedConvTranspose2d)) and conv._fusion is not None:
         fused = entry.fused if conv._fused() else ()
     else:
-        names = {module: name for name, module in modules.items()}
-        for module in modules.values():
-            for chain in chains_of(module) if isinstance(module, FusedSequential) else ():
-                if chain.conv is conv:
-                    fused = tuple(names[each] for each in chain.modules[1:])
+        fused = () if conv is None else in_sequentials.get(conv, ())
     if len(fused) == len(entry.fused):
         return replace(entry, fused=fused)
     lost = ", ".join(entry.fused[len(fused) :])
-    note = f"not fused any more: {lost}; hooks, modules or what was read of a forward have changed"
-    return replace(entry, fused=fused, note=note)
+    why = "hooks, modules or what was read of a forward have changed"
+    return replace(entry, fused=fused, note=f"not fused any more: {lost}; {why}" if lost else "")

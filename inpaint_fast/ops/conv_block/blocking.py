@@ -83,6 +83,11 @@ def fit() -> None:
     _fitted = found
 
 
+def is_measured() -> bool:
+    """Whether tasks are cut to what was measured."""
+    return _fitted is not None
+
+
 def note() -> str:
     """To what the tasks of the CPU kernels are cut, and why."""
     if _fitted is not None:

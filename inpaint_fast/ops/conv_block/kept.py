@@ -24,6 +24,9 @@ from inpaint_fast.ops._torch_private import is_ordinary
 Value = TypeVar("Value")
 
 
+_ABSENT = (None, 0, 0, (), None)  # the state of a tensor that is not there
+
+
 class Kept:
     """Values that are derived from tensors, until one of these changes. A copy starts empty: its tensors are others."""
 
@@ -38,24 +41,26 @@ class Kept:
         """make(), or what it made of these tensors in the state that they are in now."""
         if is_compiling() or not is_ordinary():
             return make()  # for this call alone
-        present = [t for t in tensors if t is not None]
-        name = name, tuple(t is None for t in tensors)  # one that has moved to another place is another
         found = self._values.get(name)
-        if found is not None and len(found[0]) == len(present):
-            for t, (same, version, pointer, strides, _) in zip(present, found[0], strict=True):
-                if t is not same or t._version != version or t.data_ptr() != pointer or t.stride() != strides:
+        if found is not None and len(found[0]) == len(tensors):
+            for t, (same, version, pointer, strides, _) in zip(tensors, found[0], strict=True):
+                if t is not same:
+                    break
+                if t is not None and (t._version != version or t.data_ptr() != pointer or t.stride() != strides):
                     break
             else:
                 if _noted is not None:
                     _noted.append(found)
                 return found[1]
+        present = [t for t in tensors if t is not None]
         if not is_ordinary(*present) or any(t.is_inference() for t in present):  # which have no version
             return make()
         if is_capturing():  # a graph makes it anew at each replay, and there is nothing yet
             return make()
         with torch.inference_mode(False), torch.no_grad():
             # The alias holds the memory, so that no other tensor can come to lie at the same address.
-            found = [(t, t._version, t.data_ptr(), t.stride(), t.detach()) for t in present], make()
+            states = [_ABSENT if t is None else (t, t._version, t.data_ptr(), t.stride(), t.detach()) for t in tensors]
+            found = states, make()
         self._values[name] = found
         return found[1]
 
