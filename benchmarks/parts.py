@@ -5,8 +5,9 @@ tensors but for `_nchw`; b: batch, c: channels in and out, d: dilation. Their st
 and the same call; they are milliseconds of a thread, the mean of all. `call` is the whole, `rest` what is no stage: the
 way to the kernel, memory, threads that wait. `adam_*`, `rmsprop_*` and `sgd_*` (with momentum) are steps that clip:
 `step`, and beside it what it is made of: `reads`, its operands read and nothing more; `reads_writes`, parameters and
-states also written again, as they are; `arithmetic`, steps of as many parameters that stay in the L2 cache. `machine`
-are the rooflines (benchmarks/machine.py).
+states also written again, as they are, in the order of the step: a line of each; `reads_writes_ahead` asks for lines
+4 KB before they are due, `_blocks` for 4 KB of one operand after the other, `_streamed` writes past the caches;
+`arithmetic`, steps of as many parameters that stay in the L2 cache. `machine`: the rooflines (benchmarks/machine.py).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ CHUNK_BYTES = 20 << 20  # of the weight gradient's patches and tiles (csrc/conv_
 # tiles of 4 and of 6 pixels; and those of the epilogue for a pixel.
 PATCH, PIXELS, GRADIENT, TAPS = {4: 12, 6: 26}, {4: 10, 6: 20}, {4: 9, 6: 20}, {4: 11, 6: 17}
 EPILOGUE = 3
+WAYS = ("ahead", "blocks", "streamed")  # to move the operands, other than the step's
 # Rule -> operands read, and written; operations (csrc/weight_clip/cpu/kernels.cpp) and roots for a parameter.
 RULES = {"adam": (4, 3, 13, 1), "rmsprop": (3, 2, 10, 1), "sgd": (3, 2, 7, 0)}
 
@@ -160,9 +162,9 @@ def step(rule: str, name: str) -> Parts:
     def operands() -> list[np.ndarray]:
         return [torch.ones(count).numpy() for _ in range(reads)]
 
-    def passing(rewritten: int) -> harness.Run:
+    def passing(rewritten: int, way: str = "plain") -> harness.Run:
         assert (module := _extension.module) is not None
-        return partial(module.roofline_pass, operands()[rewritten:], operands()[:rewritten], 1)
+        return partial(module.roofline_pass, operands()[rewritten:], operands()[:rewritten], 1, way)
 
     def in_cache() -> harness.Run:
         """Of half a cache for each thread, as often in one step as makes up the parameters."""
@@ -185,6 +187,7 @@ def step(rule: str, name: str) -> Parts:
             part("step", case.implementations[0].prepare, {**moved, **computed}),
             part("reads", lambda: passing(0), needs(0, (f"{at}_read", 4 * reads * count))),
             part("reads_writes", lambda: passing(writes), moved),
+            *(part(f"reads_writes_{way}", partial(passing, writes, way), moved) for way in WAYS),
             part("arithmetic", in_cache, {**needs(0, ("l2_read", read), ("l2_update", updated)), **computed}),
         ],
         case.reference,

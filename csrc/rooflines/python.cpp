@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "common/python.h"
@@ -39,6 +41,8 @@ int64_t computed(int64_t (*kernel)(int64_t rounds, float* numbers), int64_t thre
   });
 }
 
+constexpr const char* kWays[] = {"plain", "ahead", "blocks", "streamed"};  // of Way
+
 struct FloatArray {
   float* data;
   int64_t floats;
@@ -65,12 +69,17 @@ int64_t over_shares(int64_t floats, int64_t rounds, const Run& run) {
 }
 
 int64_t passed(const std::vector<pybind11::buffer>& read, const std::vector<pybind11::buffer>& rewritten,
-               int64_t rounds) {
+               int64_t rounds, const std::string& way) {
+  const auto known = std::find(std::begin(kWays), std::end(kWays), way);
+  if (known == std::end(kWays)) throw std::invalid_argument("way: plain, ahead, blocks or streamed is expected");
   const size_t reads = read.size(), rewrites = rewritten.size();
   if (rewrites == 0 ? reads < 1 || reads > 4 : reads > 1 || rewrites > 3 || (reads == 0 && rewrites > 1))
     throw std::invalid_argument(
         "1 to 4 streams to read, 1 to rewrite, or 1 to read and 1 to 3 to rewrite are expected");
   Streams streams;
+  streams.way = static_cast<Way>(known - std::begin(kWays));
+  if (streams.way != Way::plain && (reads != 1 || rewrites < 2))
+    throw std::invalid_argument("way: other than plain it takes 1 stream to read and 2 or 3 to rewrite");
   int64_t floats = INT64_MAX;
   const auto next = [&](const pybind11::buffer& buffer, bool writable) {
     const FloatArray array = floats_of(buffer, writable);
@@ -78,7 +87,11 @@ int64_t passed(const std::vector<pybind11::buffer>& read, const std::vector<pybi
     return array.data;
   };
   for (const auto& buffer : read) streams.read[streams.reads++] = next(buffer, false);
-  for (const auto& buffer : rewritten) streams.rewritten[streams.rewrites++] = next(buffer, true);
+  for (const auto& buffer : rewritten) {
+    float* const at = streams.rewritten[streams.rewrites++] = next(buffer, true);
+    if (streams.way == Way::streamed && reinterpret_cast<uintptr_t>(at) % 64)
+      throw std::invalid_argument("rewritten: streamed, vectors are expected to begin at a multiple of 64 bytes");
+  }
   const auto kernel = INPAINT_FAST_CPU_KERNEL(pass);
   std::atomic<float> sink{0};  // so that what is read is used
   const auto run = [&](int64_t begin, int64_t end) { sink.store(kernel(streams, begin, end)); };
@@ -103,9 +116,11 @@ const FunctionsOfModule functions_of_rooflines([](pybind11::module_& m) {
       "roofline_roots",
       [](int64_t threads, int64_t rounds) { return computed(INPAINT_FAST_CPU_KERNEL(roots), threads, rounds); },
       arg("threads"), arg("rounds"), "Divisions by a root, of float32 on registers; returns how many were computed.");
-  m.def("roofline_pass", &passed, arg("read"), arg("rewritten"), arg("rounds"),
+  m.def("roofline_pass", &passed, arg("read"), arg("rewritten"), arg("rounds"), arg("way") = "plain",
         "Passes over vectors of float32 side by side, each of torch's threads over its share `rounds` times: some are "
-        "read, some rewritten as they are. Returns the bytes read and written.");
+        "read, some rewritten as they are. way: line by line of all of them (plain), so and asked for ahead (ahead), "
+        "asked for in blocks of one after the other (blocks), or written past the caches (streamed). Returns the bytes "
+        "read and written.");
   m.def("roofline_copy", &copied, arg("source"), arg("target"), arg("rounds"),
         "memcpy from one vector to another, likewise. Returns the bytes read and written.");
 });

@@ -91,8 +91,10 @@ def test_passes_leave_the_numbers_as_they_are(module, capability: str) -> None:
     try:
         read, *written = (torch.randn(1024 * torch.get_num_threads()).numpy() for _ in range(4))
         before = [array.copy() for array in written]
-        assert module.roofline_pass([read], written, 2) == 2 * read.nbytes * 7
-        assert all((a == b).all() for a, b in zip(written, before, strict=True))
+        for way in ("plain", *parts.WAYS):
+            assert module.roofline_pass([read], written, 2, way) == 2 * read.nbytes * 7
+            assert module.roofline_pass([read], written[:2], 1, way) == read.nbytes * 5
+            assert all((a == b).all() for a, b in zip(written, before, strict=True))
         assert module.roofline_pass([read, *written], [], 1) == read.nbytes * 4
         assert module.roofline_copy(read, written[0], 1) == read.nbytes * 2
         assert (written[0] == read).all()
@@ -186,7 +188,9 @@ def test_a_kernel_that_is_wrong_is_not_timed(module) -> None:
 def test_a_step_is_held_against_its_traffic(module, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(weight_clip.SHAPES, "few", [(100, 64), (32, 40)])
     rows = {row.implementation: row for row in parts.step(rule, "few").measure("few", 1, time.perf_counter_ns)}
-    assert list(rows) == ["step", "reads", "reads_writes", "arithmetic"]
+    ways = [f"reads_writes_{way}" for way in parts.WAYS]
+    assert list(rows) == ["step", "reads", "reads_writes", *ways, "arithmetic"]
+    assert all(rows[way].amounts == rows["reads_writes"].amounts for way in ways)
     assert not any(row.problem for row in rows.values())
     reads, writes, operations, roots = parts.RULES[rule]
     assert reads + writes == weight_clip.RULES[rule][-1]

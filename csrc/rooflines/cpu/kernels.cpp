@@ -25,27 +25,57 @@ INPAINT_FAST_INLINE int64_t repeated(int64_t rounds, float* numbers, const Step&
   return rounds * kChains * lanes<Floats>();
 }
 
-template <int kReads, int kRewrites>
+template <int kReads, int kRewrites, Way way = Way::plain>
 float pass_over(const Streams& streams, int64_t begin, int64_t end) {
   constexpr int kUnroll = kReads + kRewrites == 1 ? 8 : kRewrites == 0 ? 4 : 2;
   constexpr int kLanes = lanes<Floats>();
   static_assert(kStreamStep % (kUnroll * kLanes) == 0, "whole steps");
+  static_assert(kAhead % kStreamStep == 0, "whole steps");
+  constexpr int64_t kLine = 16;  // floats
   const Floats factor = broadcast<Floats>(streams.factor);
+  const auto ask = [&](int64_t from, int64_t to) {  // for lines of all streams, of one after the other
+    for (int k = 0; k < kReads; ++k)
+      for (int64_t at = from; at < to; at += kLine) __builtin_prefetch(streams.read[k] + at);
+    for (int k = 0; k < kRewrites; ++k)
+      for (int64_t at = from; at < to; at += kLine) __builtin_prefetch(streams.rewritten[k] + at, 1);
+  };
   Floats sums[kUnroll] = {};
-  for (int64_t i = begin; i < end; i += kUnroll * kLanes)
+  for (int64_t i = begin; i < end; i += kUnroll * kLanes) {
+    if (way == Way::ahead) ask(i + kAhead, i + kAhead + kUnroll * kLanes);
+    if (way == Way::blocks && (i - begin) % kAhead == 0) ask(i + kAhead, i + 2 * kAhead);
 #pragma GCC unroll 8
     for (int k = 0; k < kUnroll; ++k) {
       const int64_t at = i + k * kLanes;
-      for (int stream = 0; stream < kReads; ++stream) sums[k] += load(streams.read[stream] + at, Floats{});
-      for (int stream = 0; stream < kRewrites; ++stream) {
-        float* const place = streams.rewritten[stream] + at;
-        store(place, load(place, Floats{}) * factor);
+      for (int n = 0; n < kReads; ++n) sums[k] += load(streams.read[n] + at, Floats{});
+      for (int n = 0; n < kRewrites; ++n) {
+        float* const place = streams.rewritten[n] + at;
+        const Floats next = load(place, Floats{}) * factor;
+        if (way == Way::streamed)
+          stream(place, next);
+        else
+          store(place, next);
       }
     }
+  }
+  if (way == Way::streamed) stream_fence();
   float sum = 0;
   for (int k = 0; k < kUnroll; ++k)
     for (int lane = 0; lane < kLanes; ++lane) sum += sums[k][lane];
   return sum;
+}
+
+template <int kRewrites>
+float pass_in_its_way(const Streams& streams, int64_t begin, int64_t end) {
+  switch (streams.way) {
+    case Way::ahead:
+      return pass_over<1, kRewrites, Way::ahead>(streams, begin, end);
+    case Way::blocks:
+      return pass_over<1, kRewrites, Way::blocks>(streams, begin, end);
+    case Way::streamed:
+      return pass_over<1, kRewrites, Way::streamed>(streams, begin, end);
+    default:
+      return pass_over<1, kRewrites>(streams, begin, end);
+  }
 }
 
 }  // namespace
@@ -73,9 +103,9 @@ float pass(const Streams& streams, int64_t begin, int64_t end) {
     case 11:
       return pass_over<1, 1>(streams, begin, end);
     case 12:
-      return pass_over<1, 2>(streams, begin, end);
+      return pass_in_its_way<2>(streams, begin, end);
     default:
-      return pass_over<1, 3>(streams, begin, end);
+      return pass_in_its_way<3>(streams, begin, end);
   }
 }
 
