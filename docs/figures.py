@@ -248,6 +248,7 @@ NETWORKS = (
     ("unet", 1, 128), ("unet", 1, 256), ("deeplab_head", 1, 28), ("deeplab_head", 2, 14),
     ("cyclegan", 1, 128), ("cyclegan", 1, 256), ("lama", 1, 128), ("lama", 1, 256),
 )  # fmt: skip
+HALF = ("resnet18", 2, 112), ("resnet50", 2, 112), ("hrnet_w18_small", 2, 128), ("unet", 1, 128), ("cyclegan", 1, 128)
 
 HEADLINES = {
     ("masked_l2", "train_16x3x256x256"): "masked L2 and its gradient, 16x3x256x256, fresh memory",
@@ -321,6 +322,7 @@ FIGURES: dict[str, tuple[str, Render]] = {
         cases={
             **{f"batch 1, d = {d}": f"infer_b1_c256_64x64_d{d}" for d in (1, 2, 4, 8, 16)},
             "batch 4, d = 2": "infer_b4_c256_64x64_d2",
+            **{f"bfloat16, batch 1, d = {d}": f"bf16_infer_b1_c256_64x64_d{d}" for d in (1, 2, 8)},
             **{f"AVX2 at most, batch 1, d = {d}": f"avx2_infer_b1_c256_64x64_d{d}" for d in (2, 8)},
         },
     ),
@@ -333,6 +335,7 @@ FIGURES: dict[str, tuple[str, Render]] = {
             "d = 2": "train_b4_c256_64x64_d2",
             "d = 8": "train_b4_c256_64x64_d8",
             "AVX2 at most, d = 2": "avx2_train_b4_c256_64x64_d2",
+            "bfloat16, d = 2": "bf16_train_b4_c256_64x64_d2",
         },
     ),
     "block_nchw": measured("dilated_block", span, peer="inpaint_fast_nchw"),
@@ -398,7 +401,8 @@ FIGURES: dict[str, tuple[str, Render]] = {
         speeds,
         about="",
         peers={"`tune=True`": "tuned", "without the promise": "unpromised", "eager": "eager"},
-        cases={f"`{name}`, {batch} of {side}x{side}": f"{name}_{batch}_{side}" for name, batch, side in NETWORKS},
+        cases={f"`{name}`, {n} of {side}x{side}": f"{name}_{n}_{side}" for name, n, side in NETWORKS}
+        | {f"`{name}`, {n} of {side}x{side}, bfloat16": f"{name}_{n}_{side}_bf16" for name, n, side in HALF},
     ),
     "processors": (PROCESSORS, processors),
     "side_by_side": (PROCESSORS, partial(processors, only="d = 1$|d = 16|training, d = 2|products")),
