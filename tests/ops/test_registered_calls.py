@@ -1,5 +1,6 @@
 """Registered operators called directly, past the Python functions: what does not fit is an error that names it, before
-anything is read or written, in C++ on the CPU and in CUDA (emulated). Nothing that is passed may end the process."""
+anything is read or written, in C++ on the CPU, in CUDA (emulated) and in Triton (interpreted), in the same words.
+Nothing that is passed may end the process."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from emulation.build import load
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import triton_interpreted
+from inpaint_fast.kernels import interpreter_fault
 from inpaint_fast.ops._dispatch import OPERATORS
 
 HUGE = 2**62
@@ -335,6 +338,9 @@ operator(
         ({"grads": []}, "grads: they are missing"),
         ({"state0": []}, "state0: it is missing"),
         ({"state1": []}, "state1: it is missing"),
+        ({"rule": 2, "state0": []}, "state0: it is missing"),
+        ({"rule": 4, "state0": []}, "state0: it is missing"),
+        ({"rule": 4, "state1": []}, "state1: it is missing"),
         ({"variant": True}, "state2: it is missing"),
         ({"steps": []}, "steps: they are missing"),
         *(({name: lists()[name][:1]}, f"{name}: 2 tensors are expected, got 1")
@@ -359,14 +365,19 @@ operator(
 # ---- the tests ----
 
 STEMS = {name: operator.stem for operator in OPERATORS.values() for name in operator.definitions}
+INTERPRETED = pytest.mark.skipif(
+    not triton_interpreted() or interpreter_fault() is not None, reason="Triton's interpreter is not in use"
+)
+SUFFIXES = ["", "_emulated", pytest.param("_triton", marks=INTERPRETED)]
 KINDS = [
     *((name, "") for name in RIGHT if not name.endswith("_statistics")),
     *((name, "_emulated") for name in RIGHT),
+    *(pytest.param(name, "_triton", marks=INTERPRETED) for name in RIGHT),
 ]
 
 
 def registered(name: str, suffix: str) -> Callable[..., Any]:
-    if suffix:
+    if suffix == "_emulated":
         load(STEMS[name])
     return getattr(torch.ops.inpaint_fast, name + suffix)
 
@@ -388,12 +399,24 @@ def test_what_does_not_fit_is_an_error(name: str, suffix: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(right), strict=True)), changes
 
 
+@pytest.mark.parametrize("stem", ["dilated_block", "strided_block", "transposed_block"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_transformed_weights_lie_one_after_the_other(stem: str, suffix: str) -> None:
+    """Kernels read them so, whatever their strides: past the one number of these."""
+    of_weight = RIGHT[f"{stem}_weights"]
+    transformed = registered(f"{stem}_weights", suffix)(*of_weight.values())
+    call = registered(stem, suffix)
+    call(*(RIGHT[stem] | {"transformed": transformed}).values())
+    with pytest.raises(RuntimeError, match="transformed: it is not of this weight"):
+        call(*(RIGHT[stem] | {"transformed": transformed[:1].expand(transformed.shape)}).values())
+
+
 def tensors_of(arguments: dict[str, Any]) -> list[Tensor]:
     flat = [t for value in arguments.values() for t in (value if isinstance(value, list) else [value])]
     return [t for t in flat if isinstance(t, Tensor)]
 
 
-@pytest.mark.parametrize("suffix", ["", "_emulated"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_nothing_at_all(suffix: str) -> None:
     """Sizes of 0, which masks of one picture, weights and lists are broadcast over."""
     for shape, mask in (((0, 3, 8, 8), (1, 1, 8, 8)), ((2, 0, 8, 8), (1, 1, 8, 8)), ((2, 3, 0, 8), (1, 1, 1, 8)),
