@@ -357,7 +357,12 @@ def test_autocast_takes_its_dtype_as_a_convolution_does(arguments) -> None:
 def test_weights_are_kept_for_one_backend_and_dtype(monkeypatch) -> None:
     input, weight, made = random(1, 3, 5, 5), torch.nn.Parameter(weights(2, 3)), []
     transform = conv_block.dilated_block_weights
-    monkeypatch.setattr(conv_block, "dilated_block_weights", lambda w, *settings: made.append(w.dtype) or transform(w))
+
+    def noted(weight: torch.Tensor, *settings: int) -> torch.Tensor:
+        made.append(weight.dtype)
+        return transform(weight, *settings)
+
+    monkeypatch.setattr(conv_block, "dilated_block_weights", noted)
 
     @torch.no_grad()
     def right(backend: str | None = "triton") -> None:
