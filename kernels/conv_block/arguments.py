@@ -1,6 +1,6 @@
 """The arguments of the blocks' operators, checked as in csrc/conv_block/arguments.h."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from inpaint_fast.kernels._checks import (
 from inpaint_fast.kernels.conv_block.problem import Convolution
 
 SIDE_LIMIT = 1 << 28  # channels, sides, dilations and paddings are smaller: sums of a few of them fit 32 bits
+TAPS = {1: ((3, 3),), 2: ((3, 3), (4, 4))}  # of the weights for a stride
 
 
 def check_kind(tensor: Tensor, name: str) -> None:
@@ -25,8 +26,8 @@ def check_kind(tensor: Tensor, name: str) -> None:
         raise RuntimeError(f"{name}: its dtype is not float32, float16 or bfloat16")
 
 
-def _check_below_limit(numbers: Iterable[int]) -> None:
-    if not all(-SIDE_LIMIT < number < SIDE_LIMIT for number in numbers):
+def _check_below_limit(numbers: Sequence[int]) -> None:
+    if max(numbers) >= SIDE_LIMIT or min(numbers) <= -SIDE_LIMIT:
         raise RuntimeError("input: sides, channels, dilation and padding below 2^28 are expected")
 
 
@@ -48,7 +49,7 @@ def check_beside(tensor: Tensor, pictures: Tensor, dims: int, name: str) -> None
 def check_weight(weight: Tensor, stride: int) -> None:
     check_dims(weight, 4, "weight")
     _check_below_limit(weight.shape[1:])
-    if weight.shape[2:] not in ([(3, 3)] if stride == 1 else [(3, 3), (4, 4)]):
+    if weight.shape[2:] not in TAPS[stride]:
         raise RuntimeError(f"weight: 3x3 taps are expected{'' if stride == 1 else ', or 4x4'}")
 
 
@@ -76,8 +77,8 @@ def check_convolution(convolution: Convolution, pictures: Tensor, weight: Tensor
     check_beside(weight, pictures, 4, "weight")
     channels, out_channels = convolution.channels(weight)
     if convolution.is_input_gradient:  # the padding of the convolution the other way
-        dilations, paddings = convolution.geometry[:2], convolution.geometry[2:]
-        _check_below_limit(2 * d - p for d, p in zip(dilations, paddings, strict=True))
+        dilation_h, dilation_w, padding_h, padding_w = convolution.geometry
+        _check_below_limit((2 * dilation_h - padding_h, 2 * dilation_w - padding_w))
     if pictures.shape[1] != channels:
         if convolution.is_input_gradient:
             raise RuntimeError("grad: its channels are not the weight's output channels")
