@@ -1,9 +1,10 @@
-"""The processor: its name and its caches, as the system tells them."""
+"""The processor: its name, its instructions and its caches, as the system tells them."""
 
 from __future__ import annotations
 
 import platform
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,14 @@ def name() -> str:
     """As its maker calls it, such as "AMD EPYC 9R14"; where the system does not tell, its kind."""
     model = re.search(r"^model name\s*:\s*(.+)$", INFO.read_text(), re.MULTILINE) if INFO.exists() else None
     return model[1].strip() if model else platform.processor() or platform.machine()
+
+
+@cache
+def instructions() -> frozenset[str]:
+    """Sets of instructions as Linux names them, such as "avx512_bf16"; none where it does not tell, or on others than
+    x86."""
+    flags = re.search(r"^flags\s*:\s*(.+)$", INFO.read_text(), re.MULTILINE) if INFO.exists() else None
+    return frozenset(flags[1].split()) if flags else frozenset()
 
 
 class Caches(NamedTuple):

@@ -65,7 +65,6 @@ def always_winograd() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         nothing = choice.Least(*(0 for _ in choice.Least._fields))
         patch.setattr(choice, "LEAST", dict.fromkeys(choice.LEAST, nothing))
-        patch.setattr(choice, "LEAST_GAIN", dict.fromkeys(choice.LEAST_GAIN, 0))
         forget_plans()
         yield
     forget_plans()

@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from inpaint_fast import _extension
+from inpaint_fast import _extension, _processor
 from inpaint_fast.ops.conv_block.geometry import Block, Geometry
 
 LEAST_CHANNELS = 24  # of input and output: fewer leave the vectors of a tile's transforms without work to share
 COLUMNS = 32  # output channels are multiplied so many together, with zeros in the place of those that are not there
-# Multiplications of the definition for one of ours, by stride: at best 4 and (for 5 taps) 3.3.
-LEAST_GAIN = {1: 1.4, 2: 1.35}
 
 
 class Least(NamedTuple):
@@ -30,6 +28,8 @@ class Least(NamedTuple):
         unkept: where they are transformed at every call.
         training: where they are transformed twice, and a gradient is transformed back.
         many: the same for more than MANY_PAIRS pairs of channels, whose transformed weights no cache holds; 0: no more.
+        gain: multiplications of the definition for one of ours: at best 4 and (for 5 taps) 3.3.
+        work: tiles times channels.
         channels: of input and output.
         trained: the same in training.
         start: channels where weights are kept and PyTorch's convolution has to start oneDNN, which takes longer than
@@ -45,16 +45,24 @@ class Least(NamedTuple):
     start: int = LEAST_CHANNELS
     lone: int = 0
     many: int = 0
+    gain: float = 1.35
+    work: int = 0
 
 
+# By operator and taps.
 LEAST = {
-    ("dilated_block", 3): Least(4, 32, 48, start=16, lone=12_500),
+    ("dilated_block", 3): Least(4, 32, 48, start=16, lone=12_500, gain=1.4),
     ("strided_block", 3): Least(49, 128, 256, channels=64, trained=64, start=16),  # 1.8 multiplications for one at best
     ("strided_block", 4): Least(9, 64, 96, channels=32, trained=32),
     ("strided_block", 5): Least(9, 36, 48, many=96),
     ("transposed_block", 3): Least(9, 64, 256, channels=32, trained=32),
     ("transposed_block", 4): Least(9, 36, 64, trained=32),
     ("transposed_block", 5): Least(9, 36, 48),
+}
+# Of bfloat16 tensors where PyTorch's convolution multiplies pairs of them by AVX512-BF16, twice as many a cycle as ours
+# does, which is of float32. What is not here is never the faster one.
+LEAST_OF_PAIRS = {
+    ("dilated_block", 3): Least(48, 128, 192, channels=128, trained=128, start=128, gain=3.5, work=12_500),
 }
 # A strided convolution of no more pixels, and pairs of channels, takes less time than starting oneDNN does; so do the
 # few tiles of one of stride 1. With more pairs transformed weights, 4 times as many, push those of other layers out.
@@ -71,15 +79,20 @@ def algorithm(
     weight: Sequence[int],
     training: bool,
     kept: bool,
+    unasked: bool = False,
 ) -> str:
     """What precision="fast" runs on the CPU: "winograd", or "direct", PyTorch's own convolution.
 
     Args:
+        dtype: of the input, or autocast's.
         input, weight: their shapes.
         training: a gradient is wanted.
         kept: the weight is kept transformed from call to call; not in training.
+        unasked: of half precision PyTorch's convolution is the other way as it is, not in float32.
     """
-    least = LEAST[block.stem, weight[2]]
+    least = (least_of(dtype) if unasked else LEAST).get((block.stem, weight[2]))
+    if least is None:
+        return "direct"
     channels = min(weight[:2])
     sizes_known = kept and not torch.compiler.is_compiling()
     lone = sizes_known and input[0] == 1 and weight[2] == 3 and math.prod(input) <= LONE
@@ -113,8 +126,27 @@ def algorithm(
         enough = tiles >= fewest
     out = block.channels(weight)[1]
     multiplied = out if kept else -(-out // COLUMNS) * COLUMNS
-    pays = products * out >= LEAST_GAIN[block.stride] * ours * multiplied
-    return "winograd" if enough and pays else "direct"
+    pays = products * out >= least.gain * ours * multiplied
+    return "winograd" if enough and pays and tiles * channels >= least.work else "direct"
+
+
+def is_in_torch(dtype: torch.dtype) -> bool:
+    """PyTorch's convolution takes this half precision as it is: conversions to float32 and back would not pay."""
+    mkldnn = torch.ops.mkldnn
+    if dtype == torch.bfloat16:
+        return bool(mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float16 and bool(mkldnn._is_mkldnn_fp16_supported())
+
+
+def least_of(dtype: torch.dtype) -> dict[tuple[str, int], Least]:
+    """By operator and taps, from what size on a kernel of ours beats PyTorch's convolution of such tensors as it is."""
+    if not is_in_torch(dtype):
+        return LEAST
+    has = _processor.instructions()
+    if dtype == torch.float16 or "avx512f" not in has or "amx_bf16" in has:
+        return {}
+    # With AVX-512 alone oneDNN takes bfloat16, and needs 3 to 8 times as long as for float32.
+    return LEAST_OF_PAIRS if "avx512_bf16" in has else LEAST
 
 
 def tile(

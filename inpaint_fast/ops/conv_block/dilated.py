@@ -25,7 +25,7 @@ from inpaint_fast.ops.conv_block.call import call, plan_of
 from inpaint_fast.ops.conv_block.chain import with_statistics
 from inpaint_fast.ops.conv_block.definition import OPERATORS, transformed_numel
 from inpaint_fast.ops.conv_block.geometry import DILATED, Geometry, Size
-from inpaint_fast.ops.conv_block.plan import Epilogue, is_fast_in_torch, products
+from inpaint_fast.ops.conv_block.plan import Epilogue, products
 
 
 def dilated_block(
@@ -75,11 +75,12 @@ def dilated_block(
         ValueError: shapes do not fit, or an argument has no such value.
         BackendError: the backend that was asked for cannot run here.
 
-    Gradients are defined for every tensor, to any order. On a CPU bfloat16 and float16 are computed by PyTorch where
-    the processor has instructions for them, in float32 where it has none or "cpp" is asked for; on a GPU they are
-    computed as they are, with sums in float32. float64 is computed by PyTorch. Under `torch.autocast` dtypes may be
-    mixed, and the result has autocast's, as with F.conv2d. Under the transforms of `torch.func` and forward-mode
-    differentiation the reference runs. Deterministic, for any number of threads.
+    Gradients are defined for every tensor, to any order. On a CPU bfloat16 and float16 are computed by PyTorch
+    where the processor has instructions for them (bfloat16 on one without AMX but for large blocks), in float32
+    where it has none or "cpp" is asked for; on a GPU they are computed as they are, with sums in float32. float64
+    is computed by PyTorch. Under `torch.autocast` dtypes may be mixed, and the result has autocast's, as with
+    F.conv2d. Under the transforms of `torch.func` and forward-mode differentiation the reference runs.
+    Deterministic, for any number of threads.
 
     A NaN or an infinity in the input makes every result NaN or infinite that it reaches by the definition, and may make
     others of the same tile of 4x4 or 6x6 pixels NaN: those up to 5 dilations away. Weights are transformed at every
@@ -172,9 +173,9 @@ def plan(
         backend = OPERATORS[DILATED].choose(input.device, None, kind, size) if input.is_cuda else "cpp"
     if backend in ("cuda", "triton") and input.dtype != torch.float64:
         return Plan("implicit_gemm", 0, weight.numel() * weight.element_size())
-    if backend != "cpp" or _extension.module is None or (unasked and is_fast_in_torch(input.dtype)):
+    if backend != "cpp" or _extension.module is None:
         return Plan("direct", 0, 0)
-    if choice.algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept) == "direct":
+    if choice.algorithm(DILATED, geometry, input.dtype, input.shape, weight.shape, training, kept, unasked) == "direct":
         return Plan("direct", 0, 0)
     last = is_channels_last(input)
     tile, amx = choice.tile(DILATED, geometry, input.shape, weight.shape, last, kept), choice.takes_amx(None)

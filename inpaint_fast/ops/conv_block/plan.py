@@ -212,14 +212,15 @@ def plan_convolution(
     chosen = operator.choose(
         input.device, backend, "training" if gradient else "inference", products(block, geometry, input, weight)
     )
-    slower = way is None and circumstances.unasked and chosen == "cpp" and is_fast_in_torch(dtype)
-    if chosen == "reference" or way == "plain" or slower:
+    if chosen == "reference" or way == "plain":
         return plain
     tile, amx = 4, False
     if chosen == "cpp":
         ours, compute = "winograd", torch.float64 if dtype == torch.float64 else torch.float32
-        sizes = input.shape, weight.shape
-        measured = choice.algorithm(block, geometry, dtype, *sizes, gradient, kept) if way is None else "winograd"
+        sizes, unasked = (input.shape, weight.shape), circumstances.unasked
+        measured = "winograd" if way else choice.algorithm(block, geometry, dtype, *sizes, gradient, kept, unasked)
+        if unasked and choice.is_in_torch(dtype) and (measured == "direct" or precision == "exact"):
+            return plain
         if precision == "exact" or dtype == torch.float64 or measured == "direct":
             ours = "direct"
         tf32, amx = False, ours == "winograd" and choice.takes_amx(way)
@@ -257,8 +258,8 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     if not is_ordinary(weight):
         return  # nothing would be kept
     compute = torch.float32 if backend == "cpp" else None
-    if backend == "cpp" and is_fast_in_torch(weight.dtype):
-        return
+    if backend == "cpp" and choice.is_in_torch(weight.dtype):
+        return  # ours reads few sizes, if any
     tf32 = weight.is_cuda and weight.dtype == torch.float32 and allows_tf32()
     amx = backend == "cpp" and choice.takes_amx(None)
     plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32, amx=amx)
@@ -276,14 +277,6 @@ def products(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> i
     """Multiplications of the convolution by its definition, padding's included."""
     height, width = input.shape[2:] if block.transposed else block.size(input.shape, weight.shape, geometry)
     return input.shape[0] * height * width * math.prod(weight.shape)
-
-
-def is_fast_in_torch(dtype: torch.dtype) -> bool:
-    """PyTorch's convolution has instructions for this half precision, which beat our float32."""
-    mkldnn = torch.ops.mkldnn
-    if dtype == torch.bfloat16:
-        return bool(mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float16 and bool(mkldnn._is_mkldnn_fp16_supported())
 
 
 def as_tf32(tensor: Tensor) -> Tensor:

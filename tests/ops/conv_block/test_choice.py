@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from inpaint_fast import _processor
 from inpaint_fast.ops._plans import forget_plans
 from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block import plan as plan_for_users
@@ -15,11 +16,11 @@ from inpaint_fast.ops.conv_block.plan import Epilogue
 
 def way(
     channels: tuple[int, int], side: int, batch: int, *, stride: int = 2, taps: int = 3, training: bool = False,
-    kept: bool = False,
+    kept: bool = False, dilation: int = 1, dtype: torch.dtype = torch.float32, unasked: bool = False,
 ) -> str:  # fmt: skip
     shapes = (batch, channels[0], side, side), (channels[1], channels[0], taps, taps)
-    block, geometry = (STRIDED, HALVING) if stride == 2 else (DILATED, Geometry.of(1, None))
-    return choice.algorithm(block, geometry, torch.float32, *shapes, training, kept)
+    block, geometry = (STRIDED, HALVING) if stride == 2 else (DILATED, Geometry.of(dilation, None))
+    return choice.algorithm(block, geometry, dtype, *shapes, training, kept, unasked)
 
 
 @pytest.mark.parametrize(
@@ -83,17 +84,62 @@ def test_kept_weights_of_small_maps(channels, side, batch, stride, expected):
     assert way((channels, channels), side, batch, stride=stride, kept=True) == expected
 
 
-@pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("channels", [8, 64])
-@pytest.mark.parametrize("backend", [None, "cpp"])
-def test_the_plan_that_users_see_is_the_one_that_is_followed(monkeypatch, fast, dtype, channels, backend):
-    """Half precision, too, on processors that have instructions for it and on those that have none."""
+def pretend(monkeypatch: pytest.MonkeyPatch, supported: bool, instructions: set[str]) -> None:
+    """A processor, and whether PyTorch's convolution takes half precision there."""
     for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
-        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: fast)
+        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: supported)
+    monkeypatch.setattr(_processor, "instructions", lambda: instructions)
     forget_plans()
+
+
+AVX512 = {"avx512f"}
+PAIRS = AVX512 | {"avx512_bf16"}
+PROCESSORS = [(True, PAIRS | {"amx_bf16"}), (True, PAIRS), (True, AVX512), (True, set()), (False, AVX512)]
+
+
+@pytest.mark.parametrize(("supported", "instructions"), PROCESSORS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("channels", [8, 64, 128])
+@pytest.mark.parametrize("backend", [None, "cpp"])
+def test_the_plan_that_users_see_is_the_one_that_is_followed(
+    monkeypatch, supported, instructions, dtype, channels, backend
+):
+    """Half precision, too, on processors that have instructions for it and on those that have none."""
+    pretend(monkeypatch, supported, instructions)
     x, w = torch.zeros(1, channels, 64, 64, dtype=dtype), torch.zeros(channels, channels, 3, 3, dtype=dtype)
     tensors = {"input": x, "weight": w, "bias": None, "scale": None, "shift": None}
     followed = plan_of(DILATED, (1, None), tensors, Epilogue(), "fast", backend)
     forget_plans()
     assert (plan_for_users(x, w, backend=backend).algorithm == "winograd") == followed.is_ours
+
+
+# PyTorch's time and ours of bfloat16 tensors, on a Zen 4: with AVX512-BF16, and without it (ONEDNN_MAX_CPU_ISA).
+@pytest.mark.parametrize(
+    ("channels", "side", "batch", "settings", "pairs", "alone"),
+    [
+        (64, 112, 1, {"kept": True}, "direct", "winograd"),  # 0.91 to 1.08; 0.2
+        (128, 28, 1, {"kept": True}, "direct", "winograd"),  # 0.91 to 1.02
+        (128, 56, 1, {"kept": True}, "winograd", "winograd"),  # 0.78 to 0.84
+        (256, 28, 1, {"kept": True}, "winograd", "winograd"),  # 0.71 to 0.90
+        (256, 28, 1, {}, "direct", "winograd"),  # 0.98 to 1.06
+        (256, 56, 1, {}, "winograd", "winograd"),  # 0.70 to 0.76
+        (256, 56, 1, {"kept": True, "dilation": 8}, "direct", "winograd"),  # 0.86 to 0.97
+        (128, 112, 1, {"kept": True, "dilation": 4}, "winograd", "winograd"),  # 0.74 to 0.82
+        (256, 40, 1, {"training": True}, "direct", "winograd"),  # 0.93 to 1.00
+        (256, 56, 1, {"training": True}, "winograd", "winograd"),  # 0.84 to 0.87
+        (256, 112, 1, {"kept": True, "stride": 2, "taps": 4}, "direct", "winograd"),  # 1.3; 0.2
+    ],
+)
+def test_bfloat16_by_the_processors_instructions(monkeypatch, channels, side, batch, settings, pairs, alone):
+    """Nobody asked for a kernel of ours."""
+    for supported, instructions in PROCESSORS:
+        pretend(monkeypatch, supported, instructions)
+        expected = pairs if instructions == PAIRS else alone if instructions == AVX512 else "direct"
+        found = way((channels,) * 2, side, batch, dtype=torch.bfloat16, unasked=True, **{"stride": 1, **settings})
+        assert found == expected
+
+
+def test_float16_is_pytorchs_where_the_processor_has_instructions(monkeypatch):
+    for supported, instructions in PROCESSORS:
+        pretend(monkeypatch, supported, instructions)
+        assert choice.least_of(torch.float16) == ({} if supported else choice.LEAST)
