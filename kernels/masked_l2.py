@@ -8,7 +8,7 @@ Elements are computed in float32 (float64 for float64) and summed in float64. De
 number of elements alone, and the programs' sums are added in a fixed order. One launch, and one more for the mask's sum
 with "mask_mean". The host waits for nothing: denominators and gradients of the loss are read where they are used.
 
-The functions take what the schemas in ops/masked_l2.py say: checked tensors, the mask with pred's number of dimensions.
+The functions take what the schemas in ops/masked_l2.py say: the mask has pred's number of dimensions.
 """
 
 import itertools
@@ -21,6 +21,15 @@ import triton.language as tl
 from torch import Tensor
 
 from inpaint_fast._words import REDUCTIONS
+from inpaint_fast.kernels._checks import (
+    MAX_DIMS,
+    check_float,
+    check_memory,
+    check_same_device,
+    check_same_kind,
+    check_same_sizes,
+    check_scalar,
+)
 from inpaint_fast.kernels._walk import collapse, is_dense, is_wide, number, offsets_of, on_their_device
 
 BLOCK = 1024
@@ -174,6 +183,43 @@ def scale_kernel(
             tl.store(grad + at, scaled.to(grad.dtype.element_ty), at < numel)
 
 
+# ---- arguments: those of csrc/masked_l2/arguments.h ----
+
+
+def _check(pred: Tensor, target: Tensor, mask: Tensor | None, reduction: int) -> None:
+    if not 0 <= reduction < len(REDUCTIONS):
+        raise RuntimeError(f"reduction: 0, 1 or 2 is expected, got {reduction}")
+    if pred.dim() > MAX_DIMS:
+        raise RuntimeError(f"pred: at most {MAX_DIMS} dimensions, got {pred.dim()}")
+    check_float(pred, "pred")
+    check_same_kind(target, pred, "target", "pred")
+    check_same_sizes(target, pred, "target", "pred")
+    check_same_device(target, pred, "target", "pred")
+    if mask is None:
+        return
+    if mask.dim() != pred.dim():
+        raise RuntimeError(f"mask: the dimensions of pred, {pred.dim()}, are expected, got {mask.dim()}")
+    for d, (size, expected) in enumerate(zip(mask.shape, pred.shape, strict=True)):
+        if size not in (expected, 1):
+            raise RuntimeError(f"mask: size {expected} or 1 is expected in dimension {d}, got {size}")
+    check_same_device(mask, pred, "mask", "pred")
+    kinds = (torch.bool, torch.uint8, pred.dtype, pred.dtype if pred.dtype == torch.float64 else torch.float32)
+    if mask.dtype not in kinds:
+        raise RuntimeError("mask: its dtype is not bool, uint8, float32 or that of pred")
+    check_memory(mask, "mask")
+
+
+def _check_scaled(grad: Tensor, scale: Tensor) -> None:
+    """The gradient that is scaled in place: elements without gaps, in whatever order."""
+    check_float(grad, "grad")
+    if not grad.is_contiguous():
+        sizes, (strides,) = collapse(list(grad.shape), [list(grad.stride())])
+        if not is_dense(sizes, strides):
+            raise RuntimeError("grad: elements that fill its memory are expected")
+    check_scalar(scale, "scale")
+    check_same_device(scale, grad, "scale", "grad")
+
+
 # ---- launches ----
 
 
@@ -206,10 +252,10 @@ def _run(
     loss = pred.new_empty((), dtype=torch.float64 if pred.dtype == torch.float64 else torch.float32)
     partials, tags = _scratch(pred)
     denominator = None
-    if REDUCTIONS[reduction] == "mask_mean" and mask is not None:
+    if REDUCTIONS[reduction] == "mask_mean" and numel == 0:
+        weight = 0.0  # a mask of no element has no memory to sum
+    elif REDUCTIONS[reduction] == "mask_mean" and mask is not None:
         denominator = _mask_sum(mask, partials, tags)
-    elif REDUCTIONS[reduction] == "mask_mean" and numel == 0:
-        weight = 0.0
     elif REDUCTIONS[reduction] != "sum":
         weight = weight / numel if numel else math.nan  # an empty mean
     # What is not there walks as pred does, so that it keeps no dimensions from merging.
@@ -285,6 +331,7 @@ def masked_l2(
     pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor]:
     """(loss, gradient with respect to pred; empty when not wanted)."""
+    _check(pred, target, mask, reduction)
     grad = torch.empty_like(pred) if want_grad else None
     loss = _run(pred, target, mask, weight, reduction, grad=grad)
     return loss, pred.new_empty(0) if grad is None else grad
@@ -295,6 +342,7 @@ def masked_l2_composite(
     pred: Tensor, image: Tensor, mask: Tensor, weight: float, reduction: int, want_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, composite, gradient)."""
+    _check(pred, image, mask, reduction)
     grad = torch.empty_like(pred) if want_grad else None
     composite = torch.empty_like(pred)
     loss = _run(pred, image, mask, weight, reduction, grad=grad, composite=composite)
@@ -306,6 +354,9 @@ def masked_l2_backward(
     grad_loss: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, weight: float, reduction: int
 ) -> Tensor:
     """The gradient with respect to pred, times grad_loss."""
+    check_scalar(grad_loss, "grad_loss")
+    check_same_device(grad_loss, pred, "grad_loss", "pred")
+    _check(pred, target, mask, reduction)
     grad = torch.empty_like(pred)
     _run(pred, target, mask, weight, reduction, grad=grad, grad_loss=grad_loss, want_loss=False)
     return grad
@@ -314,5 +365,6 @@ def masked_l2_backward(
 @on_their_device
 def masked_l2_scale_(grad: Tensor, scale: Tensor) -> None:
     """grad *= scale, over grad's dense memory."""
+    _check_scaled(grad, scale)
     numel = grad.numel()
     scale_kernel[(programs(numel),)](grad, scale, numel, WIDE=_is_wide(numel), BLOCK=BLOCK)

@@ -19,7 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast._words import RULES
+from inpaint_fast._words import DTYPES, RULES
+from inpaint_fast.kernels._checks import MAX_DIMS, check_memory, check_same_device, check_same_sizes, is_apart
 from inpaint_fast.kernels._walk import block_of, collapse, is_dense, is_wide, number, offsets_of
 
 BLOCK = 1024
@@ -195,17 +196,108 @@ def step_kernel(
         tl.store(state2_at, s2.to(element), there)
 
 
+# ---- arguments: those of csrc/weight_clip/arguments.h ----
+
+
+def _check_list(tensors: Sequence[Tensor], first: Tensor, name: str) -> None:
+    """Tensors of one floating-point dtype, that of the first one of all, on its device."""
+    for tensor in tensors:
+        if tensor.dtype not in DTYPES:
+            raise RuntimeError(f"{name}: a dtype is not floating point")
+        if tensor.dtype != first.dtype:
+            raise RuntimeError(f"{name}: tensors of one dtype are expected, the dtype of params everywhere")
+        check_same_device(tensor, first, name, "the first")
+
+
+def _check_entry(names: Sequence[str], operands: Sequence[Tensor | None], index: int) -> None:
+    """Of one parameter with its gradient and states, all but the second of which are changed."""
+    param = operands[0]
+    dense = True
+    for list_name, operand in zip(names, operands, strict=True):
+        if operand is not None:
+            name = f"{list_name}[{index}]"
+            check_same_sizes(operand, param, name, "its parameter")
+            check_memory(operand, name)
+            dense = dense and operand.is_contiguous()
+    if dense:
+        return
+    if param.dim() > MAX_DIMS:
+        raise RuntimeError(
+            f"{names[0]}[{index}]: a view of at most {MAX_DIMS} dimensions is expected, got {param.dim()}"
+        )
+    for name, operand in zip(names, operands, strict=True):
+        if name != "grads" and operand is not None and not is_apart(operand):
+            raise RuntimeError(
+                f"{name}[{index}]: its elements share memory (an expanded view); it cannot be changed in place"
+            )
+
+
+def _missing_list(
+    rule: str, variant: bool, grads: object, state0: object, state1: object, state2: object, steps: object
+) -> str | None:
+    """The list that the rule of a step needs and that is empty; None: it has all."""
+    if not grads:
+        return "grads: they are missing"
+    if rule != "sgd" and not state0:
+        return "state0: it is missing"
+    if rule in ("adam", "adadelta") and not state1:
+        return "state1: it is missing"
+    if rule == "adam" and variant and not state2:
+        return "state2: it is missing"
+    if rule == "adam" and not steps:
+        return "steps: they are missing"
+    return None
+
+
+def _check_lists(lists: dict[str, Sequence[Tensor]], rule: int, variant: bool) -> None:
+    """params, grads, state0, state1, state2, steps: what the rule needs is there, of one dtype, on one device."""
+    params, *others, steps = lists.values()
+    first = params[0]
+    if not 1 <= rule < len(RULES):
+        raise RuntimeError(f"rule: 1 to {len(RULES) - 1} is expected, got {rule}")
+    missing = _missing_list(RULES[rule], variant, *others, steps)
+    if missing is not None:
+        raise RuntimeError(missing)
+    _check_list(params, first, "params")
+    for name, tensors in lists.items():
+        if len(tensors) not in (0, len(params)):
+            raise RuntimeError(f"{name}: {len(params)} tensors are expected, got {len(tensors)}")
+    for tensors in others:
+        _check_list(tensors, first, "grads and states")
+    for step in steps:
+        if step.numel() != 1 or step.dtype != torch.float32:
+            raise RuntimeError("steps: float32 numbers are expected")
+        check_memory(step, "steps")
+
+
+def _check_number_beside(tensor: Tensor | None, param: Tensor, name: str, dtype: torch.dtype = torch.float32) -> None:
+    if tensor is None:
+        return
+    if tensor.numel() != 1 or tensor.dtype != dtype:
+        kind = str(dtype).removeprefix("torch.")
+        raise RuntimeError(f"{name}: one {kind} number on the parameters' device is expected")
+    check_same_device(tensor, param, name, "the parameters")
+    check_memory(tensor, name)
+
+
+def _check_steps(steps: Sequence[Tensor], param: Tensor, found_inf: Tensor | None) -> None:
+    for step in steps:
+        if step.device == param.device:
+            continue
+        if found_inf is not None:
+            raise RuntimeError(
+                "steps: with found_inf they are needed on the device, which alone can tell whether they count"
+            )
+        if step.device.type != "cpu":
+            raise RuntimeError("steps: it is not on the device of the parameters")
+
+
 # ---- launches ----
 
 
 def _walk_of(operands: Sequence[Tensor]) -> dict:
-    """How a kernel walks tensors of one shape, of which it changes all but the second, the gradient."""
+    """How a kernel walks tensors of one shape."""
     first = operands[0]
-    for k, operand in enumerate(operands):
-        if operand.shape != first.shape:
-            raise RuntimeError(f"an operand's shape is {tuple(operand.shape)}, its parameter's {tuple(first.shape)}")
-        if k != 1 and any(n > 1 and stride == 0 for n, stride in zip(operand.shape, operand.stride(), strict=True)):
-            raise RuntimeError("a tensor's elements share memory (an expanded view); it cannot be changed in place")
     sizes, strides = collapse(list(first.shape), [list(tensor.stride()) for tensor in operands])
     dense = all(is_dense(sizes, own) for own in strides)
     if dense:  # then sizes are not read, and others would only make for more variants to compile
@@ -228,11 +320,16 @@ def _log(beta: float) -> float:
 
 def weight_clip(tensors: Sequence[Tensor], low: float, high: float) -> None:
     """Clips every element in place; what lies within the bounds is not written. Tensors of one dtype."""
-    low, high = _as(tensors[0].dtype, low, high) if tensors else (low, high)
-    walks = [_walk_of([tensor]) for tensor in tensors]  # every one is checked before the first is changed
-    for tensor, walk in zip(tensors, walks, strict=True):
-        walk["strides"] = walk["strides"][0]
+    if not tensors:
+        return
+    _check_list(tensors, tensors[0], "tensors")
+    for i, tensor in enumerate(tensors):
+        _check_entry(("tensors",), (tensor,), i)
+    low, high = _as(tensors[0].dtype, low, high)
+    for tensor in tensors:
         if tensor.numel():
+            walk = _walk_of([tensor])
+            walk["strides"] = walk["strides"][0]
             with torch.cuda.device_of(tensor):  # or the launch would go to the current device
                 clip_kernel[(triton.cdiv(tensor.numel(), BLOCK),)](tensor, low, high, tensor.numel(), **walk)
 
@@ -261,19 +358,21 @@ def clipped_step(
     rate: Tensor | None,
 ) -> None:
     """One optimizer step with its clip, in place; steps may lie on the CPU if there is no found_inf."""
+    lists = {"params": params, "grads": grads, "state0": state0, "state1": state1, "state2": state2, "steps": steps}
     if not params:
+        if any(lists.values()):
+            raise RuntimeError("params: they are missing")
         return
-    lists = {"grads": grads, "state0": state0, "state1": state1, "state2": state2, "steps": steps}
-    for name, tensors in lists.items():
-        if len(tensors) not in (0, len(params)) or (name == "grads" and not tensors):
-            raise RuntimeError(f"{name}: {len(params)} tensors are expected, got {len(tensors)}")
-    if not 1 <= rule < len(RULES):
-        raise RuntimeError(f"rule: 1 to 4 is expected, got {rule}")
-    # What is not there walks as its parameter does, so that it keeps no dimensions from merging.
-    every = [[param, grads[i], *(of[i] if of else param for of in (state0, state1, state2))]
-             for i, param in enumerate(params)]  # fmt: skip
-    walks = [_walk_of(operands) for operands in every]  # every one is checked before the first is changed
-    _count(steps, params[0], found_inf)
+    _check_lists(lists, rule, variant)
+    _check_number_beside(grad_scale, params[0], "grad_scale")
+    _check_number_beside(found_inf, params[0], "found_inf")
+    _check_number_beside(rate, params[0], "rate", torch.float64)
+    _check_steps(steps, params[0], found_inf)
+    *names, _ = lists
+    entries = [[of[i] if of else None for of in (params, grads, state0, state1, state2)] for i in range(len(params))]
+    for i, entry in enumerate(entries):
+        _check_entry(names, entry, i)
+    _count(steps, found_inf)
     low, high = _as(params[0].dtype, low, high)
     shrink, weight_decay = (weight_decay, 0.0) if decoupled else (0.0, weight_decay)
     sign = -1.0 if maximize else 1.0
@@ -281,11 +380,13 @@ def clipped_step(
     for i, param in enumerate(params):
         if not param.numel():
             continue
+        # What is not there walks as its parameter does, so that it keeps no dimensions from merging.
+        operands = [param if operand is None else operand for operand in entries[i]]
         step = steps[i] if steps else None
         on_host = step is not None and step.device != param.device
         with torch.cuda.device_of(param):  # or the launch would go to the current device
             step_kernel[(triton.cdiv(param.numel(), BLOCK),)](
-                *every[i],
+                *operands,
                 param if step is None or on_host else step,
                 param if grad_scale is None else grad_scale,
                 param if found_inf is None else found_inf,
@@ -303,19 +404,12 @@ def clipped_step(
                 HAS_SCALE=grad_scale is not None,
                 HAS_FOUND_INF=found_inf is not None,
                 HAS_RATE=rate is not None,
-                **walks[i],
+                **_walk_of(operands),
             )
 
 
-def _count(steps: Sequence[Tensor], param: Tensor, found_inf: Tensor | None) -> None:
+def _count(steps: Sequence[Tensor], found_inf: Tensor | None) -> None:
     """Adds 1 to each step, unless found_inf says no. Before the kernels, which read them."""
     if not steps:
         return
-    if found_inf is None:
-        torch._foreach_add_(steps, 1)
-        return
-    if any(step.device != param.device for step in steps):
-        raise RuntimeError(
-            "steps: with found_inf they are needed on the device, which alone can tell whether they count"
-        )
-    torch._foreach_add_(steps, (found_inf == 0).to(torch.float32).reshape(()))
+    torch._foreach_add_(steps, 1 if found_inf is None else (found_inf == 0).to(torch.float32).reshape(()))

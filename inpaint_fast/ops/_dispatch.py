@@ -207,7 +207,7 @@ class Operator:
         torch.library.register_fake(f"inpaint_fast::{full}", fake, lib=library)
         register_flops(full, definition.flops)
         if suffix == SUFFIX["triton"]:
-            run = partial(_call_triton, self.home, name, definition.arguments)
+            run = partial(_call_triton, self.home, name)
             for key in ("CPU", "CUDA"):
                 library.impl(full, run, key)
 
@@ -345,29 +345,17 @@ def _found(name: str, suffix: str) -> Callable:
     return _registered(f"{name}{suffix}")
 
 
-def _call_triton(home: str, name: str, arguments: tuple[str, ...], *args: object) -> Any:
+def _call_triton(home: str, name: str, *args: object) -> Any:
     """kernels/<home> is imported by its first call: Triton costs seconds that an import must not.
 
     Raises:
         BackendError: kernels are to be interpreted, and Triton's interpreter cannot run here.
-        RuntimeError: a tensor has no memory, or its elements are not aligned, as csrc/common/checks.h has it.
+        RuntimeError: an argument does not fit (kernels/_checks.py).
     """
     fault = _interpreter_fault()
     if fault is not None:
         raise BackendError(f"{name}: {fault}")
-    for argument, value in zip(arguments, args, strict=True):
-        for tensor in value if isinstance(value, (list, tuple)) else (value,):
-            if isinstance(tensor, Tensor) and tensor.numel():
-                _check_memory(argument, tensor)
     return getattr(importlib.import_module(f"inpaint_fast.kernels.{home}"), name)(*args)
-
-
-def _check_memory(name: str, tensor: Tensor) -> None:
-    address = tensor.data_ptr()
-    if not address:
-        raise RuntimeError(f"{name}: a tensor with memory of its own is expected")
-    if address % tensor.element_size():
-        raise RuntimeError(f"{name}: elements at multiples of their size in memory are expected, as its clone has")
 
 
 def _interpreter_fault() -> str | None:

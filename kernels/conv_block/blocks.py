@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from inpaint_fast._words import ACTIVATIONS, ORDERS
+from inpaint_fast.kernels._checks import check_memory
 from inpaint_fast.kernels._walk import on_their_device
+from inpaint_fast.kernels.conv_block.arguments import check_kind, check_tile, check_weight, convolution_of
 from inpaint_fast.kernels.conv_block.convolution import convolve, packed
-from inpaint_fast.kernels.conv_block.problem import Convolution
 from inpaint_fast.kernels.conv_block.weight_gradient import sum_over_pixels
 
 NORM_ACT = ORDERS.index("norm_act")
@@ -21,7 +22,9 @@ HALVING = (1, 1, 1, 1)  # the geometry of stride 2
 
 def _weights(stride: int, transposed: bool, weight: Tensor, *settings: int) -> Tensor:
     """The weight as the kernel reads it: (C_out, taps, taps, C_in), flat. The settings are for CPUs alone."""
-    Convolution.of(weight, stride, transposed, HALVING)
+    check_kind(weight, "weight")
+    check_memory(weight, "weight")
+    check_weight(weight, stride)
     return packed(weight, transposed, tf32=False)
 
 
@@ -41,7 +44,7 @@ def _block(
     channels_last: bool,
     tf32: bool,
 ) -> Tensor:
-    convolution, vectors = Convolution.of(weight, stride, transposed, geometry), (bias, scale, shift)
+    convolution, vectors = convolution_of(weight, stride, transposed, geometry), (bias, scale, shift)
     return convolve(convolution, input, weight, transformed, vectors, activation, slope, order, channels_last, tf32)
 
 
@@ -58,7 +61,7 @@ def _statistics(
     tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The convolution without activation; mean and biased variance of what the activation makes of it."""
-    convolution, vectors = Convolution.of(weight, stride, transposed, geometry), (bias, None, None)
+    convolution, vectors = convolution_of(weight, stride, transposed, geometry), (bias, None, None)
     mean, var = (input.new_zeros(convolution.channels(weight)[1], dtype=torch.float64) for _ in range(2))
     # In the order "norm_act" the kernel leaves out the activation that comes last.
     y = convolve(
@@ -70,12 +73,16 @@ def _statistics(
 def _weight_gradient(
     stride: int, transposed: bool, geometry: Sequence[int], grad: Tensor, input: Tensor, weight: Tensor, tf32: bool
 ) -> Tensor:
-    return sum_over_pixels(Convolution.of(weight, stride, transposed, geometry), grad, input, weight, tf32)
+    return sum_over_pixels(convolution_of(weight, stride, transposed, geometry), grad, input, weight, tf32)
 
 
 # ---- dilated_block ----
 
-dilated_block_weights = on_their_device(partial(_weights, 1, False))
+
+@on_their_device
+def dilated_block_weights(weight: Tensor, tile: int, tf32: bool) -> Tensor:
+    check_tile(tile)
+    return _weights(1, False, weight)
 
 
 @on_their_device
@@ -103,7 +110,7 @@ def dilated_block_statistics(
 def dilated_block_input_gradient(
     grad: Tensor, weight: Tensor, geometry: Sequence[int], channels_last: bool, tf32: bool
 ) -> Tensor:
-    convolution = Convolution.of(weight, 1, True, geometry)
+    convolution = convolution_of(weight, 1, True, geometry)
     return convolve(convolution, grad, weight, None, *NO_EPILOGUE, channels_last, tf32)
 
 

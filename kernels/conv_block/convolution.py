@@ -19,15 +19,13 @@ from inpaint_fast._layout import pictures_like
 from inpaint_fast._words import triton_interpreted
 from inpaint_fast.kernels._activations import ACT_NORM, NORM_ACT, activated
 from inpaint_fast.kernels._walk import block_of
+from inpaint_fast.kernels.conv_block.arguments import check_convolution, check_epilogue, check_transformed
 from inpaint_fast.kernels.conv_block.moments import combine, leave_moments
 from inpaint_fast.kernels.conv_block.problem import (
     BLOCK,
     Convolution,
     as_tf32,
-    check_epilogue,
-    check_pictures,
     dot,
-    expect,
     is_wide,
     tap_offset,
 )
@@ -215,17 +213,16 @@ def convolve(
     `transformed`: the weight, packed; `vectors`: bias, scale, shift; `statistics`: where mean and variance go, of the
     activation's results, while the output has none.
     """
+    height, width = check_convolution(convolution, input, weight)
     channels, rows = convolution.channels(weight)
-    check_pictures(input, weight, channels)
-    check_epilogue(rows, vectors, activation, order)
-    if transformed is None:
-        transformed = packed(weight, convolution.transposed, tf32)
-    expect(transformed.numel() == weight.numel() and transformed.dtype == weight.dtype, "these are not its weights")
-    height, width = convolution.size(input)
-    expect(min(height, width) >= 1, f"a result of at least one pixel is expected, got {height}x{width}")
+    check_epilogue(input, rows, vectors, activation, order)
+    if transformed is not None:
+        check_transformed(transformed, input, weight.numel())
     output = pictures_like(input, rows, height, width, channels_last)
     if not output.numel():
         return output
+    if transformed is None:
+        transformed = packed(weight, convolution.transposed, tf32)
     most = MOST_WITH_STATISTICS if statistics is not None and activation else None
     phases = convolution.phases
     of_phases = input.shape[0] * phases**2, height // phases, width // phases

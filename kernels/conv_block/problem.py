@@ -1,27 +1,17 @@
-"""What the kernels of conv_block share: what a convolution is, the arguments that launches rely on, the product, and
-where a tap lies."""
+"""What the kernels of conv_block share: what a convolution is, the product, and where a tap lies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from inpaint_fast._words import ACTIVATIONS, ORDERS
 from inpaint_fast.kernels import _walk
 
 BLOCK = 256  # of the kernels that run along the weight
-
-
-def expect(condition: bool, message: str) -> None:
-    """Raises what a direct call of a registered operator is told; the public functions have named every wrong argument
-    already."""
-    if not condition:
-        raise RuntimeError(f"conv_block: {message}")
 
 
 class Convolution(NamedTuple):
@@ -39,14 +29,10 @@ class Convolution(NamedTuple):
     transposed: bool
     geometry: Sequence[int]
 
-    @classmethod
-    def of(cls, weight: Tensor, stride: int, transposed: bool, geometry: Sequence[int]) -> Convolution:
-        sides = (3,) if stride == 1 else (3, 4)
-        taps = " or ".join(f"{side}x{side}" for side in sides)
-        expect(weight.dim() == 4 and weight.shape[2:] in [(side, side) for side in sides], f"{taps} taps are expected")
-        expect(len(geometry) == 4, f"geometry: two dilations and two paddings are expected, got {list(geometry)}")
-        expect(min(geometry[:2]) >= 1, f"a dilation of at least 1 is expected, got {tuple(geometry[:2])}")
-        return cls(weight.shape[2], stride, transposed, geometry)
+    @property
+    def is_input_gradient(self) -> bool:
+        """It makes the gradient of the input out of that of the output, of a convolution of stride 1."""
+        return self.transposed and self.stride == 1
 
     @property
     def phases(self) -> int:
@@ -68,21 +54,6 @@ class Convolution(NamedTuple):
         if self.transposed:
             return height - more_h, width - more_w
         return (height + more_h - 1) // self.stride + 1, (width + more_w - 1) // self.stride + 1
-
-
-def check_pictures(pictures: Tensor, weight: Tensor, channels: int) -> None:
-    expect(pictures.dim() == 4, "pictures of 4 dimensions are expected")
-    expect(pictures.shape[1] == channels, f"{channels} channels are expected, got {pictures.shape[1]}")
-    expect(pictures.dtype == weight.dtype, f"one dtype is expected, got {pictures.dtype} and {weight.dtype}")
-    expect(pictures.dtype in (torch.float32, torch.float16, torch.bfloat16), f"no kernel for {pictures.dtype}")
-
-
-def check_epilogue(channels: int, vectors: Sequence[Tensor | None], activation: int, order: int) -> None:
-    expect(
-        all(vector is None or vector.shape == (channels,) for vector in vectors), f"vectors of {channels} are expected"
-    )
-    expect(0 <= activation < len(ACTIVATIONS), f"there is no activation {activation}")
-    expect(0 <= order < len(ORDERS), f"there is no order {order}")
 
 
 def is_wide(weight: Tensor, *pictures: Tensor) -> bool:

@@ -8,13 +8,12 @@ from torch import Tensor
 
 from inpaint_fast._words import triton_interpreted
 from inpaint_fast.kernels._walk import block_of
+from inpaint_fast.kernels.conv_block.arguments import check_weight_gradient
 from inpaint_fast.kernels.conv_block.problem import (
     BLOCK,
     Convolution,
     as_tf32,
-    check_pictures,
     dot,
-    expect,
     is_wide,
     tap_offset,
 )
@@ -111,11 +110,7 @@ def add_kernel(
 
 def sum_over_pixels(convolution: Convolution, grad: Tensor, input: Tensor, weight: Tensor, tf32: bool) -> Tensor:
     """The weight's gradient, in its layout."""
-    channels, rows = convolution.channels(weight)
-    check_pictures(input, weight, channels)
-    check_pictures(grad, weight, rows)
-    expected = input.shape[0], *convolution.size(input)
-    expect((grad.shape[0], *grad.shape[2:]) == expected, "grad is not of that input's output")
+    check_weight_gradient(convolution, grad, input, weight)
     result = torch.empty_like(weight)
     if not result.numel():
         return result

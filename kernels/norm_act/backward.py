@@ -7,6 +7,7 @@ from torch import Tensor
 
 from inpaint_fast.kernels._activations import ACT_NORM, NORM_ACT, activated, times_activation_slope
 from inpaint_fast.kernels._walk import number, on_their_device
+from inpaint_fast.kernels.norm_act.arguments import check_backward
 from inpaint_fast.kernels.norm_act.walk import (
     COMBINED,
     Walk,
@@ -166,6 +167,7 @@ def norm_act_backward(
     training: bool, activation: int, slope: float, order: int, want_input: bool, want_parameters: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input, weight and bias; empty where they are not wanted or there is no such parameter."""
+    check_backward(grad, input, weight, bias, mean, invstd, activation, order)
     input = dense(input)
     grad = dense_like(grad, input)
     grad_input = torch.empty_like(input) if want_input else input.new_empty(0)

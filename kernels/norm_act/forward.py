@@ -8,6 +8,7 @@ from torch import Tensor
 from inpaint_fast._words import ORDERS
 from inpaint_fast.kernels._activations import ACT_NORM, NONE, NORM_ACT, activated
 from inpaint_fast.kernels._walk import number, on_their_device
+from inpaint_fast.kernels.norm_act.arguments import check_forward
 from inpaint_fast.kernels.norm_act.walk import (
     COMBINED,
     Walk,
@@ -175,6 +176,9 @@ def norm_act(
     slope: float, order: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """(y, mean, 1 / std, running_mean and running_var after the update); without an update the last two are empty."""
+    check_forward(
+        input, running_mean, running_var, weight, bias, batch_mean, batch_var, training, activation, order
+    )  # fmt: skip
     input = dense(input)
     output = torch.empty_like(input)
     mean, invstd = (input.new_zeros(input.shape[1], dtype=torch.float64) for _ in range(2))

@@ -1,12 +1,10 @@
 """Registered operators called directly, past the Python functions: what does not fit is an error that names it, before
-anything is read or written, in C++ on the CPU and in CUDA (emulated). Nothing that is passed may end the process."""
+anything is read or written, in C++ on the CPU, in CUDA (emulated) and in Triton (interpreted), in the same words.
+What asks for too much is test_too_much.py's."""
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +14,8 @@ from emulation.build import load
 from torch import Tensor
 
 from inpaint_fast import _extension
+from inpaint_fast._words import triton_interpreted
+from inpaint_fast.kernels import interpreter_fault
 from inpaint_fast.ops._dispatch import OPERATORS
 
 HUGE = 2**62
@@ -335,6 +335,9 @@ operator(
         ({"grads": []}, "grads: they are missing"),
         ({"state0": []}, "state0: it is missing"),
         ({"state1": []}, "state1: it is missing"),
+        ({"rule": 2, "state0": []}, "state0: it is missing"),
+        ({"rule": 4, "state0": []}, "state0: it is missing"),
+        ({"rule": 4, "state1": []}, "state1: it is missing"),
         ({"variant": True}, "state2: it is missing"),
         ({"steps": []}, "steps: they are missing"),
         *(({name: lists()[name][:1]}, f"{name}: 2 tensors are expected, got 1")
@@ -359,14 +362,19 @@ operator(
 # ---- the tests ----
 
 STEMS = {name: operator.stem for operator in OPERATORS.values() for name in operator.definitions}
+INTERPRETED = pytest.mark.skipif(
+    not triton_interpreted() or interpreter_fault() is not None, reason="Triton's interpreter is not in use"
+)
+SUFFIXES = ["", "_emulated", pytest.param("_triton", marks=INTERPRETED)]
 KINDS = [
     *((name, "") for name in RIGHT if not name.endswith("_statistics")),
     *((name, "_emulated") for name in RIGHT),
+    *(pytest.param(name, "_triton", marks=INTERPRETED) for name in RIGHT),
 ]
 
 
 def registered(name: str, suffix: str) -> Callable[..., Any]:
-    if suffix:
+    if suffix == "_emulated":
         load(STEMS[name])
     return getattr(torch.ops.inpaint_fast, name + suffix)
 
@@ -388,12 +396,24 @@ def test_what_does_not_fit_is_an_error(name: str, suffix: str) -> None:
         assert all(torch.equal(a, b) for a, b in zip(before, tensors_of(right), strict=True)), changes
 
 
+@pytest.mark.parametrize("stem", ["dilated_block", "strided_block", "transposed_block"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_transformed_weights_lie_one_after_the_other(stem: str, suffix: str) -> None:
+    """Kernels read them so, whatever their strides: past the one number of these."""
+    of_weight = RIGHT[f"{stem}_weights"]
+    transformed = registered(f"{stem}_weights", suffix)(*of_weight.values())
+    call = registered(stem, suffix)
+    call(*(RIGHT[stem] | {"transformed": transformed}).values())
+    with pytest.raises(RuntimeError, match="transformed: it is not of this weight"):
+        call(*(RIGHT[stem] | {"transformed": transformed[:1].expand(transformed.shape)}).values())
+
+
 def tensors_of(arguments: dict[str, Any]) -> list[Tensor]:
     flat = [t for value in arguments.values() for t in (value if isinstance(value, list) else [value])]
     return [t for t in flat if isinstance(t, Tensor)]
 
 
-@pytest.mark.parametrize("suffix", ["", "_emulated"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_nothing_at_all(suffix: str) -> None:
     """Sizes of 0, which masks of one picture, weights and lists are broadcast over."""
     for shape, mask in (((0, 3, 8, 8), (1, 1, 8, 8)), ((2, 0, 8, 8), (1, 1, 8, 8)), ((2, 3, 0, 8), (1, 1, 1, 8)),
@@ -415,68 +435,3 @@ def test_nothing_at_all(suffix: str) -> None:
         assert y.shape == x.shape
         registered("norm_act_backward", suffix)(x, x, c, c, mean, invstd, True, 1, 0.0, 0, True, True)
     registered("weight_clip", suffix)([torch.empty(0, 3), torch.empty(3, 0)], 0.0, 1.0)
-
-
-# What asks for too much, and a word of the error; "False": it is refused, and nothing is done.
-TOO_MUCH = [
-    ("ops.dilated_block(x, w, None, None, None, None, [1, 1, 2**27, 2**27], 0, 0.0, 0, False, False)", "too large"),
-    ("ops.strided_block_weights(w[:1, :1].expand(2**27, 2**27, 3, 3), False)", "no memory"),
-    ("ops.dilated_block(torch.ones(1).expand(1, 2**27, 8, 8), torch.ones(1).expand(1, 2**27, 3, 3), None, None, None, "
-     "None, [1, 1, 1, 1], 0, 0.0, 0, False, False)", "no memory"),
-    ("module.dilated_block_workspace(1, 4, 4, 8, 8, 0, 0, False)", "dilation: at least 1"),
-    ("module.dilated_block_workspace(huge, huge, huge, huge, huge, huge, huge, False)", "too large"),
-    ("module.dilated_block_workspace(-1, 4, 4, 8, 8, 1, 1, False)", "0 or more"),
-    ("module.winograd_tile(-1, 64, 64, 8, 8, 1, 1, True, True)", "0 or more"),
-    ("module.winograd_tile(1, 64, 64, 8, 8, 0, 1, True, True)", "dilation: at least 1"),
-    ("module.force_winograd_tile(5)", "tile: 4, 6 or 0"),
-    ("module.winograd_tasks(-1, 4, 4, 8, 8, 1, 1, False, 4)", "0 or more"),
-    ("module.winograd_tasks(1, 4, 4, 8, 8, 1, 1, False, 5)", "tile: 4 or 6"),
-    ("module.roofline_multiply_adds(0, 1)", "threads: 1 to"),
-    ("module.roofline_roots(huge, 1)", "threads: 1 to"),
-    ("module.roofline_roots(1, 0)", "rounds: 1 or more"),
-    ("module.roofline_pass([], [], 1)", "1 to 4 streams"),
-    ("module.roofline_pass([x.flatten().numpy()] * 2, [x.flatten().numpy()], 1)", "1 to 4 streams"),
-    ("module.roofline_pass([x.flatten().numpy()], [], 1, 'fast')", "way: plain, ahead"),
-    ("module.roofline_pass([x.flatten().numpy()], [], 1, 'ahead')", "way: other than plain"),
-    ("module.roofline_pass([torch.ones(4096).numpy()], [torch.ones(4097).numpy()[1:]] * 2, 1, 'streamed')", "64 bytes"),
-    ("module.roofline_pass([x.flatten().double().numpy()], [], 1)", "float32"),
-    ("module.roofline_pass([x.flatten().numpy()[::2]], [], 1)", "contiguous"),
-    ("module.roofline_pass([b''], [], 1)", "float32"),
-    ("module.roofline_copy(torch.ones(4096).numpy(), torch.ones(3).numpy(), 1)", "256 floats"),
-    ("module.roofline_copy(x.flatten().numpy(), x.flatten().numpy(), 1)", "two buffers"),
-    ("module.winograd_cost(2, 1, 8, 8, 1, 1, 3)", "kind: 0"),
-    ("module.winograd_cost(0, 1, 8, 8, 1, 1, 4)", "taps: 3"),
-    ("module.winograd_cost(1, 1, 8, 8, 1, 1, 6)", "taps: 3"),
-    ("module.winograd_cost(1, 1, 8, -8, 1, 1, 4)", "0 or more"),
-    ("module.winograd_cost(0, 1, 8, 8, 0, 1, 3)", "dilation: at least 1"),
-    ("module.weight_clip([1, 2], 0.0, 1.0)", "False"),
-    ("module.weight_clip([torch._efficientzerotensor(3)], 0.0, 1.0)", "False"),
-    ("module.weight_clip([torch._neg_view(torch.ones(3))], 0.0, 1.0)", "False"),
-    ("module.weight_clip([torch.ones(3, device='meta')], 0.0, 1.0)", "False"),
-    ("module.weight_clip([torch.frombuffer(bytearray(13), dtype=torch.float32, offset=1)], 0.0, 1.0)", "False"),
-    ("module.clipped_step([torch.ones(3)], [torch.ones(3)], [], [], [], [], 1, 0.1, 0.9, 0.9, 0.1, 0.0, 0.0, 1.0, "
-     "False, False, False, False)", "False"),
-    ("module.clipped_step([], [], [], [], [], [], 99, 0.1, 0.9, 0.9, 0.1, 0.0, 0.0, 1.0, False, False, False, False)",
-     "False"),
-]  # fmt: skip
-CHILD = """
-import json, sys, torch, inpaint_fast
-import inpaint_fast._extension as extension
-ops, module = torch.ops.inpaint_fast, extension.module
-x, w, huge = torch.ones(1, 4, 8, 8), torch.ones(4, 4, 3, 3), 2**62
-for call in json.loads(sys.argv[1]):
-    try:
-        said = repr(eval(call))
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-    print(json.dumps(said), flush=True)
-"""
-
-
-def test_what_asks_for_too_much_leaves_the_process_alive() -> None:
-    calls = [call for call, _ in TOO_MUCH]
-    ran = subprocess.run([sys.executable, "-c", CHILD, json.dumps(calls)], capture_output=True, text=True)
-    answers = [json.loads(line) for line in ran.stdout.splitlines()]
-    assert ran.returncode == 0, f"it died of {calls[len(answers)]}: {ran.stderr[-500:]}"
-    for (call, words), answer in zip(TOO_MUCH, answers, strict=True):
-        assert words in answer, (call, answer)

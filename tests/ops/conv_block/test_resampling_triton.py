@@ -272,25 +272,14 @@ def test_five_taps_are_pytorchs(block) -> None:
     forget(weight)
 
 
-def test_direct_calls_of_the_operators_do_not_crash(kind) -> None:
-    input, weight = random(1, 4, 6, 6), kind.weights(4, 5)
-    seed = kind.plain(input, weight, None)
+def test_weights_of_other_taps_are_errors(kind) -> None:
+    input, weight = random(1, 4, 6, 6), random(4, 4, 5, 5)
     rest = (*PLAIN, False, False)
-    for name, args, message in (
-        ("", (input, kind.weights(3, 5), *NOTHING, *rest), "3 channels"),
-        ("", (input, random(4, 4, 5, 5), *NOTHING, *rest), "3x3 or 4x4 taps"),
-        ("", (input, random(4, 4, 3, 4), *NOTHING, *rest), "3x3 or 4x4 taps"),
-        ("", (input[0], weight, *NOTHING, *rest), "4 dimensions"),
-        ("", (input[:, :, :0], weight, *NOTHING, *rest), "at least one pixel"),
-        ("", (input, weight, *NOTHING, 99, *rest[1:]), "no activation 99"),
-        ("", (input, weight, random(7), *NOTHING[1:], *rest), "its weights"),
-        ("", (input, weight, None, random(7), None, None, *rest), "vectors of 5"),
-        ("", (input.double(), weight, *NOTHING, *rest), "one dtype"),
-        ("", (input.double(), weight.double(), *NOTHING, *rest), "no kernel"),
-        ("_statistics", (input, weight, random(7), 0, 0.0, False, False), "vectors of 5"),
-        ("_weights", (random(6, 4, 5, 5), False), "3x3 or 4x4 taps"),
-        ("_weight_gradient", (seed[:, :, 1:], input, weight, False), "not of that input's output"),
-        ("_weight_gradient", (seed[:, 1:], input, weight, False), "5 channels"),
+    for name, args in (
+        ("", (input, weight, *NOTHING, *rest)),
+        ("_statistics", (input, weight, None, 0, 0.0, False, False)),
+        ("_weights", (weight, False)),
+        ("_weight_gradient", (kind.plain(input, kind.weights(4, 4), None), input, weight, False)),
     ):
-        with pytest.raises(RuntimeError, match=message):
+        with pytest.raises(RuntimeError, match="weight: 3x3 taps are expected, or 4x4"):
             kind.call(name, *args)
