@@ -380,10 +380,10 @@ cudaError_t run(const cudaLaunchConfig_t& config, const void* kernel, const std:
 
 }  // namespace emulation
 
-// Moves out what has been launched: numbers written to `to`, at most `most`, the rest forgotten.
+// Moves out what has been launched: numbers written to `to`, the last `most` of them, earlier ones forgotten.
 extern "C" __attribute__((visibility("default"))) uint64_t emulation_launches(uint64_t* to, uint64_t most) {
   const uint64_t count = std::min<uint64_t>(most, emulation::launches.size());
-  std::copy_n(emulation::launches.begin(), count, to);
+  std::copy(emulation::launches.end() - count, emulation::launches.end(), to);
   emulation::launches.clear();
   return count;
 }

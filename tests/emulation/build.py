@@ -81,7 +81,8 @@ class Launch:
 
 
 def launches(stem: str) -> list[Launch]:
-    """The kernels of `stem` that were started since the last call, in order; "<home>_module": by `load_module`'s."""
+    """The kernels of `stem` that were started since the last call, the last 1000 in order; "<home>_module": by
+    `load_module`'s."""
     numbers = (ctypes.c_uint64 * 3000)()
     function = _loaded[stem].emulation_launches
     function.restype = ctypes.c_uint64

@@ -295,3 +295,14 @@ def test_the_variable_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INPAINT_FAST_EMULATED_CAPABILITY", capability)
         with pytest.raises(RuntimeError, match=message):
             code()
+
+
+def test_the_last_launches_are_told_however_many_came_before(backend: str) -> None:
+    """By the emulation, by whose launches these tests know whose code has run."""
+    if backend != "emulated":
+        pytest.skip("a GPU's launches are not noted")
+    half, few = HALVES[0], (1, 8, 1, 1)
+    for _ in range(600):  # of two kernels at least
+        dilated(half, nhwc(half, *few), nhwc(half, *few), weights(half, 8, 8))
+    check_dilated(half, nhwc(half, 2, 40, 7, 13), 72)
+    assert launched() == "128 x 64"
