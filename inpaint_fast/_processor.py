@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,16 +12,23 @@ INFO = Path("/proc/cpuinfo")
 
 def name() -> str:
     """As its maker calls it, such as "AMD EPYC 9R14"; where the system does not tell, its kind."""
-    model = re.search(r"^model name\s*:\s*(.+)$", INFO.read_text(), re.MULTILINE) if INFO.exists() else None
-    return model[1].strip() if model else platform.processor() or platform.machine()
+    return _told("model name") or platform.processor() or platform.machine()
 
 
-@cache
 def instructions() -> frozenset[str]:
     """Sets of instructions as Linux names them, such as "avx512_bf16"; none where it does not tell, or on others than
     x86."""
-    flags = re.search(r"^flags\s*:\s*(.+)$", INFO.read_text(), re.MULTILINE) if INFO.exists() else None
-    return frozenset(flags[1].split()) if flags else frozenset()
+    return frozenset(_told("flags").split())
+
+
+def _told(key: str) -> str:
+    """What Linux says of the first processor in /proc/cpuinfo, whose lines are "key : value"; "" where it does not."""
+    try:
+        with INFO.open(encoding="utf-8") as lines:  # no more of them than it takes: a large machine has thousands
+            return next((value.strip() for name, _, value in (line.partition(":") for line in lines)
+                         if name.strip() == key), "")  # fmt: skip
+    except (OSError, ValueError):  # a container may hide what it likes
+        return ""
 
 
 class Caches(NamedTuple):

@@ -71,6 +71,17 @@ MANY_PAIRS = 65_536
 LONE = 20_480  # numbers of one picture for which PyTorch runs 3x3 taps without oneDNN (ATen/native/Convolution.cpp)
 
 
+def _is_supported(half: str) -> bool:
+    """oneDNN has a convolution of such tensors for this processor."""
+    name = f"_is_mkldnn_{half}_supported"
+    return hasattr(torch.ops.mkldnn, name) and bool(getattr(torch.ops.mkldnn, name)())
+
+
+# Found once: a compiler could not ask.
+IN_TORCH = {torch.bfloat16: _is_supported("bf16"), torch.float16: _is_supported("fp16")}
+INSTRUCTIONS = _processor.instructions()
+
+
 def algorithm(
     block: Block,
     geometry: Geometry,
@@ -132,21 +143,17 @@ def algorithm(
 
 def is_in_torch(dtype: torch.dtype) -> bool:
     """PyTorch's convolution takes this half precision as it is: conversions to float32 and back would not pay."""
-    mkldnn = torch.ops.mkldnn
-    if dtype == torch.bfloat16:
-        return bool(mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float16 and bool(mkldnn._is_mkldnn_fp16_supported())
+    return IN_TORCH.get(dtype, False)
 
 
 def least_of(dtype: torch.dtype) -> dict[tuple[str, int], Least]:
     """By operator and taps, from what size on a kernel of ours beats PyTorch's convolution of such tensors as it is."""
     if not is_in_torch(dtype):
         return LEAST
-    has = _processor.instructions()
-    if dtype == torch.float16 or "avx512f" not in has or "amx_bf16" in has:
+    if dtype == torch.float16 or "avx512f" not in INSTRUCTIONS or "amx_bf16" in INSTRUCTIONS:
         return {}
     # With AVX-512 alone oneDNN takes bfloat16, and needs 3 to 8 times as long as for float32.
-    return LEAST_OF_PAIRS if "avx512_bf16" in has else LEAST
+    return LEAST_OF_PAIRS if "avx512_bf16" in INSTRUCTIONS else LEAST
 
 
 def tile(

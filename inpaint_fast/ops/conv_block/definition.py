@@ -16,10 +16,7 @@ from inpaint_fast.ops._flops import convolution_flops
 from inpaint_fast.ops.conv_block.geometry import DILATED, HALVING, STRIDED, TRANSPOSED, Block, Geometry
 from inpaint_fast.ops.conv_block.reference import activation_gradient, epilogue, gradients_of
 
-UNLESS = (
-    "for fewer than 24 channels, small maps, float64, and half precision that the processor has instructions for "
-    "(without AMX: but for large blocks of bfloat16 and stride 1)"
-)
+UNLESS = "for fewer than 24 channels, small maps, float64, and half precision where PyTorch's is the faster"
 OPERANDS = ("input", "weight", "bias", "scale", "shift")
 
 Shape = Sequence[int]

@@ -76,8 +76,8 @@ def dilated_block(
         BackendError: the backend that was asked for cannot run here.
 
     Gradients are defined for every tensor, to any order. On a CPU bfloat16 and float16 are computed by PyTorch
-    where the processor has instructions for them (bfloat16 on one without AMX but for large blocks), in float32
-    where it has none or "cpp" is asked for; on a GPU they are computed as they are, with sums in float32. float64
+    where the processor's instructions for them are the faster, in float32 elsewhere and where "cpp" is asked for;
+    on a GPU they are computed as they are, with sums in float32. float64
     is computed by PyTorch. Under `torch.autocast` dtypes may be mixed, and the result has autocast's, as with
     F.conv2d. Under the transforms of `torch.func` and forward-mode differentiation the reference runs.
     Deterministic, for any number of threads.

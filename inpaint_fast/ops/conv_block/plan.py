@@ -70,8 +70,9 @@ class Convolution:
 
     Attributes:
         algorithm: "plain", PyTorch's operators one after the other; "rows", the same with each row of taps as a
-            convolution of its own (rows.py); "direct", its convolution of tensors in `compute`, the epilogue as far as
-            possible in the weights; "winograd" (the CPU's) or "implicit_gemm" (CUDA's and Triton's), kernels of ours.
+            convolution of its own (rows.py); "contiguous", the same on NCHW copies; "direct", its convolution of tensors
+            in `compute`, the epilogue as far as possible in the weights; "winograd" (the CPU's) or "implicit_gemm"
+            (CUDA's and Triton's), kernels of ours.
         backend: whose.
         compute: the dtype that tensors are converted to; None: as they are.
         result: the result's dtype.
@@ -106,7 +107,7 @@ class Convolution:
     @property
     def is_separate(self) -> bool:
         """PyTorch's operators run the convolution and its epilogue, one after the other."""
-        return self.algorithm in ("plain", "rows")
+        return self.algorithm in ("plain", "rows", "contiguous")
 
     @property
     def is_ours(self) -> bool:
@@ -206,6 +207,8 @@ def plan_convolution(
     narrow = dtype == torch.float32 and not gradient and _pays_by_rows(block, geometry, input, weight)
     if narrow and circumstances.unasked:
         plain = replace(plain, algorithm="rows", convolve=convolution_by_rows(geometry, channels_last))
+    if channels_last and gradient and _loses_gradients(geometry, dtype, input):
+        plain = replace(plain, algorithm="contiguous", convolve=_on_copies(plain.convolve))
     if block is NARROW:
         return plain
     operator = OPERATORS[block]
@@ -264,6 +267,21 @@ def keep_transformed(kept: Kept, block: Block, weight: Tensor) -> None:
     amx = backend == "cpp" and choice.takes_amx(None)
     plan = Convolution(block, HALVING, "none", 0.0, "norm_act", backend=backend, compute=compute, tf32=tf32, amx=amx)
     plan.transformed(kept, weight, plan.converted(weight)[0])
+
+
+def _loses_gradients(geometry: Geometry, dtype: torch.dtype, input: Facts) -> bool:
+    """Of such channels_last tensors PyTorch's weight gradient is what happened to lie in memory (2.13 with oneDNN)."""
+    dilated, blocks = max(geometry.dilation) > 1, input.shape[1] % 16 == 0
+    return dtype == torch.bfloat16 and input.device.type == "cpu" and dilated and not blocks
+
+
+def _on_copies(convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
+    """The convolution of channels_last tensors on NCHW ones."""
+
+    def run(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return convolve(input.contiguous(), weight.contiguous(), bias).contiguous(memory_format=torch.channels_last)
+
+    return run
 
 
 def _pays_by_rows(block: Block, geometry: Geometry, input: Facts, weight: Facts) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from inpaint_fast import _processor
 from inpaint_fast.ops._plans import forget_plans
 from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block import plan as plan_for_users
@@ -86,9 +85,8 @@ def test_kept_weights_of_small_maps(channels, side, batch, stride, expected):
 
 def pretend(monkeypatch: pytest.MonkeyPatch, supported: bool, instructions: set[str]) -> None:
     """A processor, and whether PyTorch's convolution takes half precision there."""
-    for name in ("_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"):
-        monkeypatch.setattr(torch.ops.mkldnn, name, lambda: supported)
-    monkeypatch.setattr(_processor, "instructions", lambda: instructions)
+    monkeypatch.setattr(choice, "IN_TORCH", dict.fromkeys(choice.IN_TORCH, supported))
+    monkeypatch.setattr(choice, "INSTRUCTIONS", instructions)
     forget_plans()
 
 

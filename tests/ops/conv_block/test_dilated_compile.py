@@ -9,8 +9,8 @@ from support import assert_as_good, exactly, laid_out, relative_error
 from torch import Tensor
 
 import inpaint_fast as ipf
-from inpaint_fast import _processor
 from inpaint_fast._words import ORDERS
+from inpaint_fast.ops.conv_block import choice
 from inpaint_fast.ops.conv_block import dilated_reference as reference
 
 STEM = "dilated_block"
@@ -91,9 +91,8 @@ def test_autocast(winograd) -> None:
 @pytest.mark.parametrize("instructions", (False, True))
 def test_half_precision_unasked(winograd, monkeypatch, dtype, instructions) -> None:
     """PyTorch's convolution where the processor has instructions for the dtype, ours in float32 where it has none."""
-    for name in ("bf16", "fp16"):
-        monkeypatch.setattr(torch.ops.mkldnn, f"_is_mkldnn_{name}_supported", lambda: instructions)
-    monkeypatch.setattr(_processor, "instructions", lambda: {"avx512f", "avx512_bf16", "amx_bf16"})
+    monkeypatch.setattr(choice, "IN_TORCH", dict.fromkeys(choice.IN_TORCH, instructions))
+    monkeypatch.setattr(choice, "INSTRUCTIONS", {"avx512f", "avx512_bf16", "amx_bf16"})
     torch.manual_seed(0)
     tensors, settings = arguments(dtype), {"dilation": 2, "activation": "relu"}
     input, weight, bias, scale, shift = tensors
@@ -104,3 +103,51 @@ def test_half_precision_unasked(winograd, monkeypatch, dtype, instructions) -> N
     assert not torch.equal(plain, ours)  # or neither would tell
     with ipf.use_backend("cpp"):  # is to ask
         assert torch.equal(ipf.dilated_block(input, weight, bias, scale=scale, shift=shift, **settings), ours)
+
+
+@compiled
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=str)
+def test_half_precision_compiled_and_exported(dtype) -> None:
+    """In one graph: what the processor has was found before."""
+    torch.manual_seed(0)
+    x, w = torch.randn(1, 128, 32, 32).to(dtype), (torch.randn(128, 128, 3, 3) / 34).to(dtype)
+
+    class Block(torch.nn.Module):
+        def forward(self, x, w):
+            return ipf.dilated_block(x, w, dilation=2, activation="relu")
+
+    exact, plain = reference(x.double(), w.double(), dilation=2, activation="relu"), reference(
+        x, w, dilation=2, activation="relu"
+    )  # fmt: skip
+    with torch.no_grad():
+        for run in (
+            torch.compile(Block(), fullgraph=True), torch.export.export(Block(), (x, w), strict=True).module()
+        ):  # fmt: skip
+            assert_as_good(run(x, w), plain, exact)
+
+
+@pytest.mark.parametrize("autocast", (False, True))
+@pytest.mark.parametrize("channels", (24, 40))
+def test_weight_gradients_that_pytorch_loses(channels, autocast) -> None:
+    """bfloat16, channels_last, dilated, channels that are no multiple of 16: oneDNN leaves what lay in memory."""
+    torch.manual_seed(0)
+    last = torch.channels_last
+    x, w = torch.randn(1, channels, 48, 48).bfloat16(), (torch.randn(32, channels, 3, 3) / 15).bfloat16()
+    conv = torch.nn.Conv2d(channels, 32, 3, padding=2, dilation=2, bias=False)
+    conv.weight.data.copy_(w)
+    net = ipf.accelerate(torch.nn.Sequential(conv if autocast else conv.bfloat16()).to(memory_format=last))
+    picture = (x.float() if autocast else x).to(memory_format=last)
+    grads = []
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for _ in range(3):
+            weight = w.to(memory_format=last).requires_grad_()
+            y = ipf.dilated_block(x.to(memory_format=last), weight, dilation=2)
+            grads += [*torch.autograd.grad(y.float().sum(), weight)]
+            grads += [*torch.autograd.grad(net(picture).float().sum(), conv.weight)]
+            assert y.is_contiguous(memory_format=last)
+    by = {}
+    for dtype in (torch.float64, torch.bfloat16):
+        weight = w.to(dtype).requires_grad_()
+        (by[dtype],) = torch.autograd.grad(reference(x.to(dtype), weight, dilation=2).sum(), weight)
+    for grad in grads:
+        assert_as_good(grad.bfloat16(), by[torch.bfloat16], by[torch.float64])
