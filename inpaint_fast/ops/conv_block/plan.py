@@ -70,9 +70,9 @@ class Convolution:
 
     Attributes:
         algorithm: "plain", PyTorch's operators one after the other; "rows", the same with each row of taps as a
-            convolution of its own (rows.py); "contiguous", the same on NCHW copies; "direct", its convolution of tensors
-            in `compute`, the epilogue as far as possible in the weights; "winograd" (the CPU's) or "implicit_gemm"
-            (CUDA's and Triton's), kernels of ours.
+            convolution of its own (rows.py); "contiguous", the same on NCHW copies; "direct", its convolution of
+            tensors in `compute`, the epilogue as far as possible in the weights; "winograd" (the CPU's) or
+            "implicit_gemm" (CUDA's and Triton's), kernels of ours.
         backend: whose.
         compute: the dtype that tensors are converted to; None: as they are.
         result: the result's dtype.
